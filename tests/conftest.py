@@ -88,6 +88,13 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """Start one Redis. All tests share it, so each has a namespace of its own (`guaranteed.redis_settings`)."""
+    with RedisServer() as server:
+        yield server
+
+
 @pytest.fixture
 def empty_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run the test in an empty directory, so that no `.env` gives it settings."""

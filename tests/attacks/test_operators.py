@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -13,7 +12,6 @@ from commands import otpmail
 from guaranteed import redis_settings, sqlite_settings
 from integration.callers import DENIED, as_caller, table, write
 from otpmail.v1 import mail_pb2
-from redis_server import RedisServer
 from relay import Faults
 from service import Service, relay_settings
 
@@ -42,16 +40,15 @@ async def service(
     relay.faults = Faults(refuse_recipients=_REFUSED)
     file = tmp_path / "callers.toml"
     write(file, table("shop") + table("news") + table("ops", "operator = true") + table("desk", "operator = false"))
-    with ExitStack() as stack:
-        state = {}
-        if request.param == "sqlite":
-            state = sqlite_settings(tmp_path / "store.db")
-        elif request.param == "redis":
-            state = redis_settings(stack.enter_context(RedisServer()))
-        settings = relay_settings(relay, certificates, tmp_path / "token") | state
-        async with Service(**settings, CALLERS_FILE=file) as service:
-            await service.wait_for_log("relay-up")
-            yield service
+    state = {}
+    if request.param == "sqlite":
+        state = sqlite_settings(tmp_path / "store.db")
+    elif request.param == "redis":
+        state = redis_settings(request.getfixturevalue("redis"))
+    settings = relay_settings(relay, certificates, tmp_path / "token") | state
+    async with Service(**settings, CALLERS_FILE=file) as service:
+        await service.wait_for_log("relay-up")
+        yield service
 
 
 async def _send(service: Service, caller: str) -> dict[str, mail_pb2.Mail]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 import pipe_ends
+from guaranteed import redis_settings
 from integration.callers import Tls
 from integration.exim import Exim
 from integration.postfix import Postfix
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from integration.servers import MailServer
+    from redis_server import RedisServer
     from relay import Certificates, Relay
 
 
@@ -91,6 +93,13 @@ async def serve(relay: Relay, certificates: Certificates, tmp_path: Path) -> Asy
             return service
 
         yield start
+
+
+@pytest.fixture
+def state(relay: Relay, certificates: Certificates, tmp_path: Path, redis: RedisServer) -> dict[str, Any]:
+    """Return the settings of a replica on a Redis; those of one test have a namespace of their own."""
+    settings = relay_settings(relay, certificates, tmp_path / "token") | redis_settings(redis)
+    return settings | {"OTP_RETURN_CODE": True}
 
 
 @pytest.fixture

@@ -45,14 +45,7 @@ async def test_a_run_that_is_ended_ends_what_it_started(tmp_path: Path, sign: si
     for server in (Postfix, Exim):
         require(server)
     (tmp_path / "test_that_waits.py").write_text(_TEST)
-    run = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "conftest", "-p", "integration.conftest", "-p", "no:cacheprovider"),
-        *("--config-file", _TESTS.parent / "pyproject.toml", "--rootdir", tmp_path, "test_that_waits.py"),
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(_TESTS)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    run = await _start(tmp_path)
     ending = asyncio.create_task(run.communicate())
     try:
         async with asyncio.timeout(_MOST_SECONDS):
@@ -71,6 +64,25 @@ async def test_a_run_that_is_ended_ends_what_it_started(tmp_path: Path, sign: si
     names = {process.name for process in started}
     assert names > _SERVERS
     assert any(name.startswith("python") for name in names)
+
+
+async def _start(folder: Path) -> asyncio.subprocess.Process:
+    """Run the test in a folder. The run ignores no signal, also if this one does, as under nohup."""
+    ignored = [sign for sign in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(sign) is signal.SIG_IGN]
+    for sign in ignored:
+        signal.signal(sign, signal.SIG_DFL)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pytest", "-p", "conftest", "-p", "integration.conftest", "-p", "no:cacheprovider"),
+            *("--config-file", _TESTS.parent / "pyproject.toml", "--rootdir", folder, "test_that_waits.py"),
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(_TESTS)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    finally:
+        for sign in ignored:
+            signal.signal(sign, signal.SIG_IGN)
 
 
 def _descendants(pid: int) -> set[_Process]:

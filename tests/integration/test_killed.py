@@ -11,12 +11,10 @@ import pytest
 
 from guaranteed import names, redis_settings, request, send, sqlite_settings
 from otpmail.v1 import mail_pb2
-from redis_server import RedisServer
 from relay import Faults
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from relay import Certificates, Relay
@@ -26,20 +24,13 @@ _SILENT = Faults(chunking=False, silent_at=".")
 _ENDED = "the service ended while it was sending this mail, so the relay may have it"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    """A server that all tests share, each with keys of its own."""
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture(params=["sqlite", "redis"])
 def state(request: pytest.FixtureRequest, relay: Relay, certificates: Certificates, tmp_path: Path) -> dict[str, Any]:
     """Return the settings of a service with its store in a file of the test, or on a server."""
     settings = relay_settings(relay, certificates, tmp_path / "token") | {"WORKERS": 1}
     if request.param == "sqlite":
         return settings | sqlite_settings(tmp_path / "store.db")
-    return settings | redis_settings(request.getfixturevalue("server"), lease=1)
+    return settings | redis_settings(request.getfixturevalue("redis"), lease=1)
 
 
 async def _settled(service: Service, mail_id: str) -> Mail:

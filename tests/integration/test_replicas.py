@@ -10,33 +10,18 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from guaranteed import names, redis_settings, request, send
+from guaranteed import names, request, send
 from otpmail.v1 import mail_pb2
-from redis_server import RedisServer
 from relay import Faults
-from service import Service, relay_settings
+from service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
-    from relay import Certificates, Relay
+    from relay import Relay
 
 LATER = "451 4.3.0 later"
 RELAYED = mail_pb2.Mail.STATE_RELAYED
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    """Start a server that the tests of this file share."""
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def state(relay: Relay, certificates: Certificates, tmp_path: Path, server: RedisServer) -> dict[str, Any]:
-    """Return the settings of a replica; those of one test have a namespace of their own."""
-    return relay_settings(relay, certificates, tmp_path / "token") | redis_settings(server)
 
 
 async def test_a_mail_is_taken_up_after_a_restart(state: dict[str, Any], relay: Relay) -> None:

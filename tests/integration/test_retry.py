@@ -11,25 +11,17 @@ import pytest
 from commands import otpmail
 from guaranteed import redis_settings, request, send, sqlite_settings
 from otpmail.v1 import mail_pb2, otp_pb2
-from redis_server import RedisServer
 from relay import Faults
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from relay import Certificates, Relay
 
 Mail = mail_pb2.Mail
 BOTH = ["ada@example.org", "bob@example.org"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    """A server that all tests share, each with keys of its own."""
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -39,7 +31,7 @@ def state(request: pytest.FixtureRequest, relay: Relay, certificates: Certificat
     if request.param == "sqlite":
         settings |= sqlite_settings(tmp_path / "store.db")
     if request.param == "redis":
-        settings |= redis_settings(request.getfixturevalue("server"))
+        settings |= redis_settings(request.getfixturevalue("redis"))
     return settings
 
 

@@ -11,16 +11,14 @@ import grpc
 import pytest
 
 from calls import parsed
-from guaranteed import names, redis_settings, request, send
+from guaranteed import names, request, send
 from otpmail.v1 import mail_pb2, otp_pb2
 from redis_server import RedisServer
 from relay import Faults
-from service import Service, relay_settings
+from service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from relay import Certificates, Relay
+    from relay import Relay
 
 EARLIER = Path(__file__).parent / "earlier/layout-1.tar.xz"
 LATER = "451 4.3.0 later"
@@ -48,20 +46,6 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "src"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    """Start a server that the tests of this file share."""
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
-def state(relay: Relay, certificates: Certificates, tmp_path: Path, server: RedisServer) -> dict[str, Any]:
-    """Return the settings of a replica of either version; those of one test have a namespace of their own."""
-    settings = relay_settings(relay, certificates, tmp_path / "token") | redis_settings(server)
-    return settings | {"OTP_RETURN_CODE": True}
-
-
 async def _send_code(service: Service, name: str, **fields: Any) -> otp_pb2.ValidateCodeRequest:
     """Have a code mailed, and return the check with it."""
     sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=f"{name}@example.org", **fields))
@@ -69,7 +53,7 @@ async def _send_code(service: Service, name: str, **fields: Any) -> otp_pb2.Vali
 
 
 async def test_two_versions_share_codes_and_request_ids(
-    state: dict[str, Any], sources: Path, server: RedisServer, relay: Relay
+    state: dict[str, Any], sources: Path, redis: RedisServer, relay: Relay
 ) -> None:
     """The later version checks the codes of the earlier one, and each knows request ids of the other.
 
@@ -98,7 +82,7 @@ async def test_two_versions_share_codes_and_request_ids(
             assert len(set(codes)) == 1
         left = await _send_code(earlier, "left")
         assert await earlier.stop() == 0
-        await _wait_for_layout(server, state, b"2")
+        await _wait_for_layout(redis, state, b"2")
         assert (await later.otp.ValidateCode(left)).result == VALID
         check = await _send_code(later, "alone")
         assert (await later.otp.ValidateCode(check)).result == VALID
@@ -132,9 +116,9 @@ async def test_a_version_takes_over_from_the_other(
         assert await lives.stop() == 0
 
 
-async def _wait_for_layout(server: RedisServer, state: dict[str, Any], layout: bytes) -> None:
+async def _wait_for_layout(redis: RedisServer, state: dict[str, Any], layout: bytes) -> None:
     """Wait until the server has what earlier versions can't read."""
     key = f"{{{state['STORE_NAMESPACE']}}}:layout"
     async with asyncio.timeout(30):
-        while layout.decode() not in server.command("GET", key).split("\r\n"):  # noqa: ASYNC110  it tells nobody
+        while layout.decode() not in redis.command("GET", key).split("\r\n"):  # noqa: ASYNC110  it tells nobody
             await asyncio.sleep(0.05)

@@ -60,6 +60,7 @@ def _found(load: Load, **environment: str) -> dict[str, str]:
         ("DRAIN_SECOND", "DRAIN_SECONDS"),
         ("TLS_CERTFILE", "TLS_CERT_FILE"),
         ("CALLER_FILES", "CALLERS_FILE"),
+        ("SECRET_DIR", "SECRETS_DIR"),
         ("EMAIL_PASSWORD", "APP_PASSWORD"),
         ("EMAIL_USE_TLS", "EMAIL_SECURITY"),
     ],

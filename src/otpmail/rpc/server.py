@@ -129,10 +129,10 @@ class Server:
 
 
 class _Guards(NamedTuple):
-    """The guards of `ours`, the methods of both contracts, and of health and reflection: `open` to all, or not.
+    """The guards: `of_ours` for the methods of both contracts, `open` and `of_known` for health and reflection.
 
-    These two answer in a stop too, and no stop waits for them. `admit` tells who calls one of our methods. Generated
-    code is annotated for a whole server, of which a guard has one method.
+    `open` asks no caller who it is, `of_known` asks each. Both answer in a stop too, and no stop waits for them.
+    `admit` tells who calls one of our methods. Generated code is annotated for a whole server, which a guard is not.
     """
 
     of_ours: Any

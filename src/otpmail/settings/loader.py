@@ -152,7 +152,7 @@ def misspelt(sources: Sources) -> Iterator[Problem]:
     """Yield a line for each name in the environment that is nearly a setting, and none: it has no effect."""
     unknown = {name: value for name, value in sources.environment.items() if not _is_known(name)}
     given = {name for layer in sources.layers for name in layer}
-    for name, meant in near_misses(unknown, _SETTINGS, given):
+    for name, meant in near_misses(unknown, _SETTINGS | {"SECRETS_DIR"}, given):
         line = (
             f"{name}: is in the environment, but there is no such setting, so it has no effect; did you mean {meant}?"
         )
