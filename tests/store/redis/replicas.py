@@ -21,9 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from otpmail.model import Mail
-    from otpmail.store.base import Entry
+    from otpmail.store.base import Entry, Request
     from redis_server import RedisServer
     from store.clocks import Clock
+
+SECONDS = 30
+"""For what comes by itself."""
+
+TAKING = b"2000\r\n$1\r\n1\r\n"
+"""How a step ends that takes a lease of two seconds."""
 
 KEYS = {"k1": bytes(32)}
 _PAST = 2  # milliseconds since the epoch; 0 and 1 are no times (mails.lua)
@@ -159,3 +165,38 @@ async def replica(
 def _end_lease(server: RedisServer | Client, namespace: str, name: str) -> None:
     if not isinstance(server, Client):
         server.command("ZADD", f"{{{namespace}}}:owners", "XX", _PAST, name)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so that nobody announces."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.01)
+
+
+def owned(server: RedisServer, namespace: str) -> set[str]:
+    """Return the ids of the open mails of all replicas."""
+    script = """
+        local mails = {}
+        for _, owner in ipairs(redis.call('ZRANGE', KEYS[1] .. 'owners', 0, -1)) do
+          for _, mail in ipairs(redis.call('ZRANGE', KEYS[1] .. 'own:' .. owner, 0, -1)) do
+            mails[#mails + 1] = mail
+          end
+        end
+        return table.concat(mails, ' ')
+    """
+    return set(server.command("EVAL", script, 1, f"{{{namespace}}}:").split())
+
+
+def empty(server: RedisServer, namespace: str) -> None:
+    """Forget all that the replicas have written, as FLUSHALL does; other tests use the server too."""
+    script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
+    server.command("EVAL", script, 0, f"{{{namespace}}}:*")
+
+
+async def claimed(one: Replica, request: Request, mail_id: str, *, other_than: object) -> object:
+    """Claim a request id until the answer is another than the first one, which nobody announces."""
+    async with asyncio.timeout(SECONDS):
+        while (answer := await one.mails.claim(request, mail_id)) == other_than:  # noqa: ASYNC110  as above
+            await asyncio.sleep(0.02)
+    return answer
