@@ -8,16 +8,21 @@ from uuid import uuid4
 
 import pytest
 
+from otpmail.errors import StoreError
+from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held, Note
 from store.clocks import Clock
-from store.redis.replicas import replica
+from store.entries import entry_of, mail_of, settled
+from store.redis.replicas import empty, owned, replica, until
 
 if TYPE_CHECKING:
     from redis_server import RedisServer
+    from store.redis.conftest import Start
 
 pytestmark = pytest.mark.one_loop
 
 HELD = Held("", 0, None, b"", has_content=True)
+_REFUSALS = 2  # more than it takes to find out that a change is at fault by itself
 
 
 def broken() -> bytes:
@@ -80,3 +85,34 @@ async def test_a_writer_that_ends_lets_nobody_wait(redis_server: RedisServer, mo
         async with asyncio.timeout(20):
             await notes.wait_for("m1")
         assert not notes.waiting
+
+
+async def test_a_lease_that_is_refused_costs_no_change(
+    start: Start,
+    redis_server: RedisServer,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A settlement outlasts words of the server that nobody knows, where they are about the lease of its replica."""
+    one = await start(lease_seconds=10.0)
+    await one.accept(entry_of(mail_of("m1")), entry_of(mail_of("m2")))
+    refused = 0
+    recover = Lease.recover
+
+    async def refuse(lease: Lease, name: str, epoch: str) -> None:
+        nonlocal refused
+        refused += 1
+        if refused <= _REFUSALS:
+            raise StoreError("STORE_URL: the server has words that nobody knows")
+        await recover(lease, name, epoch)
+
+    monkeypatch.setattr(Lease, "recover", refuse)
+    empty(redis_server, namespace)
+    del one.owner.entries["m1"]
+    one.mails.settle(ended := settled(mail_of("m1")))
+    await until(lambda: owned(redis_server, namespace) == {"m2"})
+    other = await start()
+    assert await other.mails.get("shop", "m1") == ended
+    assert refused > _REFUSALS
+    assert "store-change-dropped" not in [getattr(record, "event", "") for record in caplog.records]

@@ -226,7 +226,7 @@ class Notes:
                 arguments += some
             status, *answer = await self._run(names, arguments)
         if status == b"EPOCH":
-            await lease.recover(name, epoch)
+            await self._recover(name, epoch)
             return False
         if not lease.counted(sent, answer[0], len(batch)):
             return False  # settlements of mails that the server has lost had no effect
@@ -236,6 +236,13 @@ class Notes:
             elif result == _HAS_NO_ROOM:
                 self.found_no_room()
         return True
+
+    async def _recover(self, name: str, epoch: str) -> None:
+        """Get a lease again. Raises Unavailable, whatever the server says, since no note is the cause."""
+        try:
+            await self._lease.recover(name, epoch)
+        except StoreError as error:
+            raise Unavailable(str(error), retry_after=PAUSE_SECONDS) from error
 
     async def _run(self, names: Sequence[bytes], arguments: Sequence[Any]) -> list[Any]:
         """Run the step. After a lost answer the next one gets more time: a large mail may have to go a slow way."""
