@@ -57,6 +57,17 @@ async def test_arriving_mails_are_queued_in_order(caplog: pytest.LogCaptureFixtu
     assert [event.mail.id for event in rig.events if isinstance(event, MailAccepted)] == ["u", "a", "b", "c"]
 
 
+async def test_a_mail_that_comes_back_in_flight_is_not_taken_up_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A mail that this process lost and has again goes on as it is, and no line counts it."""
+    rig = Rig()
+    rig.store.arriving = [[_entry("a")], [_entry("a"), _entry("b")], [_entry("b")]]
+    with caplog.at_level(logging.INFO, "otpmail"):
+        await rig.intake.run()
+    assert [job.id for job in rig.queued()] == ["a", "b"]
+    assert rig.intake.taken_up == 2
+    assert [vars(record)["fields"] for record in caplog.records] == [{"mails": 1}, {"mails": 1}]
+
+
 async def test_a_mail_goes_on_where_it_was() -> None:
     """The intake restores a mail under its id, as guaranteed, and offers only its pending recipients."""
     rig = Rig()

@@ -42,20 +42,25 @@ class Intake:
         """Take up mails until the store has no more for this process, the service stops, or it is cancelled."""
         async for entries in self._store.arrivals():
             try:
-                for entry in entries:
-                    job = self._lifecycle.find(entry.mail.id)
-                    if job is not None:  # it was in flight when this process lost it, and has it again
-                        self._lifecycle.fence.disowned.discard(job)
-                        continue
-                    self.take_up(entry)
+                mails = sum([self._has_taken_up(entry) for entry in entries])
             except Unavailable:  # the service stops, and the store keeps them for the next start
                 return
-            self.taken_up += len(entries)
-            _log.info(
-                "%s taken up from the store",
-                counted(len(entries), "accepted mail"),
-                extra={"event": "mails-taken-up", "fields": {"mails": len(entries)}},
-            )
+            self.taken_up += mails
+            if mails:
+                _log.info(
+                    "%s taken up from the store",
+                    counted(mails, "accepted mail"),
+                    extra={"event": "mails-taken-up", "fields": {"mails": mails}},
+                )
+
+    def _has_taken_up(self, entry: Entry) -> bool:
+        """Take up a mail that has arrived, unless it was in flight when this process lost it, and so is here still."""
+        job = self._lifecycle.find(entry.mail.id)
+        if job is None:
+            self.take_up(entry)
+        else:
+            self._lifecycle.fence.disowned.discard(job)
+        return job is None
 
     def take_up(self, entry: Entry, source: str = "") -> None:
         """Submit a mail, or settle it where it must not be sent any more. Raises Unavailable while the service stops.
