@@ -113,12 +113,8 @@ class App:
             try:
                 await stop.wait()
                 closed = await self._stop(workers)
-            except asyncio.CancelledError:  # a part has failed, during a stop even: callers that wait are answered
-                self._admission.close()
-                self._log_end(self._backlog.close(), by_error=True)
-                await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
-                await self._codes.close()
-                await self._store.close()
+            except asyncio.CancelledError:  # a part has failed, during a stop even
+                await self._stop_by_error()
                 raise
             for task in background:
                 task.cancel()
@@ -219,6 +215,14 @@ class App:
         await self._store.close()
         self._log_end(closed)
         return closed
+
+    async def _stop_by_error(self) -> None:
+        """Answer the callers that wait, and close the store."""
+        self._admission.close()
+        self._log_end(self._backlog.close(), by_error=True)
+        await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
+        await self._codes.close()
+        await self._store.close()
 
     def _log_end(self, closed: Closed, *, by_error: bool = False) -> None:
         sent, failed = self._counts.relayed, self._counts.failed
