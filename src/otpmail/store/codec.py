@@ -46,6 +46,20 @@ def decode_settled(octets: bytes) -> tuple[Mail, float, float, bytes]:
     return _mail(fields), forgotten, request_ends, fingerprint
 
 
+def sender_of(octets: bytes) -> tuple[str, str]:
+    """Return caller and request id of a settled mail, without decoding the rest. Raises ValueError for other octets."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(octets)
+    unpacker.read_array_header()
+    unpacker.skip()  # the version
+    unpacker.read_array_header()
+    unpacker.skip()  # the mail's id
+    caller: str = unpacker.unpack()
+    unpacker.skip()  # its Message-ID
+    unpacker.skip()  # when it was accepted
+    return caller, unpacker.unpack()
+
+
 def encode_entry(entry: Entry) -> bytes:
     """Return an accepted mail as octets, content included."""
     envelope = entry.envelope

@@ -59,7 +59,7 @@ def _steps(chance: random.Random, count: int) -> list[Step]:
 
 def _forget(requests: Requests, connection: sqlite3.Connection, now: float) -> None:
     requests.rewind()
-    requests.forget(connection, now, 3)
+    requests.forget(connection, now, (1, 3))
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -98,7 +98,7 @@ def test_ids_with_ends_of_their_own_hold_up_no_other() -> None:
 
     def left(now: float, first: int = 0) -> list[int]:
         requests.rewind()
-        assert not requests.forget(file, now, first)
+        assert not requests.forget(file, now, (1, first))
         return [seq for (seq,) in file.execute("SELECT seq FROM request ORDER BY seq")]
 
     assert left(400.0) == [1, 2, 3, 5, 6]

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from otpmail.store.cipher import Cipher
+from otpmail.store.codec import encode_settled
 from otpmail.store.sqlite.migration import create
 from otpmail.store.sqlite.schema import STEPS
 from otpmail.store.sqlite.series import Series
 from otpmail.store.sqlite.settled import Settled, SettledMail
+from store.entries import mail_of
 
 KEYS = {"k1": bytes(32)}
 REMEMBERED, ANSWERED = 100.0, 1000.0  # seconds
@@ -67,9 +69,10 @@ class _World:
         self.count += 1
         self.now += 0.01
         with_request, content = self.chance.random() < 0.6, self.chance.random() < 0.1
-        octets = f"mail {self.count} of {self.now}".encode() * self.chance.randint(1, 5)
         ends = self.now + ANSWERED if with_request else 0.0
-        mail = SettledMail(f"m{self.count}", octets, self.now + REMEMBERED, ends, content)
+        one = mail_of(f"m{self.count}", request_id="r" * self.chance.randint(1, 50))
+        octets = encode_settled(one, forgotten=self.now + REMEMBERED, request_ends=ends, fingerprint=b"")
+        mail = SettledMail(one.id, one.caller, octets, self.now + REMEMBERED, ends, content)
         place = self.settled.add(self.connection, mail)
         if content:
             row = place, self.now + REMEMBERED, 1, b"p", b"c"
@@ -79,7 +82,7 @@ class _World:
     def forget(self) -> None:
         """Forget and merge until nothing is left to do."""
         self.connection.execute("BEGIN")
-        while self.settled.forget(self.connection, self.now) | self.settled.merge(self.connection):
+        while self.settled.forget(self.connection, self.now, lambda *_: False) | self.settled.merge(self.connection):
             pass
         self.connection.execute("COMMIT")
         self.settled.end(committed=True)

@@ -1,11 +1,13 @@
 """Forgets settled mails: their records end by themselves, the indexes of them are swept."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import MOST_REQUESTS
+from otpmail.store.levels import level
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.keys import Keys
@@ -14,7 +16,9 @@ from otpmail.store.redis.script import Script
 
 _FORGET = Script.load("mail_content", "mail_forget")
 _TRIM = Script.load("mail_content", "mail_trim")
+_CALLERS = Script.load("mail_callers")
 _SLICE = 200
+_LOOKED_AT = 1000  # mails of which the callers are asked for at a time: a millisecond of the server
 
 
 class Forgetting:
@@ -52,15 +56,43 @@ class Forgetting:
         await self._client.command("ZREMRANGEBYSCORE", keys.remembering, "-inf", now)
         for index, bound in ((keys.settled, self._most), (keys.answered, MOST_REQUESTS)):
             await self._client.command("ZREMRANGEBYSCORE", index, "-inf", now)
-            while (excess := await self._client.command("ZCARD", index) - bound) > 0:
-                oldest = await self._client.command("ZRANGE", index, 0, min(excess, _SLICE) - 1)
-                await self._forget(index, [mail_id.decode() for mail_id in oldest])
+            if await self._client.command("ZCARD", index) > bound:
+                await self._forget_excess(index, bound)
         while ended := await self._client.command(
             *("ZRANGEBYSCORE", keys.contents, "-inf", now, "LIMIT", 0, _SLICE),
         ):
             await self._trim(ended)
         if await self._octets() > self._most_octets:
             await self.make_room()
+
+    async def _forget_excess(self, index: bytes, bound: int) -> None:
+        """Forget the oldest mails of callers with more than their share, until the index has as many as it may.
+
+        Mails that an earlier version has written count as those of one caller.
+        """
+        counts: Counter[bytes] = Counter()
+        while mails := await self._slice(index, counts.total()):
+            counts.update([caller for _, caller in mails])
+        least, passed = level(counts.values(), bound), 0
+        while mails := await self._slice(index, passed):
+            excess = await self._client.command("ZCARD", index) - bound
+            gone: list[str] = []
+            for mail_id, caller in mails:
+                if counts[caller] > least and len(gone) < excess:
+                    counts[caller] -= 1
+                    gone.append(mail_id)
+            for start in range(0, len(gone), _SLICE):
+                await self._forget(index, gone[start : start + _SLICE])
+            if excess <= len(gone):
+                return
+            passed += len(mails) - len(gone)
+
+    async def _slice(self, index: bytes, start: int) -> list[tuple[str, bytes]]:
+        """Return the ids of mails in an index, the oldest first, and digests of their callers."""
+        found = await self._client.command("ZRANGE", index, start, start + _LOOKED_AT - 1)
+        mail_ids: list[str] = [mail_id.decode() for mail_id in found]
+        callers: list[bytes] = await self._client.run(_CALLERS, [self._keys.mail(one) for one in mail_ids], ())
+        return list(zip(mail_ids, callers, strict=True))
 
     async def make_room(self) -> None:
         """Forget the oldest contents, until half of their room is free for the next ones. Raises Unavailable."""

@@ -201,7 +201,8 @@ class RedisMailStore:
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
             return
         times = Times(self.now(), self._remember_seconds, keep_request)
-        self._owned.settle(*settlement_of(mail, held, self._records, times, entry))
+        caller = self._keys.caller(mail.caller)
+        self._owned.settle(*settlement_of(mail, held, self._records, times, entry, caller=caller))
 
     # Settled mails, and those of others.
 

@@ -50,7 +50,7 @@ class Held:
 class Note(NamedTuple):
     """One change of a mail. `octets` and `more` are made when it is written, so that they take no memory until then.
 
-    They, `numbers` and `time` are what its kind has in `mail_note.lua`.
+    They, `numbers`, `time` and `caller` are what its kind has in `mail_note.lua`.
     """
 
     kind: str
@@ -60,6 +60,7 @@ class Note(NamedTuple):
     numbers: tuple[float, ...] = ()
     time: float = 0.0
     more: Callable[[], bytes] = bytes
+    caller: bytes = b""
 
     def __repr__(self) -> str:
         return f"<Note {self.kind} {self.mail_id}>"
@@ -203,7 +204,7 @@ class Notes:
             kind = note.kind if octets is not None else "nothing"  # its mail has settled meanwhile
             batch.append(note)
             words.append(self._words(note, kind, octets or b""))
-            size += len(octets or b"") + len(words[-1][-1])
+            size += len(octets or b"") + len(words[-1][-2])
             if len(batch) >= most or size >= _TOGETHER_OCTETS:
                 break
         return batch, words
@@ -283,7 +284,7 @@ class Notes:
         held = note.held
         [fingerprint, *_] = self._keys.fingerprints(held.fingerprint)
         numbers = (*note.numbers, 0, 0, 0, 0)[:_NUMBERS]
-        return (kind, note.mail_id, held.owner, octets, fingerprint, *numbers, note.time, note.more())
+        return (kind, note.mail_id, held.owner, octets, fingerprint, *numbers, note.time, note.more(), note.caller)
 
     def repeat_settled(self) -> None:
         """Write the settlements that wait to a server that was emptied, and so no longer knows their mails."""

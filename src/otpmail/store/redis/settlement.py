@@ -18,8 +18,13 @@ class Times(NamedTuple):
     keep_request: bool
 
 
-def settlement_of(mail: Mail, held: Held, records: Records, times: Times, entry: Entry | None) -> tuple[Note, int]:
-    """Return the note, and how many octets its record has. The content of `entry` is kept for a retry."""
+def settlement_of(
+    mail: Mail, held: Held, records: Records, times: Times, entry: Entry | None, *, caller: bytes
+) -> tuple[Note, int]:
+    """Return the note, and how many octets its record has. The content of `entry` is kept for a retry.
+
+    `caller` is a digest of the caller's name (`keys.Keys.caller`).
+    """
     now, settle_time = times.now, mail.settle_time or times.now
     forgotten = settle_time + times.remember_seconds
     request_ends = mail.create_time + REQUEST_SECONDS if times.keep_request and mail.request_id else 0.0
@@ -32,7 +37,7 @@ def settlement_of(mail: Mail, held: Held, records: Records, times: Times, entry:
     )
     seal = partial(records.seal_settled, mail.id, octets)
     content = bytes if entry is None else partial(records.seal_entry, entry)
-    return Note("settle", mail.id, held, seal, numbers, settle_time, content), len(octets)
+    return Note("settle", mail.id, held, seal, numbers, settle_time, content, caller), len(octets)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -67,6 +67,7 @@ class Settlement:
 
     seq: int
     mail_id: str
+    caller: str
     octets: bytes = field(repr=False)
     request: int | None = field(repr=False)
     request_ends: float

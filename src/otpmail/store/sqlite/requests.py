@@ -12,6 +12,7 @@ from typing import NamedTuple
 from otpmail.store.sqlite.bulk import delete, flat, insert, padded, padded_rows, placeholders, tuples
 from otpmail.store.sqlite.changes import RequestState
 from otpmail.store.sqlite.schema import key_number
+from otpmail.store.sqlite.series import REQUESTED
 
 _KNOWN = "CREATE TEMP TABLE known(key INTEGER PRIMARY KEY, seq INTEGER NOT NULL)"
 _LOAD = "INSERT OR REPLACE INTO known SELECT key, seq FROM request ORDER BY key, seq"
@@ -28,6 +29,7 @@ WITH ended(seq, state, ends, place) AS (VALUES {})
 UPDATE request SET state = ended.state, ends = ended.ends, place = ended.place FROM ended WHERE request.seq = ended.seq
 """
 _OLDEST = "SELECT seq, key, state, ends, place FROM request WHERE seq > ? ORDER BY seq LIMIT ?"
+_MOVED = "SELECT seq, key FROM request WHERE (seq < 0 AND seq > ?1) OR (seq > ?2 AND seq < ?3)"
 _LOOKED_AT = 512  # rows at a time
 
 
@@ -131,13 +133,15 @@ class Requests:
             self._write_settled(connection)
         self._settled[key] = seq, end
 
-    def forget(self, connection: Connection, now: float, first: int) -> bool:
-        """Delete the oldest request ids past their time, and those of mails before the place `first`.
+    def forget(self, connection: Connection, now: float, firsts: tuple[int, int]) -> bool:
+        """Delete the oldest request ids past their time, and those of mails before the places `firsts` of each kind.
 
         Returns whether there may be more. Those that run, or end at times of their own, are passed over until `rewind`.
+        The `seq` of one whose mail was moved is the negative of its place.
         """
         self.write_changed(connection)
-        gone: list[tuple[int, int]] = []
+        plain, first = firsts
+        gone: list[tuple[int, int]] = connection.execute(_MOVED, (-plain, -first, -REQUESTED)).fetchall()
         rows = connection.execute(_OLDEST, (self._looked_at, _LOOKED_AT)).fetchall()
         for seq, key, state, ends, place in rows:
             is_settled = state == RequestState.SETTLED

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from sqlite3 import Connection
 from sys import maxsize
@@ -141,7 +142,7 @@ class Rows:
         """Drop a mail's content, and keep how it ended."""
         keeps_request = bool(one.request_ends)
         ends = max(one.request_ends, one.forgotten) if keeps_request else 0.0
-        mail = SettledMail(one.mail_id, one.octets, one.forgotten, ends, one.content is not None)
+        mail = SettledMail(one.mail_id, one.caller, one.octets, one.forgotten, ends, one.content is not None)
         place = self._settled.add(connection, mail)
         self._ended.append(one.seq)
         if one.content is not None:
@@ -159,11 +160,24 @@ class Rows:
             self._rewound = now
             self._requests.rewind()
             self._settled.rewind()
-        more = self._settled.forget(connection, now)
+        more = self._settled.forget(connection, now, partial(self._is_named, connection))
         self._contents.forget(now, connection)
         more |= self._settled.merge(connection)
-        more |= self._requests.forget(connection, now, self._settled.first_requested(connection))
+        self._follow_moved(connection)
+        more |= self._requests.forget(connection, now, self._settled.firsts(connection))
         return more
+
+    def _is_named(self, connection: Connection, mail: Mail, place: int) -> bool:
+        row = self._requests.get(connection, request_key(mail.caller, mail.request_id))
+        return row is not None and row.place == place
+
+    def _follow_moved(self, connection: Connection) -> None:
+        """Let request ids name the new places of mails that were moved."""
+        for moved in self._settled.moved:
+            key = request_key(moved.caller, moved.request_id)
+            row = self._requests.get(connection, key) if moved.request_id else None
+            if row is not None and row.place == moved.place:
+                self._requests.keep(key, row._replace(seq=-moved.new, place=moved.new))
 
     def write_out(self, connection: Connection) -> None:
         """Write the mails that were accepted or have settled in this transaction, and their request ids."""

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import NamedTuple
 
-_REQUESTED = 1 << 40  # where the places of mails begin that a repeated request id finds
+REQUESTED = 1 << 40
+"""Where the places of mails begin that a repeated request id finds."""
+
 _LOOKED_AT = 64  # rows at a time
 
 _LAST = "SELECT place + mails FROM settled WHERE place < ? ORDER BY place DESC LIMIT 1"
@@ -35,8 +37,8 @@ class Series:
     """
 
     def __init__(self, connection: Connection, *, requested: bool) -> None:
-        self.base = _REQUESTED if requested else 0
-        self.top = self.base + _REQUESTED
+        self.base = REQUESTED if requested else 0
+        self.top = self.base + REQUESTED
         within = (self.base, self.top)
         [end] = connection.execute(_LAST, (self.top,)).fetchone() or (0,)
         self.next = max(self.base + 1, end)

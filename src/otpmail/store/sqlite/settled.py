@@ -4,23 +4,26 @@ The mails that settle in one commit lie in one row, in places behind each other.
 forgotten together, and only the last page of the table changes. Small rows are merged later.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import field
 from sqlite3 import Connection
+from typing import NamedTuple
 
 from otpmail.errors import StoreError
+from otpmail.model import Mail
+from otpmail.store import codec
 from otpmail.store.cipher import Cipher
+from otpmail.store.levels import level
 from otpmail.store.sqlite.bulk import insert
+from otpmail.store.sqlite.caller_counts import CallerCounts
+from otpmail.store.sqlite.merging import Merger
 from otpmail.store.sqlite.packs import Packs
+from otpmail.store.sqlite.series import Row as SeriesRow
 from otpmail.store.sqlite.series import Series
 from otpmail.values import frozen
 
 _FEWEST = 4  # mails from which on a pack is smaller than rows of their own
-_ENOUGH = 32
-"""Mails of a row from which on it is not merged. To read one of 64 takes a tenth of a millisecond."""
-
-_MERGED_AT_ONCE = 512  # rows
 _FORGOTTEN_AT_ONCE = 512  # mails
 
 _INSERT = "INSERT INTO settled"
@@ -29,10 +32,9 @@ _BEHIND = """
 SELECT place, mails, id, records FROM settled
 WHERE place > ? AND place + mails > CASE WHEN place < ? THEN ? ELSE ? END ORDER BY place
 """
-_SMALL = """
-SELECT place, mails, forgotten, ends, id, records, EXISTS (SELECT 1 FROM failed WHERE failed.place = settled.place)
-FROM settled WHERE place >= ? AND place < ? ORDER BY place LIMIT ?
-"""
+
+
+IsNamed = Callable[[Mail, int], bool]
 
 
 @frozen()
@@ -43,6 +45,7 @@ class SettledMail:
     """
 
     mail_id: str
+    caller: str
     octets: bytes = field(repr=False)
     forgotten: float
     ends: float
@@ -52,22 +55,13 @@ class SettledMail:
         return f"<SettledMail {self.mail_id}>"
 
 
-@frozen()
-class _Row:
-    """A row of the table, and whether its mail has content."""
+class Moved(NamedTuple):
+    """A mail that was moved from one place to another, and its request id, which may be empty."""
 
+    caller: str
+    request_id: str
     place: int
-    mails: int
-    forgotten: float
-    ends: float
-    mail_id: str | None
-    records: bytes = field(repr=False)
-    has_content: bool
-
-    @property
-    def end(self) -> int:
-        """The place behind its mails."""
-        return self.place + self.mails
+    new: int
 
 
 class Settled:
@@ -75,10 +69,13 @@ class Settled:
 
     def __init__(self, cipher: Cipher, *, most: int, most_requests: int) -> None:
         self._packs = Packs(cipher)
+        self._merger = Merger(self._packs)
         self._most = most
         self._most_requests = most_requests
         self._new: dict[int, SettledMail] = {}
         self._series: tuple[Series, Series] | None = None  # without and with a request id; None: to be read
+        self._counts: CallerCounts  # as long as the places are known
+        self.moved: list[Moved] = []
 
     def __repr__(self) -> str:
         return f"<Settled {len(self._new)} to write, {self._packs!r}>"
@@ -89,6 +86,7 @@ class Settled:
         place = series.next
         series.next += 1
         self._new[place] = mail
+        self._counts.add(place, mail.caller, requested=bool(mail.ends))
         return place
 
     def write_added(self, connection: Connection) -> None:
@@ -144,6 +142,8 @@ class Settled:
     def remove(self, connection: Connection, place: int) -> None:
         """Remove a mail that is alone in its row."""
         self.write_added(connection)
+        self._both(connection)
+        self._counts.remove(place)
         connection.execute("DELETE FROM settled WHERE place = ?", (place,))
         connection.execute("DELETE FROM remembered WHERE place = ?", (place,))
 
@@ -155,96 +155,118 @@ class Settled:
 
     # Mails past their time.
 
-    def forget(self, connection: Connection, now: float) -> bool:
-        """Forget mails past their time, or beyond the most there may be; returns whether there may be more."""
-        self.write_added(connection)
-        plain, requested = self._both(connection)
-        more = self._forget_ids(connection, now) >= _FORGOTTEN_AT_ONCE
-        more |= plain.forget_rows(connection, lambda row: row.end <= plain.remembered)
-        most = self._most_requests
-        more |= requested.forget_rows(connection, lambda row: row.ends <= now or requested.next - row.place > most)
-        if requested.remembered < requested.first:
-            requested.remembered = requested.first
-            requested.forget_ids(connection)
-        return more
+    def forget(self, connection: Connection, now: float, is_named: IsNamed) -> bool:
+        """Forget mails past their time, or beyond the most there may be; returns whether there may be more.
 
-    def _forget_ids(self, connection: Connection, now: float) -> int:
-        """Forget the ids of the oldest mails, of whichever kind; returns how many."""
+        Beyond the most, a caller with more than its share loses its oldest. The oldest ones of others move to new
+        places, of which `moved` tells until this is called again. `is_named` says whether a request id names a place.
+        """
+        self.write_added(connection)
+        self.moved = []
+        plain, requested = self._both(connection)
+        newest = requested.next  # what moves behind it is not to move again
+        is_known = self._learn(connection)
+        more = self._forget_ids(connection, now, is_known=is_known) >= _FORGOTTEN_AT_ONCE
+        more |= plain.forget_rows(connection, lambda row: row.end <= plain.remembered)
+        if is_known:
+            most, counts = self._most_requests, self._counts
+            least = level(counts.requests.values(), most)
+            end = min(counts.passed + _FORGOTTEN_AT_ONCE, newest)
+            self._move(connection, counts.pass_requests(end, most, least), is_named)
+            more |= counts.requests.total() > most or counts.ids.total() > self._most
+        passed = self._counts.passed
+        more |= requested.forget_rows(connection, lambda row: row.ends <= now or row.end <= passed)
+        if requested.remembered < requested.first:
+            self._counts.forget_ids(requested.remembered, requested.first, requested=True)
+            requested.remembered = requested.first
+        requested.forget_ids(connection)
+        self._counts.forget_rows()
+        return more or not is_known
+
+    def _learn(self, connection: Connection) -> bool:
+        """Learn whose mails there are, some at a time, where they may be too many; returns whether that is known."""
         both = self._both(connection)
-        forgotten = 0
-        while forgotten < _FORGOTTEN_AT_ONCE:
-            oldest = [(row.forgotten, series, row) for series in both if (row := series.oldest(connection)) is not None]
-            if not oldest:
-                break
-            time, series, row = min(oldest, key=lambda one: one[0])
-            excess = sum([one.next - one.remembered for one in both]) - self._most
-            count = row.end - series.remembered
-            count = count if time <= now else min(count, excess)
-            if count <= 0:
-                break
-            series.remembered += count
-            forgotten += count
-        if forgotten:
+        ids = sum([series.next - series.remembered for series in both])
+        if ids <= self._most and both[True].next - self._counts.passed <= self._most_requests:
+            return True
+        return self._counts.learn(connection, self._packs)
+
+    def _forget_ids(self, connection: Connection, now: float, *, is_known: bool) -> int:
+        """Forget the ids of the oldest mails, of whichever kind; returns how many it has looked at."""
+        both, counts = self._both(connection), self._counts
+        least = level(counts.ids.values(), self._most) if is_known else 0
+        over = counts.over(least) if is_known else []
+        looked_at = 0
+        while looked_at < _FORGOTTEN_AT_ONCE and (found := self._next_row(connection, now, over, least)) is not None:
+            series, row = found
+            first = series.remembered
+            if row.forgotten <= now:
+                counts.forget_ids(first, row.end, requested=series is both[True])
+                series.remembered = row.end
+            else:
+                self._move(connection, counts.pass_ids(series, row.end, counts.ids.total() - self._most, least))
+            looked_at += series.remembered - first
+        if looked_at:
             for series in both:
                 series.forget_ids(connection)
-        return forgotten
+        return looked_at
 
-    def first_requested(self, connection: Connection) -> int:
-        """Return the place of the oldest mail that a repeated request id finds."""
-        return self._both(connection)[True].first
+    def _next_row(
+        self, connection: Connection, now: float, over: Sequence[int], least: int
+    ) -> tuple[Series, SeriesRow] | None:
+        """Return the next row whose ids are forgotten: one past its time, or one before mails of callers with too many.
+
+        `over` are those who had more than `least` mails before. It is None where nothing is to be forgotten.
+        """
+        both, counts = self._both(connection), self._counts
+        oldest = [(series, row) for series in both if (row := series.oldest(connection)) is not None]
+        oldest.sort(key=lambda one: one[1].forgotten)
+        if oldest and oldest[0][1].forgotten > now:
+            if counts.ids.total() <= self._most:
+                return None
+            still = [number for number in over if counts.is_over(number, least)]
+            oldest = [one for one in oldest if counts.has_any(still, requested=one[0] is both[True])]
+        return next(iter(oldest), None)
+
+    def _move(self, connection: Connection, spared: Sequence[int], is_named: IsNamed | None = None) -> None:
+        """Move mails to new places, behind all others of their kind, if ids or request ids still find them there.
+
+        Those that were moved before lie in their old rows too, until these are deleted.
+        """
+        for place in spared:
+            octets = self.get(connection, place)
+            if octets is None:
+                continue
+            mail, forgotten, request_ends, _ = codec.decode_settled(octets)
+            if not (is_named(mail, place) if is_named else self.place_of(connection, mail.id) == place):
+                continue
+            ends = max(request_ends, forgotten) if request_ends else 0.0
+            new = self._both(connection)[bool(ends)].next
+            kept = connection.execute("UPDATE failed SET place = ? WHERE place = ?", (new, place)).rowcount
+            connection.execute("DELETE FROM remembered WHERE id = ?", (mail.id,))
+            self.add(connection, SettledMail(mail.id, mail.caller, octets, forgotten, ends, bool(kept)))
+            self.moved.append(Moved(mail.caller, mail.request_id, place, new))
+        self.write_added(connection)
+
+    def firsts(self, connection: Connection) -> tuple[int, int]:
+        """Return the places of the oldest mails: without a request id that finds them, and with one."""
+        plain, requested = self._both(connection)
+        return plain.first, requested.first
 
     def rewind(self) -> None:
         """Look again whether old rows can be merged."""
-        self._series = None
+        for series in self._series or ():
+            series.merged = series.first
 
     def merge(self, connection: Connection) -> bool:
-        """Merge small rows into packs, some at a time; returns whether there may be more.
-
-        One stays alone whose mail may be opened again, or can't be read.
-        """
+        """Merge small rows into packs, some at a time; returns whether there may be more."""
         self.write_added(connection)
-        return max([self._merge_some(connection, series) for series in self._both(connection)]) == _MERGED_AT_ONCE
-
-    def _merge_some(self, connection: Connection, series: Series) -> int:
-        bounds = (series.merged, series.top, _MERGED_AT_ONCE)
-        rows = [_Row(*row) for row in connection.execute(_SMALL, bounds)]
-        group: list[tuple[_Row, list[bytes]]] = []
-        size = 0
-        for row in rows:
-            opened = self._open_small(row)
-            follows = not group or group[-1][0].end == row.place
-            if opened is None or not follows or size >= _ENOUGH:
-                self._replace(connection, group)
-                group, size = [], 0
-                series.merged = row.place if opened is not None else row.end
-            if opened is not None:
-                group.append((row, opened))
-                size += row.mails
-        if size >= _ENOUGH:
-            self._replace(connection, group)
-            series.merged = group[-1][0].end
-        return len(rows)
-
-    def _open_small(self, row: _Row) -> list[bytes] | None:
-        if row.mails >= _ENOUGH or row.has_content:
-            return None
-        with suppress(StoreError):
-            return self._packs.open(row.place, row.mails, row.mail_id, row.records)
-        return None
-
-    def _replace(self, connection: Connection, group: Sequence[tuple[_Row, list[bytes]]]) -> None:
-        """Write one pack in place of several rows."""
-        if len(group) < 2:
-            return
-        mails = [octets for _, opened in group for octets in opened]
-        place, rows = group[0][0].place, [row for row, _ in group]
-        connection.execute("DELETE FROM settled WHERE place >= ? AND place <= ?", (place, rows[-1].place))
-        ends = max([row.forgotten for row in rows]), max([row.ends for row in rows])
-        insert(connection, _INSERT, [(place, len(mails), *ends, None, self._packs.seal(place, mails))])
+        return max([self._merger.merge(connection, series) for series in self._both(connection)])
 
     def _both(self, connection: Connection) -> tuple[Series, Series]:
         if self._series is None:
             self._series = Series(connection, requested=False), Series(connection, requested=True)
+            self._counts = CallerCounts(*self._series)
         return self._series
 
 

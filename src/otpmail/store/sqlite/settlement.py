@@ -15,4 +15,4 @@ def settlement_of(mail: Mail, seq: int, *, forgotten: float, keep_request: bool,
     content = None
     if entry is not None:
         content = Content(forgotten, codec.encode_entry(entry), codec.encode_progress(entry.progress))
-    return Settlement(seq, mail.id, octets, request, request_ends, forgotten, content)
+    return Settlement(seq, mail.id, mail.caller, octets, request, request_ends, forgotten, content)

@@ -3,8 +3,8 @@
 -- mails are remembered. Then for each note the owner's set, the mail's record and that of its request id (the mail's own
 -- again where it has none).
 -- ARGV: how many octets all contents may have, for how many milliseconds this replica has mails remembered. Then for
--- each note its kind, mail id, owner, octets, fingerprint, and by its kind four numbers, when the mail settled, and
--- further octets.
+-- each note its kind, mail id, owner, octets, fingerprint, and by its kind four numbers, when the mail settled,
+-- further octets, and a digest of its caller.
 -- Returns {'OK', changes counted}, and for each note with the result 2 or 3, as below, its place and that.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
@@ -51,7 +51,7 @@ end
 local function write_settled(note)
   local result = 1
   redis.call('DEL', note.record)
-  redis.call('HSET', note.record, 'settled', note.octets, 'time', note.time)
+  redis.call('HSET', note.record, 'settled', note.octets, 'time', note.time, 'caller', note.caller)
   if note.more ~= '' then
     local ends = NOW + note.numbers[4]
     if not keep_content(CONTENTS, SUM, note.record, note.id, note.more, ends, tonumber(ARGV[3])) then
@@ -217,8 +217,8 @@ end
 local results, count = {'OK', 0}, (#KEYS - 7) / 3
 for number = 0, count - 1 do
   local own, record, request = unpack(KEYS, 8 + 3 * number, 10 + 3 * number)
-  local kind, id, owner, octets, fingerprint, first, second, third, fourth, time, more =
-    unpack(ARGV, 5 + 11 * number, 15 + 11 * number)
+  local kind, id, owner, octets, fingerprint, first, second, third, fourth, time, more, caller =
+    unpack(ARGV, 5 + 12 * number, 16 + 12 * number)
   local result = kinds[kind]({
     own = own,
     record = record,
@@ -230,6 +230,7 @@ for number = 0, count - 1 do
     numbers = {first, second, third, fourth},
     time = time,
     more = more,
+    caller = caller,
   })
   if result > 1 then
     results[#results + 1] = number
