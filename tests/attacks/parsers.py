@@ -1,13 +1,8 @@
-"""Feeds octets to what reads addresses, mails and replies, and checks what comes out: for Hypothesis and for atheris.
-
-As a program (`python -m attacks.parsers NAME [libFuzzer options]`) it looks for a failure by atheris, guided by the
-branches that each input takes.
-"""
+"""Feeds octets to what reads addresses, mails and replies, and checks what comes out: for Hypothesis and atheris."""
 
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING
 
 from drafts import LIMITS, read_draft
@@ -119,16 +114,17 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "replies": read_replies,
 }
 
-
-def main() -> None:
-    """Fuzz what the first argument names, until libFuzzer's options end it or an input fails."""
-    import atheris
-
-    parse = PARSERS[sys.argv.pop(1)]
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, parse)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()
+SEEDS: dict[str, Sequence[bytes]] = {
+    "address": (
+        b"Ada <ada@example.org>",
+        b'"a b"@example.org',
+        "zo\u00eb@b\u00fccher.example".encode(),
+        b"%20a@b.test.",
+    ),
+    "mail": (
+        b"ada@example.org\x1fHello\x1fHi\r\n.\r\n\x1f<p>Hi</p>\x1fX-A\x1fv\x1fa.txt\x1ftext/plain; charset=utf-8\x1fc",
+        "Ada <ada@example.org>\x1f=?utf-8?q?a?= \u00fc\x1f\x1f\x1fList-Unsubscribe\x1f<https://x.test/>\x1f\u00e9".encode(),
+    ),
+    "replies": (b"\x05250-2.0.0 a\r\n250 2.0.0 ok\r\n", b"\x01550 5.7.1 4829-1357\r\n354 go\r\n421 bye\r\n"),
+}
+"""Inputs that go far, from which atheris begins."""

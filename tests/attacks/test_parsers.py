@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.parsers import read_address, read_replies, write_mail
+from attacks.parsers import PARSERS, SEEDS, read_address, read_replies, write_mail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,3 +92,11 @@ def test_any_fields_are_a_mail_or_refused(*, full: bool) -> None:
 def test_any_octets_are_replies_or_refused(*, full: bool) -> None:
     """What is read as replies is the same in pieces of any size, and no line that is kept of it has the code."""
     _run(read_replies, _STREAMS, full=full)
+
+
+def test_the_seeds_are_good() -> None:
+    """Each input that atheris begins with keeps the rules, and each parser has some."""
+    assert SEEDS.keys() == PARSERS.keys()
+    for name, seeds in SEEDS.items():
+        for seed in seeds:
+            PARSERS[name](seed)
