@@ -40,15 +40,15 @@ def derive(key: bytes, challenge_id: bytes, length: int) -> str:
     """
     if length >= LONG:
         count, context = length & ~LETTERS, _LONG_CONTEXT if length == LONG else _LETTERS_CONTEXT + bytes([length])
-        bits = int.from_bytes(hmac.digest(key, context + challenge_id, hashlib.sha256)[:8])
+        bits = int.from_bytes(hmac.digest(key, context + challenge_id, "sha256")[:8])
         return "".join([ALPHABET[bits >> 5 * place & 31] for place in range(count)])
-    mac = hmac.digest(key, _CONTEXT + challenge_id, hashlib.sha256)
+    mac = hmac.digest(key, _CONTEXT + challenge_id, "sha256")
     return f"{int.from_bytes(mac) % 10**length:0{length}d}"
 
 
 def prove(key: bytes, record_key: bytes, code: str) -> bytes:
     """The digest of a code (HMAC-SHA256) in the record of an address. Without the key nobody finds the code by it."""
-    return hmac.digest(key, _PROOF + record_key + b"|" + code.encode(), hashlib.sha256)
+    return hmac.digest(key, _PROOF + record_key + b"|" + code.encode(), "sha256")
 
 
 def normalize(text: str) -> str:
@@ -94,8 +94,8 @@ class CodeBook:
 
     def subkeys(self, purpose: bytes) -> list[bytes]:
         """Return a key of its own for a purpose from each of our keys, the issuing one first (HKDF, RFC 5869)."""
-        extracted = [hmac.digest(bytes(32), key, hashlib.sha256) for key in self._keys.values()]
-        return [hmac.digest(key, purpose + b"\x01", hashlib.sha256) for key in extracted]
+        extracted = [hmac.digest(bytes(32), key, "sha256") for key in self._keys.values()]
+        return [hmac.digest(key, purpose + b"\x01", "sha256") for key in extracted]
 
     def code(self, challenge: Challenge) -> str:
         """The challenge's code. Raises KeyError when its key is no longer among ours."""

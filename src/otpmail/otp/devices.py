@@ -7,7 +7,6 @@ is derived from OTP_KEYS, so a token is good until that key is dropped, or for 1
 
 import base64
 import binascii
-import hashlib
 import hmac
 import secrets
 import struct
@@ -68,4 +67,4 @@ class DeviceTokens:
 
 
 def _mac(key: bytes, record: bytes, body: bytes) -> bytes:
-    return hmac.digest(key, record + body, hashlib.sha256)[:_MAC_OCTETS]
+    return hmac.digest(key, record + body, "sha256")[:_MAC_OCTETS]

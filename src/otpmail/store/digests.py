@@ -4,7 +4,6 @@ The input is a digest already, of an address with its caller and purpose, or of 
 a dump could test whether a known address is in it. Keys are derived from OTP_KEYS by HKDF (RFC 5869).
 """
 
-import hashlib
 import hmac
 from collections.abc import Mapping
 
@@ -34,12 +33,12 @@ class Digests:
     @property
     def marks(self) -> bytes:
         """A mark of each key, one behind the other: processes with the same key have the same one. None tells a key."""
-        return b"".join([hmac.digest(key, _MARK, hashlib.sha256)[:_MARK_OCTETS] for key in self._keys])
+        return b"".join([hmac.digest(key, _MARK, "sha256")[:_MARK_OCTETS] for key in self._keys])
 
     def record_names(self, record_key: bytes) -> list[bytes]:
         """Return the names of the record of an address's codes, the present one first."""
         text = _RECORD + record_key
-        return [hmac.digest(key, text, hashlib.sha256)[:_RECORD_OCTETS] for key in self._keys]
+        return [hmac.digest(key, text, "sha256")[:_RECORD_OCTETS] for key in self._keys]
 
     def fingerprints(self, fingerprint: bytes) -> list[bytes]:
         """Return the forms that a request's fingerprint may have in the store, the present one first.
@@ -49,7 +48,7 @@ class Digests:
         if not fingerprint or is_keyed(fingerprint):
             return [fingerprint]
         text = _REQUEST + fingerprint
-        return [_KEYED + hmac.digest(key, text, hashlib.sha256) for key in self._keys]
+        return [_KEYED + hmac.digest(key, text, "sha256") for key in self._keys]
 
     def kept_fingerprints(self, fingerprint: bytes) -> list[bytes]:
         """Return the part of each of `fingerprints` that a file keeps: 64 bits, too many to agree by chance."""
