@@ -211,6 +211,7 @@ class App:
             worker.cancel()
         await asyncio.gather(self._metrics.stop(), *workers, return_exceptions=True)
         # 6. The store closes, with what this process owned.
+        await self._codes.addresses.close()
         await self._codes.close()
         await self._store.close()
         self._log_end(closed)
@@ -221,6 +222,7 @@ class App:
         self._admission.close()
         self._log_end(self._backlog.close(), by_error=True)
         await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
+        await self._codes.addresses.close()
         await self._codes.close()
         await self._store.close()
 

@@ -99,8 +99,28 @@ class FixedCodeUsed:
     result: str
 
 
+@frozen()
+class AddressReleased:
+    """A caller has lifted what was spent of the limits of an address: `lifted` has words for each."""
+
+    caller: str
+    address: str
+    lifted: tuple[str, ...]
+
+
+@frozen()
+class AddressForgotten:
+    """A caller has had an address erased, also from so many settled mails."""
+
+    caller: str
+    address: str
+    mails: int
+
+
 CallEvent = (
-    CallRefused
+    AddressReleased
+    | AddressForgotten
+    | CallRefused
     | CallsRefused
     | LimitReached
     | FixedCodeUsed

@@ -12,18 +12,8 @@ from otpmail.delivery.job import Job
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.model import Envelope, IssuedCode, Labels, Mail, Priority
-from otpmail.store.base import (
-    Accepted,
-    Conflict,
-    Earlier,
-    Entry,
-    Owner,
-    Progress,
-    Request,
-    Running,
-    Wanted,
-    ever,
-)
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Request, Running
+from otpmail.store.wanted import Wanted, ever
 
 NOW = 1_700_000_000.0
 """When a `Clock` begins, in seconds since the epoch."""
@@ -156,6 +146,10 @@ class Store:
             self.failed[mail.id] = entry
         if not keep_request:
             self.undecided.append(mail)
+
+    async def erase(self, person: bytes) -> int:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
         """Fail: the lifecycle does not ask for this."""

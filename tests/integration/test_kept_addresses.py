@@ -7,7 +7,7 @@ import pytest
 
 from calls import bad_field, quota_setting
 from commands import otpmail
-from otpmail.v1 import address_pb2, otp_pb2
+from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from service import Service
 
 ADA = "ada@example.org"
@@ -64,6 +64,22 @@ async def test_an_address_is_forgotten(service: Service) -> None:
     assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE
 
 
+async def test_an_address_is_forgotten_in_mails(service: Service) -> None:
+    """A settled mail of a forgotten address has neither recipient nor labels, and the log says who has asked for it."""
+    request = mail_pb2.SendMailRequest(to=[ADA], text="Hello", request_id="r1", labels={"user": "4711"})
+    sent = await service.mail.SendMail(request)
+    assert [one.address for one in sent.mail.recipients] == [ADA]
+    await service.address_service.ForgetAddress(address_pb2.ForgetAddressRequest(email=ADA))
+    found = await service.mail.GetMail(mail_pb2.GetMailRequest(id=sent.mail.id))
+    assert (found.state, list(found.recipients), dict(found.labels)) == (mail_pb2.Mail.STATE_RELAYED, [], {})
+    again = await service.mail.SendMail(request)
+    assert (again.mail.id, list(again.mail.recipients)) == (sent.mail.id, [])
+    line = await service.wait_for_log("address-forgotten")
+    assert (line["caller"], line["address"], line["mails"]) == ("anonymous", "a***@example.org", 1)
+    await service.address_service.ReleaseAddress(address_pb2.ReleaseAddressRequest(email=ADA, budgets=True))
+    assert (await service.wait_for_log("address-released"))["lifted"] == []
+
+
 async def test_a_text_that_is_no_address(service: Service) -> None:
     """A text that is no address is refused by each method, by the name of the field."""
     stub = service.address_service
@@ -89,7 +105,7 @@ async def test_an_address_by_the_command_line(service: Service) -> None:
     released = await otpmail("address", "release", ADA, server=service.address)
     assert (released.code, released.out.strip()) == (0, f"{ADA} has spent nothing of its limits now")
     forgotten = await otpmail("address", "forget", ADA, server=service.address)
-    assert (forgotten.code, forgotten.out.strip()) == (0, f"no code and no limit of {ADA} is kept now")
+    assert (forgotten.code, forgotten.out.strip()) == (0, f"nothing of {ADA} is kept now")
     checked = await otpmail("code", "validate", ADA, code, server=service.address)
     assert (checked.code, checked.out.strip()) == (1, "no live code")
     wrong = await otpmail("address", "show", "ada", server=service.address)

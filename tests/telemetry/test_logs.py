@@ -8,7 +8,14 @@ import sys
 
 import pytest
 
-from otpmail.call_events import CallRefused, CallsRefused, FixedCodeUsed, LimitReached
+from otpmail.call_events import (
+    AddressForgotten,
+    AddressReleased,
+    CallRefused,
+    CallsRefused,
+    FixedCodeUsed,
+    LimitReached,
+)
 from otpmail.events import (
     ChunkingDisabled,
     CodeChecked,
@@ -103,6 +110,19 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
         "test address a***@example.org of the caller shop, purpose login: wrong_code",
     ),
     (LimitReached("caller", "shop", 80), "limit-near", logging.WARNING, "80 % of it is used up in an hour"),
+    (
+        AddressReleased("shop", "ada@example.org", ("OTP_SENDS_PER_HOUR 10 of 10", "OTP_SENDS_PER_DAY 12 of 30")),
+        "address-released",
+        logging.INFO,
+        "a***@example.org: released by the caller shop: OTP_SENDS_PER_HOUR 10 of 10, OTP_SENDS_PER_DAY 12 of 30",
+    ),
+    (AddressReleased("shop", "ada@example.org", ()), "address-released", logging.INFO, "shop: nothing was spent"),
+    (
+        AddressForgotten("shop", "ada@example.org", 2),
+        "address-forgotten",
+        logging.INFO,
+        "a***@example.org: forgotten for the caller shop, also in 2 settled mails",
+    ),
 ]
 
 

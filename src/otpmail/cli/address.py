@@ -45,10 +45,10 @@ def release_address(email: Email, *, server: Server = "", as_json: Json = False)
 
 @address.command("forget", cls=Command)
 def forget_address(email: Email, *, server: Server = "", as_json: Json = False) -> None:
-    """Erase the live codes of an address, and what it has spent of its limits."""
+    """Erase all that is kept of an address: live codes, what it has spent, and the address in mails."""
     request = address_pb2.ForgetAddressRequest(email=email)
     answer = call(server, lambda channel: address_pb2_grpc.AddressServiceStub(channel).ForgetAddress, request)
     if as_json:
         print_json(answer)
     else:
-        out.print(f"no code and no limit of {escape(email)} is kept now", style="green")
+        out.print(f"nothing of {escape(email)} is kept now", style="green")

@@ -19,6 +19,7 @@ from otpmail.delivery.waiters import DoneCallback, Waiters
 from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
+from otpmail.mail.forgetting import Forgetting
 from otpmail.mail.idempotency import Idempotency, check_request_id
 from otpmail.mail.keeping import Keeping, Prepared
 from otpmail.mail.listing import Listing
@@ -93,6 +94,7 @@ class MailService:
         retrying = Retrying(store, lifecycle, backlog, admission, most_seconds=self._most_seconds)
         self.retry = retrying.retry
         self.act_for = Operators(store, lifecycle, backlog).act_for
+        self.forgetting = Forgetting(store, lifecycle, backlog, waiters, admission.turns)
         self.list = Listing(store, lifecycle, backlog, admission.turns).list
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)

@@ -1,7 +1,10 @@
 """The use cases of an address: show what of its budgets is spent, lift them, and forget the address."""
 
+from otpmail.call_events import AddressForgotten, AddressReleased
 from otpmail.callers import Call
 from otpmail.code_record import Budget
+from otpmail.events import Observer
+from otpmail.mail.service import MailService
 from otpmail.otp.request import Place, find_place
 from otpmail.store.challenges import ChallengeStore
 
@@ -11,8 +14,10 @@ _SHARED = "OTP_SENDS"
 class AddressService:
     """What the store keeps of the addresses of a caller. Each method raises InvalidArgument for a text that is none."""
 
-    def __init__(self, store: ChallengeStore, *, gmail_dots: bool) -> None:
+    def __init__(self, store: ChallengeStore, mails: MailService, observer: Observer, *, gmail_dots: bool) -> None:
         self._store = store
+        self._mails = mails
+        self._observer = observer
         self._gmail_dots = gmail_dots
 
     def __repr__(self) -> str:
@@ -37,13 +42,23 @@ class AddressService:
         Those of the mailbox of an address with a tag are lifted too.
         """
         place = self._place(call, email)
-        for key in filter(None, (place.key, place.mailbox)):
-            if budgets:
+        lifted: list[str] = []
+        if budgets:
+            lifted = [f"{one.setting} {one.spent} of {one.limit}" for one in await self.budgets(call, email)]
+            for key in filter(None, (place.key, place.mailbox)):
                 await self._store.release(key)
+        self._observer.notify(AddressReleased(call.caller.name, place.address.spec, tuple(lifted)))
 
     async def forget(self, call: Call, email: str) -> None:
-        """Erase the live codes and the budgets of an address."""
-        await self._store.forget(self._place(call, email).key)
+        """Erase the live codes and the budgets of an address, and the address from mails (`mail.forgetting`)."""
+        place = self._place(call, email)
+        await self._store.forget(place.key, place.earlier)
+        mails = await self._mails.forgetting.forget(call.caller, place.address)
+        self._observer.notify(AddressForgotten(call.caller.name, place.address.spec, mails))
+
+    async def close(self) -> None:
+        """Wait no longer for mails that are still to settle."""
+        await self._mails.forgetting.close()
 
     def _place(self, call: Call, email: str) -> Place:
-        return find_place(call.caller, email, "", gmail_dots=self._gmail_dots)
+        return find_place(call.caller, email, "", with_earlier=self._store.reads_earlier, gmail_dots=self._gmail_dots)

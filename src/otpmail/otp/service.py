@@ -70,7 +70,7 @@ class OtpService:
         self._codes = codes
         self._devices = DeviceTokens(codes.subkeys(b"otpmail.device.v1"))
         self._issue_kept = issue
-        self.addresses = AddressService(store, gmail_dots=settings.gmail_dots)
+        self.addresses = AddressService(store, mails, observer, gmail_dots=settings.gmail_dots)
         self._quotas = Quotas(settings)
         self.profiles = Profiles(settings, relays)
         self._usual = self.profiles.usual

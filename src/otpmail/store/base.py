@@ -6,11 +6,11 @@ seconds since the epoch, on the store's own clock (`store.clock`).
 
 from asyncio import Queue
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from math import inf
 from typing import NamedTuple, Protocol
 
 from otpmail.model import Envelope, Mail, Priority, RecipientResult, Sending
 from otpmail.store.challenges import ChallengeStore, Send
+from otpmail.store.wanted import Wanted, ever
 from otpmail.values import frozen
 
 REQUEST_SECONDS = 24 * 3600.0
@@ -152,15 +152,6 @@ class Owner(Protocol):
         """
 
 
-Wanted = Callable[[], tuple[float, float]]
-"""Returns between which times, both included, mails are wanted that were accepted then: fewer and fewer."""
-
-
-def ever() -> tuple[float, float]:
-    """Want all mails, whenever they were accepted."""
-    return -inf, inf
-
-
 class MailStore(Protocol):
     """Request ids, accepted mails until they settle, and settled mails for a while after."""
 
@@ -229,6 +220,12 @@ class MailStore(Protocol):
         """Yield the settled mails of all callers that are remembered, and all that other processes own, in any order.
 
         They come in slices of some milliseconds. `wanted` is asked before each: mails of other times may be left out.
+        """
+
+    async def erase(self, person: bytes) -> int:
+        """Erase a person (`store.erasing`) from settled mails, with their contents; returns from how many.
+
+        Open mails stay as they are. Raises Unavailable, and has erased a part then.
         """
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:

@@ -217,5 +217,5 @@ class ChallengeStore(Protocol):
     def release(self, key: bytes) -> Awaitable[None]:
         """Take back all that was spent of the budgets of an address. Live codes stay."""
 
-    def forget(self, key: bytes) -> Awaitable[None]:
-        """Drop the record of an address."""
+    def forget(self, key: bytes, earlier: bytes = b"") -> Awaitable[None]:
+        """Drop the record of an address, and the one of a purpose that an earlier version has kept."""

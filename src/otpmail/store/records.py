@@ -117,8 +117,9 @@ class RuledRecords(ABC):
         """Take back all that was spent of the budgets of an address."""
         return self.update(key, self._rules.release)
 
-    def forget(self, key: bytes) -> Awaitable[None]:
+    def forget(self, key: bytes, earlier: bytes = b"") -> Awaitable[None]:
         """Drop the record of an address."""
+        del earlier
         return self.update(key, lambda _: (None, None))
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:

@@ -1,4 +1,4 @@
-"""The lines of the log about callers: refused calls, limits, full addresses, and files that say who may call."""
+"""The lines of the log about callers: refused calls, limits, what they forget, full addresses, and their files."""
 
 import logging
 from dataclasses import asdict
@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from otpmail.call_events import (
     AccessKept,
     AccessRenewed,
+    AddressForgotten,
+    AddressReleased,
     CallEvent,
     CallRefused,
     CallsRefused,
@@ -47,6 +49,8 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
         case ConnectionsFree(address):
             text = f"{address} accepts new connections of callers again"
             name, line = "connections-free", Line(logging.INFO, text, asdict(event))
+        case AddressReleased() | AddressForgotten():
+            name, line = _about_address(event, addresses)
         case AccessRenewed() | AccessKept() | CertificateDoubtful():
             name, line = _about_files(event)
     return name, line
@@ -67,6 +71,18 @@ def _about_files(event: AccessRenewed | AccessKept | CertificateDoubtful) -> tup
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _about_address(event: AddressReleased | AddressForgotten, addresses: Addresses) -> tuple[str, Line]:
+    """What a caller has lifted or erased, and of whom."""
+    shown = addresses.show(event.address)
+    fields: dict[str, object] = {"caller": event.caller, "address": shown}
+    if isinstance(event, AddressReleased):
+        said = ", ".join(event.lifted) or "nothing was spent"
+        text = f"address {shown}: released by the caller {event.caller}: {said}"
+        return "address-released", Line(logging.INFO, text, {**fields, "lifted": list(event.lifted)})
+    text = f"address {shown}: forgotten for the caller {event.caller}, also in {counted(event.mails, 'settled mail')}"
+    return "address-forgotten", Line(logging.INFO, text, {**fields, "mails": event.mails})
 
 
 def _limit(event: LimitReached) -> tuple[str, Line]:

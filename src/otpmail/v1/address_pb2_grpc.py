@@ -71,7 +71,8 @@ class AddressServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForgetAddress(self, request, context):
-        """Erases the live codes and the budgets of an address. The call succeeds even if nothing is kept.
+        """Erases the live codes and the budgets of an address, and the address from mails. Mails to it alone that are not with
+        the relay are cancelled; others lose it once they settle. The call succeeds even if nothing is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,9 @@ class AddressServiceStub:
     ReleaseAddress: _grpc.UnaryUnaryMultiCallable[_address_pb2.ReleaseAddressRequest, _address_pb2.ReleaseAddressResponse]
     """Lifts the budgets of an address. The call succeeds even if nothing of them is spent."""
     ForgetAddress: _grpc.UnaryUnaryMultiCallable[_address_pb2.ForgetAddressRequest, _address_pb2.ForgetAddressResponse]
-    """Erases the live codes and the budgets of an address. The call succeeds even if nothing is kept."""
+    """Erases the live codes and the budgets of an address, and the address from mails. Mails to it alone that are not with
+    the relay are cancelled; others lose it once they settle. The call succeeds even if nothing is kept.
+    """
 
 @_typing.type_check_only
 class AddressServiceAsyncStub(AddressServiceStub):
@@ -50,7 +52,9 @@ class AddressServiceAsyncStub(AddressServiceStub):
     ReleaseAddress: _aio.UnaryUnaryMultiCallable[_address_pb2.ReleaseAddressRequest, _address_pb2.ReleaseAddressResponse]  # type: ignore[assignment]
     """Lifts the budgets of an address. The call succeeds even if nothing of them is spent."""
     ForgetAddress: _aio.UnaryUnaryMultiCallable[_address_pb2.ForgetAddressRequest, _address_pb2.ForgetAddressResponse]  # type: ignore[assignment]
-    """Erases the live codes and the budgets of an address. The call succeeds even if nothing is kept."""
+    """Erases the live codes and the budgets of an address, and the address from mails. Mails to it alone that are not with
+    the relay are cancelled; others lose it once they settle. The call succeeds even if nothing is kept.
+    """
 
 class AddressServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows, lifts and erases what is kept of an address for the caller."""
@@ -77,6 +81,8 @@ class AddressServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _address_pb2.ForgetAddressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_address_pb2.ForgetAddressResponse, _abc.Awaitable[_address_pb2.ForgetAddressResponse]]:
-        """Erases the live codes and the budgets of an address. The call succeeds even if nothing is kept."""
+        """Erases the live codes and the budgets of an address, and the address from mails. Mails to it alone that are not with
+        the relay are cancelled; others lose it once they settle. The call succeeds even if nothing is kept.
+        """
 
 def add_AddressServiceServicer_to_server(servicer: AddressServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,8 +19,9 @@ from store.redis.replicas import Replica, replica
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from otpmail.store.base import Entry, Wanted
+    from otpmail.store.base import Entry
     from otpmail.store.redis.script import Script
+    from otpmail.store.wanted import Wanted
     from redis_server import RedisServer
 
     Start = Callable[..., Awaitable[Replica]]

@@ -1,24 +1,16 @@
 """Request ids and settled mails in this process. Accepted mails need no place here: they are in memory anyway."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from sys import maxsize
 
 from otpmail.model import Mail
 from otpmail.store import codec
-from otpmail.store.base import (
-    REQUEST_SECONDS,
-    Accepted,
-    Conflict,
-    Earlier,
-    Entry,
-    Progress,
-    Request,
-    Running,
-    Wanted,
-    ever,
-)
+from otpmail.store.base import REQUEST_SECONDS, Accepted, Conflict, Earlier, Entry, Progress, Request, Running
+from otpmail.store.erasing import erased
 from otpmail.store.memory.histories import Histories, History
 from otpmail.store.sole import SoleOwner
+from otpmail.store.wanted import Wanted, ever
 
 _BATCH_OCTETS = 64 << 10  # of mails that are decoded at a time: a millisecond
 _ACCEPTED = Accepted()
@@ -185,6 +177,21 @@ class MemoryMailStore(SoleOwner):
             self.settle(kept.mail, entry=kept)
             raise
         return True
+
+    async def erase(self, person: bytes) -> int:
+        """Erase a person from settled mails and request ids, in slices; returns from how many mails."""
+        mails: set[str] = set()
+        for history in list(self._histories.values()):
+            for kind in (history.settled, history.requests):
+                for some in kind.batches(_BATCH_OCTETS):
+                    for key, kept in some:
+                        if (left := erased(kept, person)) is not None:
+                            kind.replace(key, kept, left.octets)
+                            history.contents.discard(left.mail_id)
+                            mails.add(left.mail_id)
+                    self.octets = self._histories.octets
+                    await asyncio.sleep(0)
+        return len(mails)
 
     async def remembered(self, wanted: Wanted = ever) -> AsyncIterator[Sequence[Mail]]:
         """Yield the settled mails of all callers that are remembered, in slices."""

@@ -65,6 +65,18 @@ class Remembered:
                 return kept.values[key]
         return None
 
+    def replace(self, key: str, value: bytes, by: bytes) -> None:
+        """Remember `by` in place of this very `value`, where it is still remembered under that key."""
+        for kept in self._slices:
+            if kept.values.get(key) is value:
+                kept.values[key] = by
+                grown = len(by) - len(value)
+                self.octets += grown
+                if kept.values is not self._values:
+                    kept.octets += grown
+                    self._older_octets += grown
+        self._set_bounds()
+
     def discard(self, key: str) -> None:
         """Forget all values of that key."""
         for kept in self._slices:

@@ -213,9 +213,9 @@ class RedisChallengeStore:
         names, head = self.record(key)
         await self._client.run(_RELEASE, names, [*head, "release"], replicated=True)
 
-    async def forget(self, key: bytes) -> None:
-        """Drop the record of an address."""
-        names, head = self.record(key)
+    async def forget(self, key: bytes, earlier: bytes = b"") -> None:
+        """Drop the record of an address, and the one of a purpose that an earlier version has kept."""
+        names, head = self.record(key, earlier)
         await self._client.run(_RELEASE, names, [*head, "forget"], replicated=True)
 
     def subscribe(self, subscription: Subscription) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from otpmail.errors import FailedPrecondition, StoreError, Unavailable
 from otpmail.model import Mail
-from otpmail.store.base import REQUEST_SECONDS, Entry, Wanted
+from otpmail.store.base import REQUEST_SECONDS, Entry
 from otpmail.store.redis.announcements import KEPT_SECONDS, Announcements
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
@@ -15,6 +15,7 @@ from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.reader import Reader
 from otpmail.store.redis.records import Claim, Record, Records, microseconds
 from otpmail.store.redis.script import Script
+from otpmail.store.wanted import Wanted
 
 _CANCEL = Script.load("mail_cancel")
 _NEWEST = Script.load("mail_newest")
@@ -22,6 +23,7 @@ _NEWEST = Script.load("mail_newest")
 _SLICE = 50  # records at a time: their contents come with those that have not settled
 SENT_ELSEWHERE = "another replica is sending this mail, and its caller waits for that: ask again"
 _FIRST_LOOK, _LAST_LOOK, _LAST_LOOK_IF_ANNOUNCED = 0.1, 1.0, KEPT_SECONDS / 3
+_SETTLED = 3  # where a settled mail stands among the fields of a record (mail_read.lua)
 _CLOCKS = 60.0  # seconds that the clock of a replica may be ahead of the server's
 _TRIES = 5  # to read the owners, which come and go
 _LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may end meanwhile
@@ -145,6 +147,11 @@ class ForeignMails:
         seconds, _ = await self._client.command("TIME")
         found = await self._client.command("ZRANGEBYSCORE", self._keys.remembering, 1000 * int(seconds), "+inf")
         return min(map(int, found), default=0) / 1000
+
+    async def settled_octets(self, key: bytes) -> AsyncIterator[tuple[list[str], list[bytes | None]]]:
+        """Yield the mails that an index of settled ones names as the server keeps them, None for one that is gone."""
+        async for mail_ids, _ in self._members(key):
+            yield mail_ids, [fields[_SETTLED] for fields in await self._reader.records(mail_ids)]
 
     async def open(self, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
         """Yield the mails that other replicas own, the newest first, in slices."""

@@ -39,6 +39,8 @@ class Keys:
         """The channel on which used challenges are announced."""
         self.watch = self.named("watch")
         """The channel on which replicas ask for the states of mails that others own."""
+        self.forgotten = self.named("forgotten")
+        """The channel on which replicas tell each other whom to forget."""
         self.nobody = self.named("c:")
         """The record of an address that has none."""
         self.settled = self.named("settled")

@@ -8,23 +8,13 @@ from sys import maxsize
 
 from otpmail.errors import CallerError, StoreError, Unavailable
 from otpmail.model import Mail
-from otpmail.store.base import (
-    Accepted,
-    Conflict,
-    Earlier,
-    Entry,
-    Owner,
-    Progress,
-    Running,
-    TakenOver,
-    Wanted,
-    ever,
-)
+from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Running, TakenOver
 from otpmail.store.cipher import Cipher
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance, Acceptor
 from otpmail.store.redis.announcements import Announcements
 from otpmail.store.redis.client import Client
+from otpmail.store.redis.erasing import Erasing
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.forgetting import Forgetting
 from otpmail.store.redis.keys import Keys
@@ -36,6 +26,8 @@ from otpmail.store.redis.requests import Requests
 from otpmail.store.redis.resp import Value
 from otpmail.store.redis.retries import Retries
 from otpmail.store.redis.settlement import Times, settlement_of
+from otpmail.store.redis.subscription import Subscription
+from otpmail.store.wanted import Wanted, ever
 
 _FLUSH_SECONDS = 5.0
 _RECENT_OCTETS = 8 << 20  # of settlements that a server which lost its last changes gets again
@@ -80,7 +72,6 @@ class RedisMailStore:
         )
         self._books = self._owned.books
         self._announcements = Announcements(client, keys, self._records, self._books)
-        self.subscribe = self._announcements.subscribe
         self._foreign = ForeignMails(client, keys, self._lease, self._records, self._announcements, now=clock)
         self._forgetting = Forgetting(client, keys, self._foreign, most=remember_count, most_octets=remember_octets)
         self._owned.notes.found_no_room = self._forgetting.begin_making_room
@@ -105,6 +96,10 @@ class RedisMailStore:
             now=clock,
         )
         self.retryable, self.reopen = retries.retryable, retries.reopen
+        self._erasing = Erasing(
+            client, keys, self._records, foreign=self._foreign, owned=self._owned, memory=self._memory
+        )
+        self.erase = self._erasing.erase
         self.is_accepted, self.may_send = self._owned.is_accepted, self._lease.is_held
         self.watch = self._foreign.watch
 
@@ -128,8 +123,14 @@ class RedisMailStore:
     async def close(self) -> None:
         """Write what was noted, and hand over what is owned, in some seconds at most."""
         await self._announcements.close()
+        await self._erasing.close()
         await self._owned.close(_FLUSH_SECONDS)
         await self._forgetting.close()
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Receive what other replicas announce of mails."""
+        self._announcements.subscribe(subscription)
+        self._erasing.subscribe(subscription)
 
     def watch_lease(self, problem_changed: Callable[[str], None]) -> None:
         """Call `problem_changed` with why the lease can't be renewed, and with an empty text once it is again."""

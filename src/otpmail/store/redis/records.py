@@ -9,6 +9,7 @@ from otpmail.model import Mail, Priority, RecipientResult
 from otpmail.store import codec
 from otpmail.store.base import Entry, Progress
 from otpmail.store.cipher import Cipher
+from otpmail.store.erasing import erased
 from otpmail.store.redis.keys import DIGEST
 from otpmail.values import frozen
 
@@ -93,6 +94,11 @@ class Records:
         """Return a settled mail, when it and when its request id is forgotten. Raises StoreError."""
         mail, forgotten, request_ends, _ = codec.decode_settled(self._cipher.open(octets, "settled mail", mail_id))
         return mail, forgotten, request_ends
+
+    def erased(self, mail_id: str, octets: bytes, person: bytes) -> bytes | None:
+        """Return a settled mail without a person, None where it has nothing of them. Raises StoreError."""
+        left = erased(self._cipher.open(octets, "settled mail", mail_id), person)
+        return None if left is None else self.seal_settled(mail_id, left.octets)
 
     def open_record(self, mail_id: str, fields: Sequence[bytes | None]) -> "Record | Claim | None":
         """Return what `mail_read.lua` has found of a mail; None for nothing. Raises StoreError."""

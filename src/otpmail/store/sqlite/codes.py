@@ -9,7 +9,7 @@ from typing import TypeVar
 from otpmail.code_record import CALL, CodeRecord, Lane, Slot
 from otpmail.model import Challenge, Check, Sending
 from otpmail.store import record_codec
-from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
+from otpmail.store.challenges import ANY, NO_SCOPE, Attempt, Guess, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, counts_end
 from otpmail.store.digests import Digests
 from otpmail.store.earlier_records import READ_SECONDS, decode_earlier
@@ -70,6 +70,10 @@ class SqliteChallengeStore(RuledRecords):
         """End the live challenges of a scope unused."""
         rule = partial(self._rules.void, scope=scope, challenge_id=challenge_id)
         await self._writer.ask(partial(self._update, key, rule, earlier=(earlier, scope)))
+
+    async def forget(self, key: bytes, earlier: bytes = b"") -> None:
+        """Drop the record of an address, and the one of a purpose that an earlier version has kept."""
+        await self._writer.ask(partial(self._update, key, _dropped, earlier=(earlier, NO_SCOPE)))
 
     @property
     def reads_earlier(self) -> bool:
@@ -199,6 +203,10 @@ class SqliteChallengeStore(RuledRecords):
         else:
             connection.execute(_WRITE, (_NO_KEY, record_codec.record_ends(octets), octets))
         return result
+
+
+def _dropped(_: CodeRecord | None) -> tuple[None, None]:
+    return None, None
 
 
 def _replace(_: CodeRecord | None, *, after: CodeRecord | None) -> tuple[CodeRecord | None, None]:

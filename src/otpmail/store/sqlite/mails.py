@@ -24,8 +24,6 @@ from otpmail.store.base import (
     Request,
     Running,
     TakenOver,
-    Wanted,
-    ever,
 )
 from otpmail.store.clock import Mark
 from otpmail.store.digests import Digests
@@ -37,6 +35,7 @@ from otpmail.store.sqlite.rows import Rows
 from otpmail.store.sqlite.settlement import settlement_of
 from otpmail.store.sqlite.stock import take_stock
 from otpmail.store.sqlite.writer import Writer
+from otpmail.store.wanted import Wanted, ever
 
 _SLICE = 100  # mails that are read at a time
 _FORGET_EVERY = 256  # settled mails
@@ -235,6 +234,16 @@ class SqliteMailStore(SoleOwner):
             yield [mail for mail, forgotten in found if forgotten > now]
             if not last:
                 return
+
+    async def erase(self, person: bytes) -> int:
+        """Erase a person from settled mails, in slices; returns from how many."""
+        count, last = await self._memory.erase(person), 0
+        self.octets = self._memory.octets
+        while True:
+            found, last = await self._ask(partial(self._rows.erase, person, last))
+            count += found
+            if not last:
+                return count
 
     def left(self) -> Iterator[Left]:
         """Yield the accepted mails of an earlier process once, by priority and then by age."""

@@ -15,6 +15,7 @@ from otpmail.store.cipher import Cipher
 from otpmail.store.sqlite.bulk import delete, insert
 from otpmail.store.sqlite.changes import Acceptance, Claim, RequestState, Settlement
 from otpmail.store.sqlite.contents import Contents, Kept
+from otpmail.store.sqlite.open_mails import read_open, read_several
 from otpmail.store.sqlite.requests import End, Requests, Row, request_key
 from otpmail.store.sqlite.settled import Settled, SettledMail
 
@@ -179,6 +180,13 @@ class Rows:
             if row is not None and row.place == moved.place:
                 self._requests.keep(key, row._replace(seq=-moved.new, place=moved.new))
 
+    def erase(self, person: bytes, after: int, connection: Connection) -> tuple[int, int]:
+        """Erase a person from settled mails (`Settled.erase`), with their contents; returns from how many too."""
+        self.write_out(connection)
+        places, last = self._settled.erase(connection, person, after)
+        self._contents.drop(places, connection)
+        return len(places), last
+
     def write_out(self, connection: Connection) -> None:
         """Write the mails that were accepted or have settled in this transaction, and their request ids."""
         accepted, self._accepted = self._accepted, {}
@@ -245,28 +253,13 @@ class Rows:
 
     def entries(self, seqs: Sequence[int], connection: Connection) -> tuple[list[Entry], list[str]]:
         """Return accepted mails by their `seq`, and a line for each that can't be read, which stays in the file."""
-        entries, faults = [], []
-        for seq in seqs:
-            try:
-                entry = self.entry(connection, seq)
-            except (StoreError, ValueError) as error:
-                faults.append(str(error))
-            else:
-                entries += [] if entry is None else [entry]
-        return entries, faults
+        self.write_out(connection)
+        return read_several(connection, self._cipher, seqs)
 
     def entry(self, connection: Connection, seq: int) -> Entry | None:
         """Return one accepted mail with its progress. Raises StoreError."""
         self.write_out(connection)
-        row = connection.execute("SELECT id, payload FROM mail WHERE seq = ?", (seq,)).fetchone()
-        if row is None:
-            return None
-        mail_id, payload = row
-        entry = codec.decode_entry(self._cipher.open(payload, "mail", mail_id))
-        noted = connection.execute("SELECT progress FROM progress WHERE seq = ?", (seq,)).fetchone()
-        if noted is None:
-            return entry
-        return replace(entry, progress=codec.decode_progress(self._cipher.open(noted[0], "progress", mail_id)))
+        return read_open(connection, self._cipher, seq)
 
     def _keep_request(self, claim: Claim, *, is_claim: bool) -> None:
         fingerprint = claim.fingerprints[0]

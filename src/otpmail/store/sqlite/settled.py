@@ -17,6 +17,7 @@ from otpmail.store.cipher import Cipher
 from otpmail.store.levels import level
 from otpmail.store.sqlite.bulk import insert
 from otpmail.store.sqlite.caller_counts import CallerCounts
+from otpmail.store.sqlite.erasing import erase
 from otpmail.store.sqlite.merging import Merger
 from otpmail.store.sqlite.packs import Packs
 from otpmail.store.sqlite.series import Row as SeriesRow
@@ -138,6 +139,11 @@ class Settled:
             if len(found) >= most:
                 return found, place + mails - 1
         return found, 0
+
+    def erase(self, connection: Connection, person: bytes, after: int) -> tuple[list[int], int]:
+        """Erase a person from some rows behind a place (`erasing.erase`)."""
+        self.write_added(connection)
+        return erase(connection, self._packs, person, after)
 
     def remove(self, connection: Connection, place: int) -> None:
         """Remove a mail that is alone in its row."""

@@ -1,7 +1,9 @@
 -- Takes back what was spent of the budgets of an address (otp.records.released), or forgets it.
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, 0; 'release' or 'forget'.
+-- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, how many earlier ones;
+-- 'release' or 'forget'.
 
-local record, now, places = open(1, tonumber(ARGV[2]), ARGV[1], 0)
+local record, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
+if old and ARGV[4] == 'forget' then redis.call('DEL', old.name) end
 if not record then return 0 end
 record.lanes = {}
 if ARGV[4] == 'forget' then record.slots, record.answers = {}, {} end
