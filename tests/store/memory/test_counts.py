@@ -12,7 +12,7 @@ _REACHED = encode_counts(((3, 9),), 4200.0, 4200.0)
 
 
 def test_counts_that_limit_somebody_are_never_forgotten() -> None:
-    """Without room a hundred thousand new counts push out others, and none that has reached its limit."""
+    """Without room ten thousand new counts push out others, and none that has reached its limit."""
     counts = MemoryCounts()
     reached = [f"reached {number}".encode() for number in range(100)]
     for key in reached:
@@ -20,7 +20,7 @@ def test_counts_that_limit_somebody_are_never_forgotten() -> None:
     for number in range(50):
         counts.write(f"free {number}".encode(), _FREE)
     octets, count = counts.octets, len(counts)
-    for number in range(100_000):
+    for number in range(10_000):
         key = f"new {number}".encode()
         counts.make_room(key, _NOW)
         counts.write(key, _FREE)
