@@ -7,11 +7,10 @@ from typing import Any, NamedTuple, Self
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import Entry
-from otpmail.store.redis.client import Client
-from otpmail.store.redis.keys import Keys, joined
-from otpmail.store.redis.lease import Lease
+from otpmail.store.redis.keys import joined
 from otpmail.store.redis.notes import Held
-from otpmail.store.redis.records import Records, score_of
+from otpmail.store.redis.records import score_of
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.replies import AnswerLost, pairs
 from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
@@ -38,16 +37,16 @@ class Acceptance(NamedTuple):
         return f"<Acceptance {self.mail_id}>"
 
     @classmethod
-    def of(cls, entry: Entry, *, keys: Keys, records: Records) -> Self:
+    def of(cls, entry: Entry, replica: Replica) -> Self:
         """Make the octets of an entry that is to be kept in this turn of the loop."""
         mail = entry.mail
         return cls(
             mail.id,
             score_of(entry.priority, mail.create_time),
-            keys.request(mail.caller, mail.request_id) if mail.request_id else None,
+            replica.keys.request(mail.caller, mail.request_id) if mail.request_id else None,
             entry.fingerprint,
-            records.seal_entry(entry),
-            records.seal_head(entry),
+            replica.records.seal_entry(entry),
+            replica.records.seal_head(entry),
             asyncio.get_running_loop().create_future(),
         )
 
@@ -64,18 +63,13 @@ class Acceptor:
 
     def __init__(
         self,
-        client: Client,
-        keys: Keys,
-        lease: Lease,
+        replica: Replica,
         *,
-        now: Callable[[], float],
         begun: Callable[[Acceptance, str], None],
         doubtful: Callable[[Acceptance, str], None],
     ) -> None:
-        self._client = client
-        self._keys = keys
-        self._lease = lease
-        self._now = now
+        self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
+        self._now = replica.now
         self._begun = begun
         self._doubtful = doubtful
         self._waiting: list[Acceptance] = []

@@ -10,9 +10,7 @@ import msgpack
 from otpmail.errors import StoreError, Unavailable
 from otpmail.model import Mail
 from otpmail.store.redis.books import Books
-from otpmail.store.redis.client import Client
-from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.records import Records
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.subscription import Subscription
 
 KEPT_SECONDS = 15.0
@@ -28,12 +26,12 @@ class Announcements:
     Its whole state: the queues of those who watch a mail here, and the mails of ours that are announced.
     """
 
-    def __init__(self, client: Client, keys: Keys, records: Records, books: Books) -> None:
-        self._client = client
-        self._questions = keys.watch
-        self._answers = keys.named("states:")
+    def __init__(self, replica: Replica, books: Books) -> None:
+        self._client = replica.client
+        self._questions = replica.keys.watch
+        self._answers = replica.keys.named("states:")
         self._channel = self._answers + secrets.token_hex(8).encode()
-        self._records = records
+        self._records = replica.records
         self._books = books
         self._watching: dict[str, set[asyncio.Queue[Mail]]] = {}
         self._announced: dict[str, _Announced] = {}

@@ -6,11 +6,9 @@ from contextlib import suppress
 
 from otpmail.errors import StoreError
 from otpmail.store.memory.mails import MemoryMailStore
-from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
-from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.owned import Owned
-from otpmail.store.redis.records import Records
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.script import Script
 from otpmail.store.redis.subscription import Subscription
 
@@ -24,19 +22,8 @@ class Erasing:
     A message that is lost leaves what another replica has in its memory alone, for as long as mails are remembered.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        keys: Keys,
-        records: Records,
-        *,
-        foreign: ForeignMails,
-        owned: Owned,
-        memory: MemoryMailStore,
-    ) -> None:
-        self._client = client
-        self._keys = keys
-        self._records = records
+    def __init__(self, replica: Replica, *, foreign: ForeignMails, owned: Owned, memory: MemoryMailStore) -> None:
+        self._client, self._keys, self._records = replica.client, replica.keys, replica.records
         self._foreign = foreign
         self._owned = owned
         self._memory = memory

@@ -1,7 +1,7 @@
 """Mails that other replicas own, or owned: their records, states as they change, and requests to cancel them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -9,11 +9,8 @@ from otpmail.errors import FailedPrecondition, StoreError, Unavailable
 from otpmail.model import Mail
 from otpmail.store.base import REQUEST_SECONDS, Entry
 from otpmail.store.redis.announcements import KEPT_SECONDS, Announcements
-from otpmail.store.redis.client import Client
-from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.lease import Lease
-from otpmail.store.redis.reader import Reader
-from otpmail.store.redis.records import Claim, Record, Records, microseconds
+from otpmail.store.redis.records import Claim, Record, microseconds
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.script import Script
 from otpmail.store.wanted import Wanted
 
@@ -30,25 +27,12 @@ _LEASES = 3.0  # for which a request to cancel a mail is repeated: its owner may
 
 
 class ForeignMails:
-    """Reads the records of mails of any owner. `now` is the clock of their times."""
+    """Reads the records of mails of any owner."""
 
-    def __init__(
-        self,
-        client: Client,
-        keys: Keys,
-        lease: Lease,
-        records: Records,
-        announcements: Announcements,
-        *,
-        now: Callable[[], float],
-    ) -> None:
-        self._client = client
-        self._keys = keys
-        self._lease = lease
-        self._records = records
+    def __init__(self, replica: Replica, announcements: Announcements) -> None:
+        self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
+        self._records, self._reader, self._now = replica.records, replica.reader, replica.now
         self._announcements = announcements
-        self._now = now
-        self._reader = Reader(client, keys)
 
     def __repr__(self) -> str:
         return f"<ForeignMails {self._client!r}>"

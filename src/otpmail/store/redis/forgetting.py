@@ -8,9 +8,8 @@ from contextlib import suppress
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import MOST_REQUESTS
 from otpmail.store.levels import level
-from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
-from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.replies import StoreRefuses
 from otpmail.store.redis.script import Script
 
@@ -28,9 +27,8 @@ class Forgetting:
     that may be retried. It does no harm if another replica has forgotten a mail already.
     """
 
-    def __init__(self, client: Client, keys: Keys, foreign: ForeignMails, *, most: int, most_octets: int) -> None:
-        self._client = client
-        self._keys = keys
+    def __init__(self, replica: Replica, foreign: ForeignMails, *, most: int, most_octets: int) -> None:
+        self._client, self._keys = replica.client, replica.keys
         self._foreign = foreign
         self._most = most
         self._most_octets = most_octets

@@ -21,7 +21,9 @@ from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Note
 from otpmail.store.redis.owned import Owned
+from otpmail.store.redis.reader import Reader
 from otpmail.store.redis.records import Records, present
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.requests import Requests
 from otpmail.store.redis.resp import Value
 from otpmail.store.redis.retries import Retries
@@ -56,49 +58,31 @@ class RedisMailStore:
         remember_octets: int = maxsize,
     ) -> None:
         self.now = clock
-        self._client = client
-        self._keys = keys
-        self._records = Records(cipher)
-        self._acceptance = partial(Acceptance.of, keys=keys, records=self._records)
-        self._lease = Lease(client, keys, lease_seconds)
+        self._keys, self._records, self._lease = keys, Records(cipher), Lease(client, keys, lease_seconds)
+        self._replica = replica = Replica(
+            client, keys, self._lease, self._records, reader=Reader(client, keys), now=clock
+        )
         self._owned = Owned(
-            client,
-            keys,
-            self._lease,
-            self._records,
+            replica,
             content_octets=remember_octets,
             recent_octets=min(_RECENT_OCTETS, remember_octets // 8),
             remember_seconds=remember_seconds,
         )
         self._books = self._owned.books
-        self._announcements = Announcements(client, keys, self._records, self._books)
-        self._foreign = ForeignMails(client, keys, self._lease, self._records, self._announcements, now=clock)
-        self._forgetting = Forgetting(client, keys, self._foreign, most=remember_count, most_octets=remember_octets)
+        self._announcements = Announcements(replica, self._books)
+        self._foreign = ForeignMails(replica, self._announcements)
+        self._forgetting = Forgetting(replica, self._foreign, most=remember_count, most_octets=remember_octets)
         self._owned.notes.found_no_room = self._forgetting.begin_making_room
-        self._acceptor = Acceptor(
-            client, keys, self._lease, now=clock, begun=self._owned.begun, doubtful=self._owned.doubt
-        )
+        self._acceptor = Acceptor(replica, begun=self._owned.begun, doubtful=self._owned.doubt)
         self._remember_seconds = remember_seconds
         self._memory = MemoryMailStore(
             clock, remember_seconds=remember_seconds, remember_count=remember_count, remember_octets=remember_octets
         )
-        self._requests = Requests(client, keys, self._lease, self._owned, self._foreign, now=clock)
+        self._requests = Requests(replica, self._owned, self._foreign)
         self.claim, self.release, self.find = self._requests.claim, self._requests.release, self._requests.find
-        retries = Retries(
-            client,
-            keys,
-            self._lease,
-            owned=self._owned,
-            foreign=self._foreign,
-            memory=self._memory,
-            acceptance=self._acceptance,
-            accept=self.accept,
-            now=clock,
-        )
+        retries = Retries(replica, owned=self._owned, foreign=self._foreign, memory=self._memory, accept=self.accept)
         self.retryable, self.reopen = retries.retryable, retries.reopen
-        self._erasing = Erasing(
-            client, keys, self._records, foreign=self._foreign, owned=self._owned, memory=self._memory
-        )
+        self._erasing = Erasing(replica, foreign=self._foreign, owned=self._owned, memory=self._memory)
         self.erase = self._erasing.erase
         self.is_accepted, self.may_send = self._owned.is_accepted, self._lease.is_held
         self.watch = self._foreign.watch
@@ -144,7 +128,7 @@ class RedisMailStore:
 
     async def accept(self, entries: Sequence[Entry]) -> list[Accepted | Earlier | Running | Conflict]:
         """Keep mails, with their content and request ids; those of one turn of the loop in one step of the server."""
-        kept = [self._acceptance(entry) for entry in entries]
+        kept = [Acceptance.of(entry, self._replica) for entry in entries]
         for one in kept:
             if one.request is not None and one.request in self._owned.notes.pending:
                 await self._owned.notes.wait_for(one.request)
@@ -166,7 +150,7 @@ class RedisMailStore:
 
         Returns the answer about the mail, None where nothing has changed, and the server's answer about the code.
         """
-        one = self._acceptance(entry)
+        one = Acceptance.of(entry, self._replica)
         if one.request is not None:
             await self._owned.notes.wait_for(one.request)
         try:

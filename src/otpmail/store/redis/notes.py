@@ -9,9 +9,7 @@ from dataclasses import field
 from typing import Any, NamedTuple
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.redis.client import Client
-from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.lease import Lease
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost, pairs
 from otpmail.store.redis.script import Script
 from otpmail.values import frozen
@@ -77,10 +75,8 @@ class Notes:
     written, and the task that writes.
     """
 
-    def __init__(self, client: Client, keys: Keys, lease: Lease, *, most_octets: int, remember_seconds: float) -> None:
-        self._client = client
-        self._keys = keys
-        self._lease = lease
+    def __init__(self, replica: Replica, *, most_octets: int, remember_seconds: float) -> None:
+        self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
         self._most_octets = most_octets
         self._remember = int(1000 * remember_seconds)
         self._patience = 0

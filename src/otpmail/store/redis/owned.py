@@ -10,14 +10,10 @@ from otpmail.store.base import Entry
 from otpmail.store.log_lines import log_unreadable, log_unwritten
 from otpmail.store.redis.acceptance import Acceptance
 from otpmail.store.redis.books import Books
-from otpmail.store.redis.client import Client
 from otpmail.store.redis.doubtful import Doubtful
-from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Held, Note, Notes
-from otpmail.store.redis.reader import Reader
 from otpmail.store.redis.reconciliation import Reconciliation
-from otpmail.store.redis.records import Records
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.takeover import Taken, TakeOver
 
 _log = logging.getLogger("otpmail")
@@ -33,38 +29,18 @@ class Owned:
     `remember_seconds`.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        keys: Keys,
-        lease: Lease,
-        records: Records,
-        *,
-        content_octets: int,
-        recent_octets: int,
-        remember_seconds: float,
-    ) -> None:
-        self._keys = keys
-        self._lease = lease
-        self._records = records
-        self.books = Books(records, recent_octets=recent_octets)
-        self.notes = Notes(client, keys, lease, most_octets=content_octets, remember_seconds=remember_seconds)
+    def __init__(self, replica: Replica, *, content_octets: int, recent_octets: int, remember_seconds: float) -> None:
+        self._keys, self._lease, self._records = replica.keys, replica.lease, replica.records
+        self.books = Books(self._records, recent_octets=recent_octets)
+        self.notes = Notes(replica, most_octets=content_octets, remember_seconds=remember_seconds)
         self.doubtful = Doubtful(self.notes)
-        reader = Reader(client, keys)
         self._reconciliation = Reconciliation(
-            client,
-            keys,
-            lease,
-            notes=self.notes,
-            reader=reader,
-            books=self.books,
-            doubtful=self.doubtful,
-            take=self.add_taken,
+            replica, notes=self.notes, books=self.books, doubtful=self.doubtful, take=self.add_taken
         )
         self.notes.accepted = self._reconciliation.accepted
-        self._take_over = TakeOver(client, keys, lease, reader, self.add_taken)
+        self._take_over = TakeOver(replica, self.add_taken)
         self.arrivals: asyncio.Queue[list[Entry]] = asyncio.Queue()
-        lease.follower = self
+        self._lease.follower = self
 
     def __repr__(self) -> str:
         return f"<Owned {self.books!r}>"

@@ -7,12 +7,9 @@ from typing import Any
 
 from otpmail.errors import Unavailable
 from otpmail.store.redis.books import Books
-from otpmail.store.redis.client import Client
 from otpmail.store.redis.doubtful import Doubtful
-from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.notes import Note, Notes
-from otpmail.store.redis.reader import Reader
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.takeover import Take
 
 _PATIENCE = 5  # renewals in a row after which the server knows more mails of ours than we do
@@ -25,26 +22,13 @@ class Reconciliation:
     `unreadable` are mails of ours that can't be read, and stay as they are.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        keys: Keys,
-        lease: Lease,
-        *,
-        notes: Notes,
-        reader: Reader,
-        books: Books,
-        doubtful: Doubtful,
-        take: Take,
-    ) -> None:
-        self._client = client
-        self._keys = keys
-        self._lease = lease
+    def __init__(self, replica: Replica, *, notes: Notes, books: Books, doubtful: Doubtful, take: Take) -> None:
+        self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
         self._notes = notes
         self._books = books
         self._doubtful = doubtful
         self._take = take
-        self._reader = reader
+        self._reader = replica.reader
         self._surplus = 0  # renewals in a row that counted mails which we do not know
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_auditing = False

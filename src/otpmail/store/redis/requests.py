@@ -1,20 +1,18 @@
 """Request ids on the server: each names one mail, on whatever replica a call comes."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from otpmail.errors import Unavailable
 from otpmail.store.base import Accepted, Conflict, Earlier, Request, Running, TakenOver
 from otpmail.store.redis.books import CLAIM_SECONDS
-from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
-from otpmail.store.redis.keys import Keys, joined
-from otpmail.store.redis.lease import Lease
+from otpmail.store.redis.keys import joined
 from otpmail.store.redis.notes import Held
 from otpmail.store.redis.owned import Owned
 from otpmail.store.redis.records import Record
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.script import Script
 
 _CLAIM = Script.load("mails", "mail_claim")
@@ -25,22 +23,11 @@ _ACCEPTED = Accepted()
 class Requests:
     """Claims request ids for mails without content on the server, and reads what any of them names."""
 
-    def __init__(
-        self,
-        client: Client,
-        keys: Keys,
-        lease: Lease,
-        owned: Owned,
-        foreign: ForeignMails,
-        *,
-        now: Callable[[], float],
-    ) -> None:
-        self._client = client
-        self._keys = keys
-        self._lease = lease
+    def __init__(self, replica: Replica, owned: Owned, foreign: ForeignMails) -> None:
+        self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
         self._owned = owned
         self._foreign = foreign
-        self._now = now
+        self._now = replica.now
         self._claiming: dict[str, asyncio.Future[bytes]] = {}
 
     def __repr__(self) -> str:

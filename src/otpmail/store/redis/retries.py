@@ -1,49 +1,31 @@
 """Settled mails that are opened again, of whatever replica, by the content that is kept of them."""
 
-from collections.abc import Callable
 from typing import Any
 
 from otpmail.store.base import Entry
 from otpmail.store.memory.mails import Accept, MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance
-from otpmail.store.redis.client import Client
 from otpmail.store.redis.foreign import ForeignMails
-from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.lease import Lease
 from otpmail.store.redis.owned import Owned
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.script import Script
 
 _REOPEN = Script.load("mails", "mail_content", "mail_keep", "mail_reopen")
 
 
 class Retries:
-    """Finds settled mails of the server, and of `memory` alone, and opens them again; `accept` keeps the latter there.
-
-    `acceptance` makes the octets of a mail.
-    """
+    """Finds settled mails of the server, and of `memory` alone, and opens them again; `accept` keeps the latter."""
 
     def __init__(
-        self,
-        client: Client,
-        keys: Keys,
-        lease: Lease,
-        *,
-        owned: Owned,
-        foreign: ForeignMails,
-        memory: MemoryMailStore,
-        acceptance: Callable[[Entry], Acceptance],
-        accept: Accept,
-        now: Callable[[], float],
+        self, replica: Replica, *, owned: Owned, foreign: ForeignMails, memory: MemoryMailStore, accept: Accept
     ) -> None:
-        self._client = client
-        self._keys = keys
-        self._lease = lease
+        self._replica = replica
+        self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
         self._owned = owned
         self._foreign = foreign
         self._memory = memory
-        self._acceptance = acceptance
         self._accept = accept
-        self._now = now
+        self._now = replica.now
 
     def __repr__(self) -> str:
         return f"<Retries of {self._owned!r}>"
@@ -63,7 +45,7 @@ class Retries:
         await self._owned.notes.wait_for(mail.id)
         if await self._foreign.get(mail.caller, mail.id) is None:  # it is forgotten on our clock
             return False
-        one = self._acceptance(entry)
+        one = Acceptance.of(entry, self._replica)
 
         async def ask(name: str, epoch: str) -> list[Any]:
             """Run the script in the name of a lease."""

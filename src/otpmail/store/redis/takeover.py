@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 
 from otpmail.counts import counted
 from otpmail.errors import Unavailable
-from otpmail.store.redis.client import Client
-from otpmail.store.redis.keys import Keys
-from otpmail.store.redis.lease import Lease, Step
-from otpmail.store.redis.reader import REPLY_OCTETS, Reader
+from otpmail.store.redis.lease import Step
+from otpmail.store.redis.reader import REPLY_OCTETS
+from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.replies import PAUSE_SECONDS
 from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
@@ -34,11 +33,9 @@ Take = Callable[[str, Sequence[Taken]], None]
 class TakeOver:
     """Moves the mails of one replica after the other to this one, and hands each slice of them to `take`."""
 
-    def __init__(self, client: Client, keys: Keys, lease: Lease, reader: Reader, take: Take) -> None:
-        self._client = client
-        self._keys = keys
-        self._lease = lease
-        self._reader = reader
+    def __init__(self, replica: Replica, take: Take) -> None:
+        self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
+        self._reader = replica.reader
         self._take_up = take
         self._ended: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
