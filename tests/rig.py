@@ -15,6 +15,7 @@ from otpmail.events import ALL_EVENTS, Event
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.mail.admission import Admission
+from otpmail.mail.rates import Rates
 from otpmail.mail.service import MailService
 from otpmail.model import MailState, RecipientResult
 from otpmail.settings import MailSettings
@@ -109,7 +110,15 @@ class MailRig:
             call_later=call_later,
             near=near,
         )
-        self.mails = MailService(given, self.lifecycle, self.waiters, self.store, self.admission, backlog=self.backlog)
+        self.mails = MailService(
+            given,
+            self.lifecycle,
+            self.waiters,
+            self.store,
+            self.admission,
+            backlog=self.backlog,
+            rates=Rates(self.memory.challenges, self, frozenset()),
+        )
 
     def notify(self, event: Event) -> None:
         """Keep the event."""

@@ -1,4 +1,4 @@
-"""Calls with tokens beside calls of nobody in particular, to services that differ in CALLERS_FILE alone."""
+"""Calls with tokens and limits beside calls of nobody in particular and without limits over many addresses."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +20,12 @@ _SETTINGS: dict[str, object] = {"OTP_RETURN_CODE": "true", "OTP_LIFESPAN_SECONDS
 _CODES_A_SECOND = 8000  # more than are validated
 _MARGIN = 10.0  # of a quick run: in half a second a busy machine makes so few calls that they tell little
 _NEXT = 1_000_000  # between the first numbers of two rounds
+_MOST = 10_000_000  # what a limit may be at the most: each counts, and none refuses
+_LIMITS: dict[str, object] = {
+    "OTP_SENDS_PER_CALLER_HOUR": _MOST,
+    "OTP_SENDS_PER_SERVICE_HOUR": _MOST,
+    "OTP_FAILURES_PER_CALLER_HOUR": _MOST,
+}
 
 
 @dataclass(slots=True)
@@ -73,6 +79,7 @@ def _write_file(path: Path) -> str:
         "".join(
             f'[callers.c{number}]\ntokens = ["{sha256(token.encode()).hexdigest()}"]\n'
             'methods = ["mail.MailService", "otpmail.v1.OtpService"]\n'
+            f"codes_per_hour = {_MOST}\nmails_per_hour = {_MOST}\nmails_per_day = {_MOST}\n"
             for number, token in enumerate(tokens)
         ),
         encoding="utf-8",
@@ -88,13 +95,16 @@ async def _sides(certificates: Certificates, directory: Path) -> AsyncIterator[t
     async with AsyncExitStack() as stack:
         relays = [await stack.enter_async_context(relay(certificates, "--distinct")) for _ in range(2)]
         without = await stack.enter_async_context(service(relays[0], **_SETTINGS))
-        asking = await stack.enter_async_context(service(relays[1], **_SETTINGS, CALLERS_FILE=file))
-        settings = f"{without.settings} CALLERS_FILE={file.name}"
-        yield Side("none", without), Side("by token", replace(asking, token=token, settings=settings))
+        asking = await stack.enter_async_context(service(relays[1], **_SETTINGS, **_LIMITS, CALLERS_FILE=file))
+        limits = " ".join(f"{name}={value}" for name, value in _LIMITS.items())
+        settings = f"{without.settings} {limits} CALLERS_FILE={file.name}"
+        yield Side("none", without), Side("by token, with limits", replace(asking, token=token, settings=settings))
 
 
-async def test_the_cost_of_tokens(certificates: Certificates, results: Results, tmp_path: Path, *, quick: bool) -> None:
-    """A service that asks who calls carries nearly as many calls as one that does not."""
+async def test_the_cost_of_tokens_and_limits(
+    certificates: Certificates, results: Results, tmp_path: Path, *, quick: bool
+) -> None:
+    """A service that asks who calls, and counts for all limits, carries nearly as many calls as one that does not."""
     warm, seconds, rounds = (0.2, 0.5, 2) if quick else (0.5, 3.0, 5)
     methods = ("SendMail", "SendCode", "ValidateCode")
     async with _sides(certificates, tmp_path) as (without, asking):
@@ -105,10 +115,10 @@ async def test_the_cost_of_tokens(certificates: Certificates, results: Results, 
         promises = []
         for method in methods:
             cpu, rate = without.cpu(method) / asking.cpu(method), asking.part(without, method)
-            what = f"{method}, CPU without tokens beside with"
+            what = f"{method}, CPU without tokens and limits beside with"
             promises.append(Promise(what=what, figure=cpu, at_least=_PROMISED, margin=_MARGIN))
             if not quick:  # a quick round is at the mercy of other processes
-                promises.append(Promise(what=f"{method}, rate with tokens", figure=rate, at_least=_PROMISED))
+                promises.append(Promise(what=f"{method}, rate with tokens and limits", figure=rate, at_least=_PROMISED))
         results.report(
             [side.row(method, without) for method in methods for side in (without, asking)],
             *promises,

@@ -76,7 +76,7 @@ class CertificateDoubtful:
 
 @frozen()
 class LimitReached:
-    """A mail with a code, or a wrong code, has reached a limit, by its name in LIMITS_MODE, and `percent` of it.
+    """A mail, or a wrong code, has reached a limit, by its name in LIMITS_MODE, and `percent` of it.
 
     With 50 and 80 percent nothing was refused, and with 100 neither: the limit is in shadow. 0 is a refusal.
     """

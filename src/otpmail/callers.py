@@ -32,6 +32,14 @@ class Shares:
 
 
 @frozen()
+class Rates:
+    """The most mails without codes that a caller may send, in any hour and in any day; None is no limit."""
+
+    mails_per_hour: int | None = None
+    mails_per_day: int | None = None
+
+
+@frozen()
 class FixedCode:
     """The code of a test address, which is good until a time in seconds since the epoch."""
 
@@ -83,6 +91,7 @@ class Permissions:
     operate: bool = False
     codes_per_hour: int | None = None
     profiles: Mapping[str, Profile] | None = field(default=None, hash=False)
+    rates: Rates | None = None
 
 
 @frozen()

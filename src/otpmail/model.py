@@ -194,8 +194,11 @@ class IssuedCode:
         return self.challenge.expires
 
 
+STRETCH = 300
+"""Seconds of a count, where a limit is one of an hour."""
+
 Counts = tuple[tuple[int, int], ...]
-"""How often something has happened in each of some stretches of five minutes: pairs of a stretch's number since the
+"""How often something has happened in each of some stretches of time: pairs of a stretch's number since the
 epoch, and a count. The oldest comes first."""
 
 

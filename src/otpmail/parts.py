@@ -21,6 +21,7 @@ from otpmail.limits.descriptors import connections_of_callers, descriptor_limit,
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.mail.admission import Admission
+from otpmail.mail.rates import Rates
 from otpmail.mail.service import MailService
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
@@ -137,7 +138,10 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
         pause_seconds=pause_seconds,
         has_backlog=store.contents is not None,
     )
-    mails = MailService(settings.mail, lifecycle, delivery.waiters, store.mails, admission, backlog=delivery.backlog)
+    rates = Rates(store.challenges, observer, settings.otp.limits_in_shadow)
+    mails = MailService(
+        settings.mail, lifecycle, delivery.waiters, store.mails, admission, backlog=delivery.backlog, rates=rates
+    )
     templates = Templates.load(settings.otp)
     codes = OtpService(
         settings.otp,

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otpmail.limits.rules import (
-    STRETCH,
     counts_end,
     counts_free_at,
     level_reached,
@@ -16,7 +15,7 @@ from otpmail.limits.rules import (
     with_one,
     without_one,
 )
-from otpmail.model import HOUR, Counts
+from otpmail.model import HOUR, STRETCH, Counts
 
 _STEPS = st.lists(st.floats(0.0, 1500.0), max_size=60)
 

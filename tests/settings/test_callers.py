@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from otpmail.callers import Caller, Shares
+from otpmail.callers import Caller, Rates, Shares
 from otpmail.errors import SettingsError
 from otpmail.model import Priority
 from otpmail.settings.callers import CallersFile, parse_callers, read_callers
@@ -94,6 +94,14 @@ def test_addresses_and_priorities(tmp_path: Path) -> None:
     assert own.return_paths == frozenset({"bounces@shop.example"})
 
 
+def test_rates(tmp_path: Path) -> None:
+    """A caller may have a rate of mails in an hour, one in a day, both, or none."""
+    shop = f'[callers.shop]\ntokens = ["{A}"]\n'
+    assert _only(_read(tmp_path, shop)).may.rates is None
+    assert _only(_read(tmp_path, f"{shop}mails_per_day = 9")).may.rates == Rates(None, 9)
+    assert _only(_read(tmp_path, f"{shop}mails_per_hour = 5\nmails_per_day = 9")).may.rates == Rates(5, 9)
+
+
 def test_codes_per_hour(tmp_path: Path) -> None:
     """A caller, and an anonymous one too, may have a cap of its own on codes in an hour."""
     assert _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]\ncodes_per_hour = 500')).may.codes_per_hour == 500
@@ -138,7 +146,7 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             f'[anonymous]\ntokens = ["{A}"]',
             (
                 "line 2: [anonymous] tokens is no key of this table; there are methods, from, return_paths, "
-                "priorities, codes_per_hour, profiles"
+                "priorities, codes_per_hour, mails_per_hour, mails_per_day, profiles"
             ),
         ),
         (
@@ -193,9 +201,10 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
         ),
         *(
             (
-                f"{_SHOP}codes_per_hour = {wrong}",
-                "line 3: [callers.shop] codes_per_hour must be a whole number from 1 to 10000000",
+                f"{_SHOP}{key} = {wrong}",
+                f"line 3: [callers.shop] {key} must be a whole number from 1 to 10000000",
             )
+            for key in ("codes_per_hour", "mails_per_day")
             for wrong in ("0", "-1", "1.5", "true", '"ten"', "10000001")
         ),
         ("[#callers.shop]\n", "line 1: Invalid initial character for a key part"),

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 import pytest
 
 from otpmail.errors import LimitExceeded
-from otpmail.model import Challenge, Check, CheckResult, Reached, Sending
-from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
+from otpmail.limits.rules import stretch_of
+from otpmail.model import DAY, Challenge, Check, CheckResult, Reached, Sending
+from otpmail.store.challenges import Attempt, ChallengeStore, LimitStore, Quota, Send
 from rules import BOOK, POLICY
 from store.clocks import Clock
 
 BLOCK = Quota("block", b"the counts of bl", 3)
 CALLER = Quota("caller", b"the counts of ca", 5, warns=True)
 _MAILBOX = b"mailbox no tag  "
+_HOURLY = Quota("mails_per_hour", b"mails in an hour", 3, warns=True)
+_DAILY = Quota("mails_per_day", b"mails in one day", 5, warns=True, stretch=stretch_of(DAY))
 LIFE = 600.0
 HOUR_AND_STRETCH = 3900.0
 
@@ -175,3 +178,36 @@ def test_the_time_that_a_mail_was_counted_at() -> None:
     """A mail is taken back from the stretch in which it was sent."""
     sending = Sending(Challenge(bytes(16), "k1", 0.0), 3599.0 + POLICY.resend, (BLOCK.key,))
     assert POLICY.uncount(((11, 1), (12, 1)), sending) == (((12, 1),), 7500.0)
+
+
+async def test_mails_of_a_caller(codes: LimitStore, clock: Clock) -> None:
+    """Mails without codes count for both rates or for neither, and one that was not accepted is taken back."""
+    began = clock.time
+    for _ in range(3):
+        await codes.count((_HOURLY, _DAILY))
+    with pytest.raises(LimitExceeded, match="in an hour") as refused:
+        await codes.count((_DAILY, _HOURLY))
+    assert (refused.value.subject, refused.value.setting) == ("caller", "mails_per_hour")
+    clock.time += refused.value.retry_after
+    when, _ = await codes.count((_HOURLY, _DAILY))
+    await codes.uncount((_HOURLY, _DAILY), when)
+    _, reached = await codes.count((_HOURLY, _DAILY))
+    assert reached == (Reached("mails_per_day", 80),)
+    await codes.count((_DAILY,))
+    with pytest.raises(LimitExceeded, match="in a day") as refused:
+        await codes.count((_DAILY,))
+    assert DAY <= clock.time + refused.value.retry_after - began <= DAY + _DAILY.stretch
+
+
+async def test_a_rate_in_shadow(codes: LimitStore) -> None:
+    """A rate in shadow counts on, and says each time that it would have refused."""
+    shadow = _HOURLY._replace(is_shadow=True)
+    reached = [(await codes.count((shadow,)))[1] for _ in range(5)]
+    assert reached[3:] == [(Reached("mails_per_hour", 100),)] * 2
+
+
+async def test_mails_of_a_caller_at_once(replicas: Sequence[LimitStore]) -> None:
+    """Of 200 mails at once through all replicas, exactly as many count as the rate has."""
+    calls = [replicas[number % len(replicas)].count((_HOURLY,)) for number in range(200)]
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(end, LimitExceeded) for end in ends) == 200 - _HOURLY.most

@@ -220,6 +220,9 @@ def _print_permissions(caller: "Caller") -> None:
         lines["operator"] = "of the mails of all callers"
     if may.codes_per_hour is not None:
         lines["codes"] = f"at most {may.codes_per_hour} in an hour"
+    if may.rates is not None:
+        rates = ((may.rates.mails_per_hour, "an hour"), (may.rates.mails_per_day, "a day"))
+        lines["mails"] = ", ".join([f"at most {most} in {span}" for most, span in rates if most is not None])
     for key, words in lines.items():
         out.print(escape(f"  {key}: {words}"))
     for line in profiles(may.profiles or {}):

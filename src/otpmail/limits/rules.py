@@ -1,19 +1,18 @@
 """How many of something may happen in any hour and in any day. Pure: the times are passed in.
 
 The limits of one address are logs of times (`Windows`). Those that count over many addresses are counts by stretches of
-five minutes, which take as little room for a million as for ten.
+five minutes, or of two hours where a limit is one of a day. They take as little room for a million as for ten.
 """
 
 from collections.abc import Sequence
 from dataclasses import field
 
-from otpmail.model import DAY, HOUR, Counts
+from otpmail.model import DAY, HOUR, STRETCH, Counts
 from otpmail.values import frozen
 
-STRETCH = 300
-"""Seconds of a count."""
+_PARTS = 12  # of an hour or a day, each of which has a count
 
-_STRETCHES = HOUR // STRETCH + 1  # which an hour touches
+_STRETCHES = _PARTS + 1  # which an hour, or a day, touches
 
 
 @frozen()
@@ -49,9 +48,14 @@ class Windows:
         return count < self.per_hour or times[count - self.per_day] + DAY > times[count - self.per_hour] + HOUR
 
 
-def recent_counts(counts: Counts, now: float) -> Counts:
-    """Return the counts of which a part may be less than an hour old."""
-    first = int(now // STRETCH) - _STRETCHES
+def stretch_of(span: int) -> int:
+    """Return how many seconds a count has, where a limit is one of `span` seconds."""
+    return span // _PARTS
+
+
+def recent_counts(counts: Counts, now: float, stretch: int = STRETCH) -> Counts:
+    """Return the counts of which a part may be less than an hour old, or a day with the stretches of that."""
+    first = int(now // stretch) - _STRETCHES
     return tuple([pair for pair in counts if pair[0] > first])
 
 
@@ -60,41 +64,42 @@ def total_of(counts: Counts) -> int:
     return sum([count for _, count in counts])
 
 
-def counts_free_at(counts: Counts, most: int) -> float:
+def counts_free_at(counts: Counts, most: int, stretch: int = STRETCH) -> float:
     """Return when one more may happen so that no hour has more than `most`; 0.0 where it may now.
 
-    A stretch counts as a whole until all of it is an hour old, so a place is free up to five minutes late.
+    A stretch counts as a whole until all of it is an hour old, so a place is free up to five minutes late. With the
+    stretches of a day it is up to two hours.
     """
     spare = most - 1 - total_of(counts)
     if spare >= 0:
         return 0.0
-    for stretch, count in counts:
+    for number, count in counts:
         spare += count
         if spare >= 0:
-            return float((stretch + _STRETCHES) * STRETCH)
-    return counts_end(counts)
+            return float((number + _STRETCHES) * stretch)
+    return counts_end(counts, stretch)
 
 
-def counts_end(counts: Counts) -> float:
+def counts_end(counts: Counts, stretch: int = STRETCH) -> float:
     """Return since when the counts say nothing."""
-    return float((counts[-1][0] + _STRETCHES) * STRETCH) if counts else 0.0
+    return float((counts[-1][0] + _STRETCHES) * stretch) if counts else 0.0
 
 
-def with_one(counts: Counts, now: float) -> Counts:
+def with_one(counts: Counts, now: float, stretch: int = STRETCH) -> Counts:
     """Return the counts with one more. A clock that was set back adds to the latest stretch."""
-    stretch = int(now // STRETCH)
-    if counts and counts[-1][0] >= stretch:
+    number = int(now // stretch)
+    if counts and counts[-1][0] >= number:
         latest, count = counts[-1]
         return (*counts[:-1], (latest, count + 1))
-    return (*counts, (stretch, 1))
+    return (*counts, (number, 1))
 
 
-def without_one(counts: Counts, then: float) -> Counts:
+def without_one(counts: Counts, then: float, stretch: int = STRETCH) -> Counts:
     """Return the counts without one that was counted `then`, or at the latest if that is no longer told apart."""
-    stretch = int(then // STRETCH)
+    number = int(then // stretch)
     place = len(counts) - 1
     for at, (known, _) in enumerate(counts):
-        if known == stretch:
+        if known == number:
             place = at
     if place < 0:
         return counts

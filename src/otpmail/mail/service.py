@@ -25,6 +25,7 @@ from otpmail.mail.keeping import Keeping, Prepared
 from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
 from otpmail.mail.operators import Operators
+from otpmail.mail.rates import Rates
 from otpmail.mail.retrying import Retrying
 from otpmail.mail.senders import Senders
 from otpmail.mail.submission import Submission, priority_denied
@@ -69,6 +70,7 @@ class MailService:
         admission: Admission,
         *,
         backlog: Backlog,
+        rates: Rates,
         cooperator: Cooperator | None = None,
     ) -> None:
         self._wait_seconds = settings.mail_wait_seconds
@@ -99,6 +101,7 @@ class MailService:
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)
         self.admission = admission
+        self.rates = rates
 
     def __repr__(self) -> str:
         return f"<MailService {self._lifecycle!r}, {self.admission!r}, {self._keeping!r}>"
@@ -231,7 +234,9 @@ class MailService:
                 on_wait()
                 await place.wait()
             try:
-                job = await self.accept_reserved(call, submission, next(self._ids), keep=False)
+                mail_id = next(self._ids)
+                accept = partial(self.accept_reserved, call, submission, mail_id, keep=False)
+                job = await (self.rates.counted(call.caller, mail_id, accept) if call.caller.may.rates else accept())
             except BaseException:
                 place.leave(is_accepted=False)
                 raise
@@ -260,7 +265,8 @@ class MailService:
             # The results of a stream are final ones, so its mails have no longer than another caller waits.
             ends_soon = door is not self.admission and not submission.wait_for.guarantees
             most = self._wait_seconds if ends_soon else None
-            job = await self.accept_reserved(call, submission, mail_id, most_seconds=most)
+            accept = partial(self.accept_reserved, call, submission, mail_id, most_seconds=most)
+            job = await (self.rates.counted(call.caller, mail_id, accept) if call.caller.may.rates else accept())
         except BaseException:
             place.leave(is_accepted=False)
             raise

@@ -173,6 +173,11 @@ class Policy:
         counts = without_one(counts, sending.next_send - self.resend)
         return counts, counts_end(counts)
 
+    def uncount_at(self, counts: Counts, quota: Quota, when: float) -> tuple[Counts, float]:
+        """Return the counts of a limit without a mail that was counted then, and when they end."""
+        counts = without_one(counts, when, quota.stretch)
+        return counts, counts_end(counts, quota.stretch)
+
     def budgets(self, record: CodeRecord | None, now: float) -> tuple[Budget, ...]:
         """Return of which limits strangers have spent something, and how much."""
         lane = lane_of(record or CodeRecord(), STRANGERS)

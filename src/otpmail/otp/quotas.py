@@ -66,17 +66,18 @@ class Quotas:
 
 def admit(counts: Counts, quota: Quota, now: float) -> Admitted:
     """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
-    counts = recent_counts(counts, now)
+    stretch = quota.stretch
+    counts = recent_counts(counts, now, stretch)
     before, reached = total_of(counts), 0
     if before >= quota.most:
         if not quota.is_shadow:
-            raise refusal(quota.limit, counts_free_at(counts, quota.most) - now)
+            raise refusal(quota.limit, counts_free_at(counts, quota.most, stretch) - now)
         reached = _WHOLE
     elif quota.warns:
         reached = level_reached(before, quota.most)
-    counts = with_one(counts, now)
-    needed = 0.0 if quota.is_shadow else counts_free_at(counts, quota.most)
-    return Admitted(counts, counts_end(counts), needed, Reached(quota.limit, reached) if reached else None)
+    counts = with_one(counts, now, stretch)
+    needed = 0.0 if quota.is_shadow else counts_free_at(counts, quota.most, stretch)
+    return Admitted(counts, counts_end(counts, stretch), needed, Reached(quota.limit, reached) if reached else None)
 
 
 def budgets_of(kind: str, windows: Windows, times: Sequence[float], now: float) -> tuple[Budget, ...]:

@@ -1,7 +1,7 @@
 """The errors for limits of codes: what each says, whose limit it is, and the setting."""
 
 from otpmail.errors import LimitExceeded
-from otpmail.settings.otp import LIMITS
+from otpmail.settings.otp import LIMITS, RATES
 
 # By their names in scripts: what is said, and the setting.
 _REFUSALS = {
@@ -13,11 +13,19 @@ _REFUSALS = {
     "block": ("too many codes were mailed for this address's client_ip in an hour", "OTP_SENDS_PER_BLOCK_HOUR"),
     "caller": ("this caller has had too many codes mailed in an hour", "OTP_SENDS_PER_CALLER_HOUR"),
     "service": ("this service has mailed too many codes in an hour", "OTP_SENDS_PER_SERVICE_HOUR"),
+    "mails_per_hour": ("this caller has sent too many mails in an hour", "mails_per_hour"),
+    "mails_per_day": ("this caller has sent too many mails in a day", "mails_per_day"),
     "guesses": ("this caller has had too many wrong codes in an hour", "OTP_FAILURES_PER_CALLER_HOUR"),
     "slots": ("too many codes of this address are live", ""),
 }
 
-_WHOSE = {"block": "block", "caller": "caller", "service": "service", "guesses": "caller"}
+_WHOSE = {
+    "block": "block",
+    "caller": "caller",
+    "service": "service",
+    "guesses": "caller",
+    **dict.fromkeys(RATES, "caller"),
+}
 """Whose the limits over many addresses are."""
 
 

@@ -7,11 +7,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Shares, head_of, table_of
+from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Rates, Shares, head_of, table_of
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.model import Priority
 from otpmail.settings.caller_names import digest, problem_of_name, san, subject
 from otpmail.settings.mail import sender_key
+from otpmail.settings.otp import RATES
 from otpmail.settings.problems import quoted
 from otpmail.settings.profiles import ProfileReader, ProfileRules
 from otpmail.settings.secret_file import read_text
@@ -23,7 +24,7 @@ USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
 
 _MOST_OCTETS = 4 << 20
 _MOST_COUNT = 10_000_000
-_MAY = ("methods", "from", "return_paths", "priorities", "codes_per_hour", "profiles")
+_MAY = ("methods", "from", "return_paths", "priorities", "codes_per_hour", *RATES, "profiles")
 _KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share", "operator")
 
 ValueT = TypeVar("ValueT")
@@ -170,7 +171,13 @@ class _Reader:
             operate=self._operator(path, table),
             codes_per_hour=self._count(path, "codes_per_hour", table),
             profiles=self._profiles.read((*path, "profiles"), table["profiles"]) if "profiles" in table else None,
+            rates=self._rates(path, table),
         )
+
+    def _rates(self, path: tuple[str, ...], table: Mapping[str, Any]) -> Rates | None:
+        """Return the rates of a caller, None where it has none."""
+        found = Rates(*[self._count(path, key, table) for key in RATES])
+        return None if found == Rates() else found
 
     def _operator(self, path: tuple[str, ...], table: Mapping[str, Any]) -> bool:
         found = table.get("operator", False) if path[0] == "callers" else False

@@ -15,8 +15,11 @@ from otpmail.settings.section import Section, broken_rule
 
 HourlyCap = Annotated[int, Field(ge=1, le=10_000_000)]
 
-LIMITS = "resend", "address", "block", "caller", "service", "guesses"
-"""The limits of mails with codes, and of wrong codes at many addresses, by their names in LIMITS_MODE."""
+RATES = "mails_per_hour", "mails_per_day"
+"""The rates of mails without codes, by their names in CALLERS_FILE and in LIMITS_MODE."""
+
+LIMITS = ("resend", "address", "block", "caller", "service", "guesses", *RATES)
+"""The limits of mails, and of wrong codes at many addresses, by their names in LIMITS_MODE."""
 
 DIGITS, BITS = 6, 20
 """The fewest digits of a code, or bits of one of letters, that a profile may have."""

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from otpmail.code_record import STRANGERS, Budget, CodeRecord, EarlierRecord
 from otpmail.errors import LimitExceeded
-from otpmail.model import Challenge, Check, Counts, Reached, Sending
+from otpmail.model import STRETCH, Challenge, Check, Counts, Reached, Sending
 
 NO_SCOPE = bytes(8)
 """In place of a purpose and a session, in tests."""
@@ -15,7 +15,8 @@ class Quota(NamedTuple):
     """A limit of mails, or of wrong codes, that counts over many addresses: at most `most` in any hour.
 
     `key` is that of its counts. One in shadow refuses nothing: it says what it would have refused. `warns`: half and
-    four fifths of it are worth a line.
+    four fifths of it are worth a line. `stretch` is in seconds, and another one where the limit is one of a day
+    (`limits.rules.stretch_of`).
     """
 
     limit: str
@@ -23,6 +24,7 @@ class Quota(NamedTuple):
     most: int
     is_shadow: bool = False
     warns: bool = False
+    stretch: int = STRETCH
 
 
 class Admitted(NamedTuple):
@@ -140,7 +142,10 @@ class Rules(Protocol):
         """Return the record of a mailbox without a mail that was not sent."""
 
     def uncount(self, counts: Counts, sending: Sending) -> tuple[Counts, float]:
-        """Return the counts without a mail that was not sent, and when they end."""
+        """Return the counts without the mail of a code that was not sent, and when they end."""
+
+    def uncount_at(self, counts: Counts, quota: Quota, when: float) -> tuple[Counts, float]:
+        """Return the counts of a limit without a mail that was counted then, and when they end."""
 
     def check(
         self, record: CodeRecord | None, now: float, guess: Guess, attempt: Attempt
@@ -172,6 +177,19 @@ class Rules(Protocol):
 
     def refusal(self, name: str, *, device: bool, retry_after: float) -> LimitExceeded:
         """Return the error for a limit by its name in scripts."""
+
+
+class LimitStore(Protocol):
+    """The counts of limits over many addresses, for mails without codes. Each decision is one step.
+
+    Each raises Unavailable while the store can't take it.
+    """
+
+    def count(self, quotas: Sequence[Quota]) -> Awaitable[tuple[float, tuple[Reached, ...]]]:
+        """Count a mail for all of these limits; returns when, and what is worth a line. Raises LimitExceeded."""
+
+    def uncount(self, quotas: Sequence[Quota], when: float) -> Awaitable[None]:
+        """Take back a mail that was counted then, since it was not accepted."""
 
 
 class ChallengeStore(Protocol):

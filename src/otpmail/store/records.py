@@ -1,14 +1,14 @@
 """Decisions about codes in a store that runs the rules itself: each is one update of one record."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 from otpmail.code_record import Budget, CodeRecord
-from otpmail.model import Check, CheckResult, Sending
-from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
+from otpmail.model import Check, CheckResult, Reached, Sending
+from otpmail.store.challenges import ANY, Attempt, Guess, Quota, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts
 
 T = TypeVar("T")
@@ -66,6 +66,19 @@ class RuledRecords(ABC):
                 others.keep_counts(quota.key, encode_counts(one.counts, one.ends, one.needed))
         counted = tuple([quota.key for quota in quotas])
         return after, Sending(sending.challenge, sending.next_send, counted, tuple(reached), mailbox)
+
+    def _admitted(self, others: Others, quotas: Sequence[Quota], now: float) -> tuple[float, tuple[Reached, ...]]:
+        """Count a mail for limits over many addresses: for all of them or none."""
+        admitted = [self._rules.admit(decode_counts(others.counts(one.key)), one, now) for one in quotas]
+        for quota, one in zip(quotas, admitted, strict=True):
+            others.keep_counts(quota.key, encode_counts(one.counts, one.ends, one.needed))
+        return now, tuple([one.reached for one in admitted if one.reached is not None])
+
+    def _taken_back(self, others: Others, quotas: Sequence[Quota], when: float) -> None:
+        """Count a mail no more."""
+        for quota in quotas:
+            counts, ends = self._rules.uncount_at(decode_counts(others.counts(quota.key)), quota, when)
+            others.keep_counts(quota.key, encode_counts(counts, ends, 0.0) if counts else NO_COUNTS)
 
     def _guessed(
         self, others: Others, record: CodeRecord | None, *, now: float, guess: Guess, attempt: Attempt

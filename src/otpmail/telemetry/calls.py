@@ -88,12 +88,13 @@ def _about_address(event: AddressReleased | AddressForgotten, addresses: Address
 def _limit(event: LimitReached) -> tuple[str, Line]:
     """How near a caller has come to a limit. A refusal is logged with others too (`call_events.CallRefused`)."""
     limit, caller, percent = event.limit, event.caller, event.percent
+    span = "a day" if limit.endswith("_day") else "an hour"
     if not percent:
         name, level, text = "limit-reached", logging.DEBUG, "refuses"
     elif percent == _WHOLE:
         name, level, text = "limit-in-shadow", logging.INFO, "is in shadow, and would refuse"
     else:
-        name, level, text = "limit-near", logging.WARNING, f"{percent} % of it is used up in an hour, the last by"
+        name, level, text = "limit-near", logging.WARNING, f"{percent} % of it is used up in {span}, the last by"
     return name, Line(level, f"limit {limit}: {text} the caller {caller}", asdict(event))
 
 

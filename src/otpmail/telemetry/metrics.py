@@ -98,7 +98,7 @@ class Metrics:
         self._fixed = {result: fixed.labels(result.lower()) for result in ("SENT", *CheckResult.__members__)}
         reached = counter(
             "limits_reached",
-            "Mails with codes, and checks, that a limit refused, would refuse, or nearly did.",
+            "Mails, and checks of codes, that a limit refused, would refuse, or nearly did.",
             ["limit", "how"],
         )
         self._limits = {

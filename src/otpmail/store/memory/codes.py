@@ -1,15 +1,15 @@
 """Code records in this process: a dict guarded by an asyncio.Lock, swept by a periodic task."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from otpmail.code_record import CodeRecord, Lane, Slot
-from otpmail.model import Challenge, Check, Sending
+from otpmail.model import Challenge, Check, Reached, Sending
 from otpmail.store import record_codec
-from otpmail.store.challenges import ANY, Attempt, Guess, Rules, Send
+from otpmail.store.challenges import ANY, Attempt, Guess, Quota, Rules, Send
 from otpmail.store.memory.counts import MemoryCounts
 from otpmail.store.records import Others, Rule, RuledRecords
 
@@ -68,6 +68,19 @@ class MemoryChallengeStore(RuledRecords):
         if sending.counted or sending.mailbox:
             return self.update(key, self._sized(partial(self._uncounted, self._others, sending=sending)))
         return self.update(key, partial(self._rules.unsend, sending=sending))
+
+    async def count(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
+        """Count a mail for limits over many addresses."""
+        before = self.counts.octets
+        counted = self._admitted(self._others, quotas, self.now())
+        self.octets += self.counts.octets - before
+        return counted
+
+    async def uncount(self, quotas: Sequence[Quota], when: float) -> None:
+        """Take a mail back."""
+        before = self.counts.octets
+        self._taken_back(self._others, quotas, when)
+        self.octets += self.counts.octets - before
 
     async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.

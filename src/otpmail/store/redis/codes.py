@@ -25,6 +25,7 @@ _CHECK = Script.load("codes", "counts", "code_check")
 _VOID = Script.load("codes", "code_void")
 _LOOK = Script.load("codes", "code_look")
 _RELEASE = Script.load("codes", "code_release")
+_COUNT = Script.load("codes", "counts", "code_count")
 _UNSEND = Script.load("codes", "counts", "code_unsend")
 
 _WITHDRAW_SECONDS = 0.5  # for which a caller waits that has had no answer: it may ask another replica next
@@ -201,6 +202,24 @@ class RedisChallengeStore:
         """Take a sending back, and end its challenge."""
         await self._take_back(key, "refuse", sending.challenge.id, sending.next_send)
 
+    async def count(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
+        """Count a mail for limits over many addresses. A mail whose answer is lost is counted, or is not."""
+        packed = await self._count(quotas)
+        name, answer, *reached = msgpack.unpackb(packed, raw=True)
+        if name:
+            raise self._rules.refusal(name.decode(), device=False, retry_after=float(answer))
+        return float(answer), _reached(reached[0])
+
+    async def uncount(self, quotas: Sequence[Quota], when: float) -> None:
+        """Take a mail back."""
+        await self._count(quotas, when)
+
+    async def _count(self, quotas: Sequence[Quota], when: Value = "") -> bytes:
+        names = self.counts([quota.key for quota in quotas])
+        words = (self._at, len(names) // max(len(quotas), 1), when, *_words_of(quotas))
+        packed: bytes = await self._client.run(_COUNT, [self._keys.clock, *names], words)
+        return packed
+
     async def budgets(self, key: bytes) -> tuple[Budget, ...]:
         """Return of which limits strangers have spent something at an address, and how much."""
         names, head = self.record(key)
@@ -244,8 +263,12 @@ class RedisChallengeStore:
 
 def _words_of(quotas: Sequence[Quota]) -> list[Value]:
     """Return limits over many addresses as scripts read them (`counts.lua`)."""
-    words = [word for one in quotas for word in (one.limit, one.most, int(one.is_shadow), int(one.warns))]
+    words = [word for one in quotas for word in _words(one)]
     return [len(quotas), *words]
+
+
+def _words(quota: Quota) -> tuple[Value, ...]:
+    return quota.limit, quota.most, int(quota.is_shadow), int(quota.warns), quota.stretch
 
 
 def _reached(packed: Sequence[tuple[bytes, int]]) -> tuple[Reached, ...]:

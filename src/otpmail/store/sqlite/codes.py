@@ -7,9 +7,9 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 from otpmail.code_record import CALL, CodeRecord, Lane, Slot
-from otpmail.model import Challenge, Check, Sending
+from otpmail.model import Challenge, Check, Reached, Sending
 from otpmail.store import record_codec
-from otpmail.store.challenges import ANY, NO_SCOPE, Attempt, Guess, Rules, Send
+from otpmail.store.challenges import ANY, NO_SCOPE, Attempt, Guess, Quota, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, counts_end
 from otpmail.store.digests import Digests
 from otpmail.store.earlier_records import READ_SECONDS, decode_earlier
@@ -58,6 +58,16 @@ class SqliteChallengeStore(RuledRecords):
     async def unsend(self, key: bytes, sending: Sending) -> None:
         """Take a sending back, and what it has counted for."""
         await self._writer.ask(partial(self._unsend, key, sending))
+
+    async def count(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
+        """Count a mail for limits over many addresses."""
+        work = partial(self._admitted, quotas=quotas, now=self.now())
+        return await self._writer.ask(partial(self._with_counts, work))
+
+    async def uncount(self, quotas: Sequence[Quota], when: float) -> None:
+        """Take a mail back."""
+        work = partial(self._taken_back, quotas=quotas, when=when)
+        await self._writer.ask(partial(self._with_counts, work))
 
     async def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Check:
         """Count an attempt, compare, and use the code up if it is right."""
@@ -143,6 +153,15 @@ class SqliteChallengeStore(RuledRecords):
         self._write_counts(connection, counts)
         for other, record in records.items():
             self._update(other, partial(_replace, after=record), connection)
+        return result
+
+    def _with_counts(self, work: Callable[[Others], T], connection: Connection) -> T:
+        """Do work on counts alone."""
+        counts: dict[bytes, bytes] = {}
+        read = partial(self._read_counts, connection, with_room=False)
+        nothing: dict[bytes, CodeRecord | None] = {}
+        result = work(Others(read, counts.__setitem__, nothing.get, nothing.__setitem__))
+        self._write_counts(connection, counts)
         return result
 
     def _record(self, connection: Connection, key: bytes) -> CodeRecord | None:

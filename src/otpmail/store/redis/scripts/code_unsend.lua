@@ -43,7 +43,7 @@ else
   local lane = lane_of(record, slot.device)
   if without(lane.sends, mail) then
     put_lane(record, lane)
-    if kind == 'unsend' then counts = read_counts(tonumber(ARGV[7]), tonumber(ARGV[2])) end
+    if kind == 'unsend' then counts = read_counts(codes_quotas(tonumber(ARGV[7])), tonumber(ARGV[2])) end
     if kind == 'unsend' and ARGV[9] == '1' then box = mailbox_of(tonumber(ARGV[7]), tonumber(ARGV[2])) end
   end
 end

@@ -1,37 +1,47 @@
--- The counts of limits over many addresses, by stretches of five minutes, as limits/rules.py has them: a stretch's
+-- The counts of limits over many addresses, by stretches of time, as limits/rules.py has them: a stretch's
 -- number since the epoch, then its count, the oldest first, in MessagePack. It is behind codes.lua.
 
-local STRETCH, STRETCHES = 300, 13
+local STRETCH, STRETCHES = 300, 13 -- seconds for the limits of mails with codes; how many stretches an hour, or a day, touches
 
 -- The limits over many addresses that ARGV has from `first` on, and the place behind them: how many, and of each its
--- name, the most, whether it is in shadow ('1') and whether it warns ('1'). The last of KEYS are the names of their counts.
+-- name, the most, whether it is in shadow ('1'), whether it warns ('1'), and the seconds of a stretch. The last of KEYS
+-- are the names of their counts.
 local function quotas_of(first)
   local quotas, count = {}, tonumber(ARGV[first])
   for place = 1, count do
-    local at = first + 4 * place - 3
-    quotas[place] =
-      { limit = ARGV[at], most = tonumber(ARGV[at + 1]), is_shadow = ARGV[at + 2] == '1', warns = ARGV[at + 3] == '1' }
+    local at = first + 5 * place - 4
+    quotas[place] = {
+      limit = ARGV[at], most = tonumber(ARGV[at + 1]), is_shadow = ARGV[at + 2] == '1', warns = ARGV[at + 3] == '1',
+      stretch = tonumber(ARGV[at + 4]),
+    }
   end
-  return quotas, first + 1 + 4 * count
+  return quotas, first + 1 + 5 * count
 end
 
--- The counts in the last of KEYS, where `names` names are those of one limit, for `quotas` limits.
+-- The counts in the last of KEYS, where `names` names are those of one limit, for these `quotas`.
 local function read_counts(quotas, names)
   local found = {}
-  if quotas == 0 then return found end
-  local first = #KEYS - quotas * names
+  if #quotas == 0 then return found end
+  local first = #KEYS - #quotas * names
   local values = redis.call('MGET', unpack(KEYS, first + 1, #KEYS))
-  for place = 1, quotas do
+  for place, quota in ipairs(quotas) do
     local from = (place - 1) * names
     local value
     for at = from + 1, from + names do value = value or values[at] end
-    found[place] = { pairs = value and cmsgpack.unpack(value) or {}, first = first + from + 1, names = names }
+    found[place] = { pairs = value and cmsgpack.unpack(value) or {}, first = first + from + 1, names = names, stretch = quota.stretch }
   end
   return found
 end
 
+-- So many limits of mails with codes, of which no more is known.
+local function codes_quotas(count)
+  local quotas = {}
+  for place = 1, count do quotas[place] = { stretch = STRETCH } end
+  return quotas
+end
+
 local function recent_counts(counts, now)
-  local left, first = {}, math.floor(now / STRETCH) - STRETCHES
+  local left, first = {}, math.floor(now / counts.stretch) - STRETCHES
   for at = 1, #counts.pairs, 2 do
     if counts.pairs[at] > first then
       left[#left + 1], left[#left + 2] = counts.pairs[at], counts.pairs[at + 1]
@@ -50,13 +60,13 @@ local function counts_free_at(counts, most)
   local spare = most - 1 - total_of(counts)
   for at = 1, #counts.pairs, 2 do
     spare = spare + counts.pairs[at + 1]
-    if spare >= 0 then return (counts.pairs[at] + STRETCHES) * STRETCH end
+    if spare >= 0 then return (counts.pairs[at] + STRETCHES) * counts.stretch end
   end
   return 0
 end
 
 local function with_one(counts, now)
-  local known, stretch = counts.pairs, math.floor(now / STRETCH)
+  local known, stretch = counts.pairs, math.floor(now / counts.stretch)
   if #known > 0 and known[#known - 1] >= stretch then
     known[#known] = known[#known] + 1
   else
@@ -65,7 +75,7 @@ local function with_one(counts, now)
 end
 
 local function without_one(counts, at_time)
-  local known, stretch = counts.pairs, math.floor(at_time / STRETCH)
+  local known, stretch = counts.pairs, math.floor(at_time / counts.stretch)
   local place = #known - 1
   for at = 1, #known, 2 do
     if known[at] == stretch then place = at end
@@ -89,7 +99,7 @@ end
 -- for the answer, or false, and the counts to write. Notes what is worth a line.
 local function admit(asked, names)
   local now, reached = asked.now, asked.reached
-  local counts = read_counts(#asked.quotas, names)
+  local counts = read_counts(asked.quotas, names)
   for place, quota in ipairs(asked.quotas) do
     local one = counts[place]
     recent_counts(one, now)
@@ -116,7 +126,7 @@ local function write_counts(counts, now)
     if left == 0 then
       redis.call('DEL', KEYS[one.first])
     else
-      local ends = (one.pairs[left - 1] + STRETCHES) * STRETCH
+      local ends = (one.pairs[left - 1] + STRETCHES) * one.stretch
       local milliseconds = math.max(math.ceil((ends - now + KEPT) * 1000), 1)
       redis.call('SET', KEYS[one.first], cmsgpack.pack(one.pairs), 'PX', string.format('%d', milliseconds))
     end
