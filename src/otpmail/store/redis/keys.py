@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 from otpmail.store.digests import Digests
 
@@ -13,6 +14,8 @@ def joined(fingerprints: Sequence[bytes]) -> bytes:
     """Return the forms of a fingerprint as scripts read them: each behind an octet with its length (`mails.lua`)."""
     return b"".join([bytes((len(one),)) + one for one in fingerprints])
 
+
+_MOST_CALLERS = 1024  # of which the digests are kept
 
 DIGEST = 16
 """How many octets a digest has."""
@@ -29,6 +32,8 @@ class Keys:
         self._tag = f"{{{namespace}}}:".encode()
         self._digests = digests
         self.layout = 1 if digests is None else LAYOUT
+        self.caller = lru_cache(_MOST_CALLERS)(_digest)
+        """Returns the digest of a caller's name that tells the server whose a mail or a claim is."""
         self.epoch = self.named("epoch")
         self.owners = self.named("owners")
         self.clock = self.named("clock")
@@ -105,10 +110,6 @@ class Keys:
         """Return the key of a request id: it holds a digest, so that it is short whatever callers send."""
         digest = _digest(f"{caller}\0{request_id}")
         return self.named(f"req:{digest.hex()}")
-
-    def caller(self, caller: str) -> bytes:
-        """Return the digest that tells the server whose mail a claim is for."""
-        return _digest(caller)
 
 
 def _digest(text: str) -> bytes:

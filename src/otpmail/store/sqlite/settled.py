@@ -179,7 +179,7 @@ class Settled:
             least = level(counts.requests.values(), most)
             end = min(counts.passed + _FORGOTTEN_AT_ONCE, newest)
             self._move(connection, counts.pass_requests(end, most, least), is_named)
-            more |= counts.requests.total() > most or counts.ids.total() > self._most
+            more |= counts.requests.total() > most or counts.total > self._most
         passed = self._counts.passed
         more |= requested.forget_rows(connection, lambda row: row.ends <= now or row.end <= passed)
         if requested.remembered < requested.first:
@@ -200,7 +200,7 @@ class Settled:
     def _forget_ids(self, connection: Connection, now: float, *, is_known: bool) -> int:
         """Forget the ids of the oldest mails, of whichever kind; returns how many it has looked at."""
         both, counts = self._both(connection), self._counts
-        least = level(counts.ids.values(), self._most) if is_known else 0
+        least = level(counts.each(), self._most) if is_known else 0
         over = counts.over(least) if is_known else []
         looked_at = 0
         while looked_at < _FORGOTTEN_AT_ONCE and (found := self._next_row(connection, now, over, least)) is not None:
@@ -210,7 +210,7 @@ class Settled:
                 counts.forget_ids(first, row.end, requested=series is both[True])
                 series.remembered = row.end
             else:
-                self._move(connection, counts.pass_ids(series, row.end, counts.ids.total() - self._most, least))
+                self._move(connection, counts.pass_ids(series, row.end, counts.total - self._most, least))
             looked_at += series.remembered - first
         if looked_at:
             for series in both:
@@ -228,7 +228,7 @@ class Settled:
         oldest = [(series, row) for series in both if (row := series.oldest(connection)) is not None]
         oldest.sort(key=lambda one: one[1].forgotten)
         if oldest and oldest[0][1].forgotten > now:
-            if counts.ids.total() <= self._most:
+            if counts.total <= self._most:
                 return None
             still = [number for number in over if counts.is_over(number, least)]
             oldest = [one for one in oldest if counts.has_any(still, requested=one[0] is both[True])]
