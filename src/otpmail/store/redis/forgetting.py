@@ -17,7 +17,7 @@ _FORGET = Script.load("mail_content", "mail_forget")
 _TRIM = Script.load("mail_content", "mail_trim")
 _CALLERS = Script.load("mail_callers")
 _SLICE = 200
-_LOOKED_AT = 1000  # mails of which the callers are asked for at a time: a millisecond of the server
+_LOOKED_AT = 200  # mails of which the callers are asked for at a time: a millisecond of the loop
 
 
 class Forgetting:
