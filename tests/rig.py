@@ -10,6 +10,7 @@ from otpmail.delivery.backlog import NEAR, Backlog
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.suppressions import Suppressions
 from otpmail.delivery.waiters import Waiters
 from otpmail.events import ALL_EVENTS, Event
 from otpmail.limits.memory import Memory
@@ -90,6 +91,7 @@ class MailRig:
             random=lambda: 0.5,
             places=Places(given.queue_size, now=lambda: self.now),
             memory=self.memory_budget,
+            suppressions=Suppressions(self.memory.addresses, self),
         )
         self.admission = Admission(
             self.lifecycle,

@@ -5,6 +5,7 @@ Logs, metrics and health are observers. The parts that emit events know none of 
 
 from typing import Protocol, get_args
 
+from otpmail.address_events import AddressEvent
 from otpmail.call_events import CallEvent
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.model import Mail
@@ -256,6 +257,7 @@ Event = (
     | MailDeferred
     | MailSettled
     | CodeChecked
+    | AddressEvent
     | CallEvent
 )
 ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))

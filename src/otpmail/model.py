@@ -5,6 +5,7 @@ from dataclasses import field, replace
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
+from otpmail.suppression import Suppression
 from otpmail.values import frozen
 
 HOUR, DAY = 3600, 86_400
@@ -60,12 +61,15 @@ class RecipientResult:
     """The relay's last reply about one recipient.
 
     `code` is the SMTP reply code (RFC 5321, 4.2), 0 when no reply came; `enhanced_code` is RFC 3463's, as "5.1.1".
+    `suppression` is why nothing was sent to it. `is_about_address`: no other recipient had a part in the reply.
     """
 
     address: str
     code: int = 0
     enhanced_code: str = ""
     reply: str = ""
+    suppression: Suppression | None = None
+    is_about_address: bool = field(default=False, compare=False, repr=False)
 
     @property
     def accepted(self) -> bool:

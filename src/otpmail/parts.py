@@ -14,6 +14,7 @@ from otpmail.delivery.ownership import Ownership
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.standby import Standby
 from otpmail.delivery.supply import Supply
+from otpmail.delivery.suppressions import Suppressions
 from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
 from otpmail.events import Observer
@@ -49,7 +50,7 @@ class Base(NamedTuple):
         """Build these from the settings. The store is not opened yet."""
         book = CodeBook.of(settings.otp)
         store = build_store(settings.store, settings.mail, settings.otp, rules=Policy.of(settings.otp), proofs=book)
-        memory = Memory(settings.mail.memory_octets, store.mails, store.challenges)
+        memory = Memory(settings.mail.memory_octets, store.mails, store.challenges, store.addresses)
         return cls(settings, store, MailQueue(), memory, book)
 
 
@@ -114,6 +115,7 @@ def build_delivery(base: Base, observer: Observer) -> Delivery:
         random=random,
         places=Places(settings.mail.queue_size, now=monotonic),
         memory=base.memory,
+        suppressions=Suppressions(store.addresses, observer),
         on_uncertain=settings.mail.email_on_uncertain,
         outage=lambda: failover.outage,
         relays=len(relays),

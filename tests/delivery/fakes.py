@@ -9,10 +9,13 @@ from math import inf
 from typing import Any
 
 from otpmail.delivery.job import Job
+from otpmail.delivery.suppressions import Suppressions
+from otpmail.events import Observer, Observers
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.model import Envelope, IssuedCode, Labels, Mail, Priority
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Request, Running
+from otpmail.store.memory.addresses import MemoryAddressStore
 from otpmail.store.wanted import Wanted, ever
 
 NOW = 1_700_000_000.0
@@ -49,7 +52,16 @@ def make_job(
 
 def limits(size: int = 1000, memory: int = 1 << 30) -> dict[str, Any]:
     """Return the limits that a Lifecycle counts for: so many places, so many octets."""
-    return {"places": Places(size, now=lambda: NOW), "memory": Memory(memory, Nothing(), Nothing())}
+    return {
+        "places": Places(size, now=lambda: NOW),
+        "memory": Memory(memory, Nothing(), Nothing()),
+        "suppressions": suppressions(),
+    }
+
+
+def suppressions(observer: Observer | None = None, now: Callable[[], float] = lambda: NOW) -> Suppressions:
+    """Return the suppressions of a process in which nothing is known of any address."""
+    return Suppressions(MemoryAddressStore(now, most=1000, most_octets=1 << 20), observer or Observers())
 
 
 class Nothing:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from calls import bad_field, parsed, quota_setting, quota_subject, reason, retry_seconds, text_of
-from otpmail.v1 import mail_pb2, otp_pb2
+from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 
 if TYPE_CHECKING:
     from relay import Relay
@@ -269,6 +269,7 @@ async def test_a_refused_address_voids_the_code(service: Service) -> None:
     assert sent.mail.state == mail_pb2.Mail.STATE_FAILED
     assert (sent.mail.recipients[0].code, sent.mail.recipients[0].enhanced_code) == (550, "5.1.1")
     assert (await _validate(service, sent.otp_code)).result == NONE
+    await service.address_service.ReleaseAddress(address_pb2.ReleaseAddressRequest(email=ADA, suppression=True))
     assert (await _send(service)).mail.state == mail_pb2.Mail.STATE_RELAYED
 
 

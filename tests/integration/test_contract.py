@@ -8,17 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from google.protobuf.message import Message
-
-from otpmail.v1 import address_pb2, mail_pb2
 
 ROOT = Path(__file__).parents[2]
-KEPT: dict[type[Message], dict[int, str]] = {
-    mail_pb2.RecipientResult: {5: "suppression"},
-    address_pb2.GetAddressResponse: {1: "suppression"},
-    address_pb2.ReleaseAddressRequest: {2: "suppression"},
-}
-"""The numbers of fields that are planned, by message."""
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +135,3 @@ async def test_a_machine_without_npm(tree: Path) -> None:
     for ci, status in (("", 0), ("true", 1)):
         code, out = await _run(tree, PATH=str(tree / "bin"), CI=ci)
         assert (code, out) == (status, "contract: npm is not installed here, skipped\n")
-
-
-def test_the_numbers_of_planned_fields_are_free() -> None:
-    """No other field takes the number of a field that is planned, so that adding that one breaks nothing."""
-    for message, fields in KEPT.items():
-        known = message.DESCRIPTOR.fields_by_number
-        assert {number: known[number].name for number in fields if number in known} == {}

@@ -103,7 +103,10 @@ async def test_an_address_by_the_command_line(service: Service) -> None:
     as_json = await otpmail("address", "show", ADA, "--json", server=service.address)
     assert json.loads(as_json.out)["budgets"][0]["limit"] == 2
     released = await otpmail("address", "release", ADA, server=service.address)
-    assert (released.code, released.out.strip()) == (0, f"{ADA} has spent nothing of its limits now")
+    assert (released.code, released.out.strip()) == (
+        0,
+        f"{ADA} is not suppressed, and has spent nothing of its limits now",
+    )
     forgotten = await otpmail("address", "forget", ADA, server=service.address)
     assert (forgotten.code, forgotten.out.strip()) == (0, f"nothing of {ADA} is kept now")
     checked = await otpmail("code", "validate", ADA, code, server=service.address)

@@ -89,7 +89,7 @@ def test_streams_do_not_wait_for_each_others_batches() -> None:
     assert memory.has_room_for_stream()
     memory.unsettled = 500
     assert memory.has_room_for_stream()
-    assert memory.parts() == {"reading": 10_000, "unsettled": 500, "remembered": 0, "codes": 0}
+    assert memory.parts() == {"reading": 10_000, "unsettled": 500, "remembered": 0, "codes": 0, "addresses": 0}
     memory.unsettled = 501
     assert not memory.has_room_for_stream()
 

@@ -22,6 +22,7 @@ from otpmail.model import (
 )
 from otpmail.store import codec
 from otpmail.store.base import Entry, Progress
+from otpmail.suppression import Suppression, SuppressionScope
 
 _TIMES = st.floats(allow_nan=False, allow_infinity=False)
 _CHALLENGES = st.builds(
@@ -100,9 +101,9 @@ def test_progress_comes_back_whole(progress: Progress) -> None:
     assert codec.decode_progress(codec.encode_progress(progress)) == progress
 
 
-def _of_version_4(octets: bytes) -> bytes:
+def _of_version_5(octets: bytes) -> bytes:
     _, *fields = msgpack.unpackb(octets)
-    packed: bytes = msgpack.packb((4, *fields, "a field that this program does not know"))
+    packed: bytes = msgpack.packb((5, *fields, "a field that this program does not know"))
     return packed
 
 
@@ -122,9 +123,9 @@ _ENTRY_OCTETS = codec.encode_entry(
 @pytest.mark.parametrize(
     ("octets", "decode", "name", "versions"),
     [
-        (_of_version_4(_SETTLED), codec.decode_settled, "settled mail", "1 and 2 and 3"),
-        (_of_version_4(_ENTRY_OCTETS), codec.decode_entry, "mail", "1 and 2 and 3"),
-        (_of_version_4(_PROGRESS_OCTETS), codec.decode_progress, "progress", "1 and 2 and 3"),
+        (_of_version_5(_SETTLED), codec.decode_settled, "settled mail", "1 and 2 and 3 and 4"),
+        (_of_version_5(_ENTRY_OCTETS), codec.decode_entry, "mail", "1 and 2 and 3 and 4"),
+        (_of_version_5(_PROGRESS_OCTETS), codec.decode_progress, "progress", "1 and 2 and 3 and 4"),
     ],
 )
 def test_another_version_is_a_store_error(
@@ -133,7 +134,7 @@ def test_another_version_is_a_store_error(
     """The message names what was read, its version, and those that this program reads."""
     with pytest.raises(StoreError) as caught:
         decode(octets)
-    assert str(caught.value) == f"a {name} in the store has version 4; this program reads version {versions}"
+    assert str(caught.value) == f"a {name} in the store has version 5; this program reads version {versions}"
 
 
 def test_a_mail_of_version_1_has_no_labels() -> None:
@@ -163,3 +164,22 @@ def test_the_forms_that_are_written() -> None:
     ]
     assert msgpack.unpackb(_SETTLED) == [3, msgpack.unpackb(_ENTRY_OCTETS)[1], 1.0, 2.0, b"f"]
     assert msgpack.unpackb(_PROGRESS_OCTETS) == [3, ["ada@x.org"], [], [], 0, 0, 0, False, 0]
+
+
+_SUPPRESSED = RecipientResult(
+    "ada@x.org", reply="nothing was sent", suppression=Suppression("550 5.1.1 no", 1.0, 2.0, SuppressionScope.BULK)
+)
+
+
+def test_a_suppressed_recipient_comes_back() -> None:
+    """A mail with a suppressed recipient comes back whole, by a version that earlier programs refuse."""
+    mail = replace(_MAIL, recipients=(_SUPPRESSED, RecipientResult("bob@x.org", 250, "2.0.0", "ok")))
+    settled = codec.encode_settled(mail, forgotten=1.0, request_ends=2.0, fingerprint=b"f")
+    assert codec.decode_settled(settled)[0] == mail
+    progress = Progress(pending=("bob@x.org",), results=(_SUPPRESSED,))
+    octets = codec.encode_progress(progress)
+    assert codec.decode_progress(octets) == progress
+    entry = replace(codec.decode_entry(_ENTRY_OCTETS), progress=progress)
+    assert codec.decode_entry(codec.encode_entry(entry)) == entry
+    versions = [msgpack.unpackb(one)[0] for one in (settled, octets, codec.encode_entry(entry), _SETTLED)]
+    assert versions == [4, 4, 4, 3]

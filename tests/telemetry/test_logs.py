@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted, SuppressionsFull
 from otpmail.call_events import (
     AddressForgotten,
     AddressReleased,
@@ -44,6 +45,7 @@ from otpmail.events import (
     SignInWanted,
 )
 from otpmail.model import Mail, MailState, RecipientResult
+from otpmail.suppression import Suppression, SuppressionScope
 from otpmail.telemetry.formats import JsonFormatter
 from otpmail.telemetry.logs import LogObserver, log_event
 
@@ -52,6 +54,9 @@ def _mail(state: MailState = MailState.QUEUED, code: int = 0) -> Mail:
     results = (RecipientResult("ada@example.org", code, "5.1.1" if code >= 500 else "", "said" if code else ""),)
     return Mail("m1", "shop", "<m1@example.org>", 1.0, state=state, recipients=results)
 
+
+_SUPPRESSION = Suppression("550 5.1.1 <ada@example.org>", 1.0, 1_800_000_000.0)
+_COMPLAINT = Suppression("spam", 1.0, 2.0, SuppressionScope.BULK)
 
 _EVENTS: list[tuple[Event, str, int, str]] = [
     (RelayUp("r:465", "bdat", 16), "relay-up", logging.INFO, "r:465 is up: bdat mode, at most 16 mails in"),
@@ -101,6 +106,26 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
     (CallsRefused("/s/M", "A", "A", 1), "calls-refused", logging.INFO, "1 more call was refused: /s/M: A"),
     (CallRefused("/s/M", "p", "A", "B", "said"), "call-refused", logging.INFO, "call refused: /s/M from p: A B: said"),
     (CodeChecked("VALID"), "code-checked", logging.DEBUG, "VALID"),
+    (
+        RecipientSuppressed("m1", "shop", "ada@example.org", _SUPPRESSION),
+        "recipient-suppressed",
+        logging.WARNING,
+        "mail m1: nothing sent to a***@example.org, suppressed until 2027-01-15T08:00:00Z: 550 5.1.1 <a***",
+    ),
+    (
+        AddressSuppressed("shop", "ada@example.org", _SUPPRESSION, "m1"),
+        "address-suppressed",
+        logging.WARNING,
+        "address a***@example.org is suppressed until 2027-01-15T08:00:00Z: 550 5.1.1",
+    ),
+    (
+        SuppressionLifted("shop", "ada@example.org", _COMPLAINT),
+        "suppression-lifted",
+        logging.INFO,
+        "address a***@example.org is no longer suppressed for bulk",
+    ),
+    (SuppressionsFull("shop", 9, repeated=False), "suppressions-full", logging.WARNING, "shop: 9 are known"),
+    (SuppressionsFull("shop", 9, repeated=True), "suppressions-full", logging.DEBUG, "(SUPPRESSIONS_MAX)"),
     (LimitReached("block", "shop"), "limit-reached", logging.DEBUG, "limit block: refuses the caller shop"),
     (LimitReached("caller", "shop", 100), "limit-in-shadow", logging.INFO, "would refuse the caller shop"),
     (

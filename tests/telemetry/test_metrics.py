@@ -5,6 +5,7 @@ from typing import cast
 
 from prometheus_client import generate_latest
 
+from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted, SuppressionsFull
 from otpmail.call_events import FixedCodeUsed, LimitReached
 from otpmail.events import (
     CodeChecked,
@@ -21,6 +22,7 @@ from otpmail.events import (
 )
 from otpmail.model import CheckResult, Mail, MailState
 from otpmail.relays.connection import Connection
+from otpmail.suppression import Suppression
 from otpmail.telemetry.metrics import Metrics
 
 RELAY = "relay.example:465"
@@ -53,6 +55,7 @@ def _scrape(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, _, value in rows}
 
 
+_SUPPRESSION = Suppression("550 5.1.1 no", 1.0, 2.0)
 EVENTS: list[Event] = [
     RelayUp(RELAY, "bdat", 16),
     *[MailAccepted(_mail())] * 3,
@@ -67,6 +70,10 @@ EVENTS: list[Event] = [
     FixedCodeUsed("shop", "login", "ada@example.org", "SENT"),
     LimitReached("block", "shop"),
     LimitReached("caller", "shop", 50),
+    RecipientSuppressed("m1", "shop", "ada@example.org", _SUPPRESSION),
+    *[AddressSuppressed("shop", "ada@example.org", _SUPPRESSION)] * 2,
+    SuppressionLifted("shop", "ada@example.org", _SUPPRESSION),
+    SuppressionsFull("shop", 9, repeated=True),
 ]
 
 
@@ -89,6 +96,9 @@ def test_each_event_is_counted() -> None:
     assert shown['otpmail_limits_reached_total{how="refused",limit="block"}'] == 1
     assert shown['otpmail_test_address_uses_total{result="sent"}'] == 1
     assert shown['otpmail_limits_reached_total{how="half",limit="caller"}'] == 1
+    assert shown['otpmail_recipients_suppressed_total{scope="all"}'] == 1
+    changes = [shown[f'otpmail_suppressions_total{{change="{name}"}}'] for name in ("suppressed", "released", "full")]
+    assert changes == [2, 1, 1]
 
 
 def test_no_event_that_it_asks_for_is_left_out() -> None:
@@ -159,8 +169,10 @@ def test_no_name_changes() -> None:
         "memory_bytes",
         "memory_limit_bytes",
         "ready",
+        "recipients_suppressed_total",
         "relay_up",
         "store_unwritten",
+        "suppressions_total",
     }
     assert {"process_resident_memory_bytes", "python_info", "python_gc_collections_total"} <= names
 

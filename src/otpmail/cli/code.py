@@ -69,6 +69,7 @@ def send_code(
         print_json(answer)
     else:
         print_mail(answer.mail)
+    if answer.challenge_id and not as_json:
         shown = f", code {answer.otp_code}" if answer.otp_code else ""
         expires = answer.expire_time.ToDatetime(UTC)
         out.print(f"reference {answer.reference} (in the mail too), valid until {expires:%Y-%m-%d %H:%M:%S} UTC{shown}")

@@ -102,7 +102,7 @@ class Backlog:
     def submit(self, job: Job) -> None:
         """Accept a job that the store keeps. Raises Unavailable after `close`."""
         is_next = not self._lanes.lengths[job.priority] and self._is_near(job.priority)
-        if self._contents is None or is_next:
+        if self._contents is None or is_next or not job.pending:
             self._lifecycle.submit(job)
             return
         if self._closed:

@@ -28,14 +28,26 @@ class Job:
 
     `source` is whose mail it is for the limits: a caller, or an anonymous one's connection or stream. `turn` names the
     mails that it takes turns with in its lane. `is_fresh` is whether it is urgent and was never deferred, `octets` what
-    it takes in memory. `is_announced`: observers know that it was accepted. `next_attempt_time` is set while it is
-    deferred. `relay` is the one that had it last. These two and `trace`, for the log, no store keeps.
+    it takes in memory. `is_announced`: observers know that it was accepted. `is_known`: something is known of a
+    recipient's address. `next_attempt_time` is set while it is deferred. `relay` is the one that had it last. These two
+    and `trace`, for the log, no store keeps.
     """
 
     __slots__ = (
         *("attempts", "caller", "copies", "create_time", "deadline", "deaths", "deferred", "envelope", "guaranteed"),
-        *("id", "is_announced", "is_begun", "is_fresh", "is_noted_first", "issued", "labels", "losses", "message_id"),
-        *("next_attempt_time", "octets", "offer", "pending", "priority", "relay", "request_id", "results", "source"),
+        *("id", "is_announced", "is_begun", "is_fresh", "is_known", "is_noted_first", "issued", "labels", "losses"),
+        *(
+            "message_id",
+            "next_attempt_time",
+            "octets",
+            "offer",
+            "pending",
+            "priority",
+            "relay",
+            "request_id",
+            "results",
+            "source",
+        ),
         *("state", "trace", "turn", "uncertain", "_settled"),
     )
 
@@ -75,7 +87,7 @@ class Job:
         self.is_announced = False
         self.state = _QUEUED
         self.attempts = self.losses = self.copies = self.deaths = 0
-        self.is_noted_first = self.is_begun = False
+        self.is_noted_first = self.is_begun = self.is_known = False
         self.offer = self.envelope.only(self.offered) if len(self.pending) > GROUP else self.envelope
         self.deferred: tuple[str, ...] = ()
         self.uncertain: frozenset[str] = frozenset()
@@ -109,6 +121,12 @@ class Job:
         """Go on for these recipients alone, group by group."""
         self.pending = pending
         self.offer = self.envelope.only(self.offered)
+
+    def leave_out(self, results: Iterable[RecipientResult]) -> None:
+        """Send nothing to the recipients of these results, which say why."""
+        left_out = {result.address: result for result in results}
+        self.results |= left_out
+        self.narrow(tuple([address for address in self.pending if address not in left_out]))
 
     def note(self, results: Results) -> None:
         """Keep the relay's replies. Those that it was not asked about, or that were too many at once, stay pending."""

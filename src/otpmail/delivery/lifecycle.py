@@ -16,6 +16,7 @@ from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.faults import Faults
 from otpmail.delivery.fence import Fence
 from otpmail.delivery.job import Job
+from otpmail.delivery.suppressions import Suppressions
 from otpmail.delivery.verdict import final_state, may_copy, may_retry
 from otpmail.delivery.waiters import Waiters
 from otpmail.errors import ConnectionLost, FailedPrecondition, Unavailable
@@ -34,8 +35,8 @@ class Lifecycle:
     """The mails that have not settled, by id, and the rules for how they settle.
 
     It counts each mail's place and octets from `submit` until the mail settles. `outage` returns why no relay is up,
-    empty while one is. `relays` is how many there are: each is tried at once after a lost connection. Retries and
-    deadlines are timers of `call_later`, which is the running loop's unless given.
+    empty while one is. Each of so many `relays` is tried at once after a lost connection. `call_later` sets the timers
+    of retries and deadlines, by default the running loop's.
     """
 
     def __init__(
@@ -48,24 +49,25 @@ class Lifecycle:
         random: Callable[[], float],
         places: Places,
         memory: Memory,
+        suppressions: Suppressions,
         on_uncertain: Literal["retry", "fail"] = "retry",
         outage: Callable[[], str] = str,
         relays: int = 1,
         call_later: CallLater | None = None,
     ) -> None:
-        self._dispatcher, self._store = dispatcher, store
-        self._waiters, self._observer = waiters, observer
+        self._dispatcher, self._store, self._waiters, self._observer = dispatcher, store, waiters, observer
         self.promises = Promises(store, waiters, on_uncertain=on_uncertain)
-        self._faults, self._random = Faults(observer, store.now), random
-        self.places, self._memory = places, memory
+        self._faults, self.suppressions = Faults(observer, store.now), suppressions
+        self.places, self._memory, self._random = places, memory, random
         self._on_uncertain, self._outage = on_uncertain, outage
         self._at_once, self._now, self._closed = 2 * relays - 1, store.now, False
         self.jobs: dict[str, Job] = {}
-        self.fence = Fence(store, dispatcher.put_back)
+        self.find = self.jobs.get  # the job of a mail that has not settled, None for another id
+        back, may = dispatcher.put_back, self.may_send
+        self.fence = Fence(store, back)
         call_later = call_later or asyncio.get_running_loop().call_later
         self._retries = retry.Retries(dispatcher.put, call_later=call_later)
-        put_back, may_send = dispatcher.put_back, self.may_send
-        self.attempts = Attempts(store, self.jobs, self._wait, put_back, may_send, on_uncertain=on_uncertain)
+        self.attempts = Attempts(store, self.jobs, self._wait, back, may, on_uncertain=on_uncertain)
         self.begin = self.attempts.begin
         self._deadlines = Deadlines(self.expire, now=store.now, call_later=call_later)
         self._empty = asyncio.Event()
@@ -78,10 +80,6 @@ class Lifecycle:
         """How many accepted mails have not settled."""
         return len(self.jobs)
 
-    def find(self, mail_id: str) -> Job | None:
-        """Return the job of a mail that has not settled."""
-        return self.jobs.get(mail_id)
-
     def submit(self, job: Job) -> None:
         """Accept a job: from now on it settles in any case. Raises Unavailable after `close`."""
         if self._closed:  # a large mail may still have been composed
@@ -89,14 +87,17 @@ class Lifecycle:
         if not self.jobs:
             self._empty.clear()
         self.jobs[job.id] = job
-        if self.attempts.notes_all and job.guaranteed:
-            job.is_noted_first = True
+        job.is_noted_first |= self.attempts.notes_all and job.guaranteed
         self.places.take(job.source, fresh=job.is_fresh, octets=job.octets)
         self._memory.unsettled += job.octets
         self._deadlines.add(job)
         self._dispatcher.put(job)
         if MailAccepted in self._observer.event_types and not job.is_announced:
             self._observer.notify(MailAccepted(job.mail, job.trace))
+        if job.is_known:
+            self.suppressions.tell(job)
+        if not job.pending:  # all of its recipients are suppressed
+            self._settle(job, MailState.FAILED, keep_request=True)
 
     def start(self, job: Job) -> bool:
         """Mark a job that a worker has taken as being sent. False when it must not be sent any more."""
@@ -105,9 +106,8 @@ class Lifecycle:
         if job.deadline <= self._now():
             self._settle(job, MailState.EXPIRED)
             return False
-        if self.fence.is_durable and (job.guaranteed or job.request_id) and self.fence.holds(job):
-            return False
-        if job.is_noted_first and self.attempts.holds(job):
+        is_held = self.fence.is_durable and (job.guaranteed or job.request_id) and self.fence.holds(job)
+        if is_held or (job.is_noted_first and self.attempts.holds(job)):
             return False
         job.state = _SENDING
         if self._waiters.watchers:
@@ -127,7 +127,8 @@ class Lifecycle:
         if job.id not in self.jobs:  # a stop has let go of it, and its caller knows
             return
         # fast path: nearly every mail ends so, 3 us; held to the full path by tests/delivery/test_lifecycle.py
-        usual = not job.results and len(results) == len(job.envelope.recipients)
+        usual = not (job.results or job.is_known or self.suppressions.store.latest >= job.create_time)
+        usual = usual and len(results) == len(job.envelope.recipients)
         for result in results:
             usual = usual and 200 <= result.code < 300
         if usual:
@@ -140,6 +141,7 @@ class Lifecycle:
         """Keep the replies, and decide what is next: a further group of recipients, a further attempt, or the end."""
         job.note(results)
         self._faults.note(results)
+        self.suppressions.note(job, results)
         if job.pending and not self._is_over(job):  # the next group of a mail for many
             self.put_back(job)
             return
@@ -181,7 +183,7 @@ class Lifecycle:
         """Cancel a waiting job. Raises FailedPrecondition when the relay has it, or may have it."""
         if job.state is not _QUEUED or job.uncertain:
             raise FailedPrecondition("the mail is being handed to the relay")
-        self._settle(job, MailState.CANCELLED, by_caller=True)
+        self._settle(job, MailState.CANCELLED, keep_request=True)
 
     def give_up(self, job: Job, state: MailState) -> None:
         """Settle a job that is not to be sent, as an earlier process may have sent it. Its request id stays with it."""
@@ -254,19 +256,17 @@ class Lifecycle:
         if self._waiters.watchers:
             self._waiters.show(job)
 
-    # The end.
-
     def _settle(
-        self, job: Job, otherwise: MailState, *, by_caller: bool = False, answer: Unavailable | None = None
+        self, job: Job, otherwise: MailState, *, keep_request: bool = False, answer: Unavailable | None = None
     ) -> None:
         """Give the job its final state, by what the relay has said, else `otherwise`.
 
-        `by_caller`: its caller cancelled it. `answer`: those who wait get this in place of the mail.
+        `keep_request`: a repeated one has this answer. `answer`: those who wait get this in place of the mail.
         """
         if otherwise is not MailState.CANCELLED and (why := self._outage()):
             job.explain(why)
         state, decided = final_state(job, otherwise)
-        self._end(job, state, job.known, keep_request=decided or by_caller, answer=answer)
+        self._end(job, state, job.known, keep_request=decided or keep_request, answer=answer)
 
     def _end(
         self, job: Job, state: MailState, last: Results, *, keep_request: bool = True, answer: Unavailable | None = None

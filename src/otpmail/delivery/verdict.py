@@ -21,8 +21,11 @@ def may_copy(job: Job, on_uncertain: Literal["retry", "fail"]) -> bool:
 
 
 def may_retry(job: Job) -> bool:
-    """Return whether a settled mail may be retried. The content of a code's mail is not kept for that."""
-    return job.state in RETRIABLE and job.issued is None
+    """Return whether a settled mail may be retried.
+
+    The content of a code's mail is not kept for that, nor is there any where its address was suppressed.
+    """
+    return job.state in RETRIABLE and job.issued is None and bool(job.envelope.content)
 
 
 def final_state(job: Job, otherwise: MailState) -> tuple[MailState, bool]:

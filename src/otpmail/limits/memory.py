@@ -1,4 +1,4 @@
-"""One budget of octets, MEMORY_MAX_MB: what is being read, unsettled, remembered, and code records. Pure arithmetic.
+"""One budget of octets, MEMORY_MAX_MB: what is read, unsettled, remembered, and kept of codes and addresses. Pure.
 
 The octets of each thing were measured, see docs/operations.md. gRPC's own buffers and the program itself are not
 counted.
@@ -66,6 +66,12 @@ class Counted(Protocol):
         """Octets that they take."""
 
 
+class _Nothing:
+    """Takes no memory."""
+
+    octets = 0
+
+
 class Remembered(Counted, Protocol):
     """Things that can be forgotten when memory is short."""
 
@@ -76,11 +82,12 @@ class Remembered(Counted, Protocol):
 class Memory:
     """The budget of `limit` octets. Its parts are plain numbers, which those that take octets add to and subtract from.
 
-    `reading` are requests of calls that run, `unsettled` accepted mails until they settle, `codes` code records. Of
-    `reading`, large requests take what is `ahead` only while they are written, two at a time.
+    `reading` are requests of calls that run, `unsettled` accepted mails until they settle, `codes` code records, and
+    `addresses` what is known of addresses. Of `reading`, large requests take what is `ahead` only while they are
+    written, two at a time.
     """
 
-    def __init__(self, limit: int, remembered: Remembered, codes: Counted) -> None:
+    def __init__(self, limit: int, remembered: Remembered, codes: Counted, addresses: Counted | None = None) -> None:
         self.limit = limit
         self.for_mails = limit - limit // _FOR_CODES
         self.for_reading = limit // FOR_REQUESTS
@@ -91,13 +98,14 @@ class Memory:
         self.unsettled = 0
         self.remembered = remembered
         self.codes = codes
+        self.addresses = addresses or _Nothing()
 
     def __repr__(self) -> str:
         return f"<Memory {self.used()} of {self.limit} octets>"
 
     def used(self) -> int:
         """Return how many octets are taken."""
-        return self.reading + self.unsettled + self.remembered.octets + self.codes.octets
+        return self.reading + self.unsettled + self.remembered.octets + self.codes.octets + self.addresses.octets
 
     def parts(self) -> dict[str, int]:
         """Return the octets by what takes them."""
@@ -106,6 +114,7 @@ class Memory:
             "unsettled": self.unsettled,
             "remembered": self.remembered.octets,
             "codes": self.codes.octets,
+            "addresses": self.addresses.octets,
         }
 
     def make_room(self, octets: int = 0, *, code: bool = False) -> None:
@@ -127,7 +136,8 @@ class Memory:
         return self._has_room(min(self.reading, self.for_reading), self.for_mails)
 
     def _has_room(self, others: int, most: int) -> bool:
-        while others + self.unsettled + self.remembered.octets + self.codes.octets > most:
+        others += self.unsettled + self.addresses.octets
+        while others + self.remembered.octets + self.codes.octets > most:
             if not self.remembered.forget_oldest():
                 return False
         return True

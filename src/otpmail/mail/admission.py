@@ -135,7 +135,7 @@ class Admission:
             self.check(wait_for)
         # fast path: nearly every mail finds it so, 1 us; held to the full path by tests/mail/test_admission.py
         places, memory = self.places, self.memory
-        kept = memory.remembered.octets + memory.codes.octets
+        kept = memory.remembered.octets + memory.codes.octets + memory.addresses.octets
         if places.taken + self.reserved >= places.plenty or memory.reading + memory.unsettled + kept > memory.for_mails:
             return None
         self.reserved += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.job import Job
@@ -16,6 +17,18 @@ _FIRST_LOOK, _LAST_LOOK = 0.1, 1.0  # seconds between two looks whether another 
 _ELSEWHERE = "another process is sending the mail of this request_id"
 
 Answer = Accepted | Earlier | Running | Conflict | TakenOver
+
+
+class Repeatable(Protocol):
+    """A request that its caller may repeat under its request id."""
+
+    @property
+    def request_id(self) -> str:
+        """The caller's name for it, empty where it must not be repeated."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """A digest of the request's content."""
 
 
 class Idempotency:
@@ -72,7 +85,7 @@ class Idempotency:
             if job is None:
                 job = await accept(mail_id)
                 # In the turn of the loop in which it was submitted, so before it is sent.
-                if is_taken_over and self._lifecycle.attempts.forbids(job):
+                if is_taken_over and not job.settled and self._lifecycle.attempts.forbids(job):
                     self._lifecycle.give_up(job, MailState.UNCERTAIN)
         except BaseException:  # a claim that is cancelled may have succeeded
             if not with_content:

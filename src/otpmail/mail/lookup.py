@@ -123,10 +123,10 @@ class Lookup:
         return await self._idempotency.find(caller.name, request_id)
 
 
-def check_mail_id(mail_id: str) -> None:
+def check_mail_id(mail_id: str, field: str = "id") -> None:
     """Raise InvalidArgument for a text that is no mail's id."""
     if len(mail_id) > MAX_MAIL_ID:
-        raise InvalidArgument("id", f"is longer than {MAX_MAIL_ID} characters")
+        raise InvalidArgument(field, f"is longer than {MAX_MAIL_ID} characters")
 
 
 def not_found() -> NotFound:

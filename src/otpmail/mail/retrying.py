@@ -51,17 +51,20 @@ class Retrying:
             raise priority_denied(call.caller, settled.priority)
         with self._admission.reserve(call, WaitFor.QUEUE, settled.priority):
             again = _again(settled, self._store.now() + self._most_seconds)
+            job = Job.from_entry(again)
+            self._lifecycle.suppressions.leave_out(job)
+            if job.is_known:
+                again = job.entry(settled.fingerprint)
             reopening = asyncio.ensure_future(self._store.reopen(again, settled.mail.settle_time or 0.0))
             try:
                 await asyncio.shield(reopening)
             except asyncio.CancelledError:  # the store may have opened the mail, which is to be sent then
                 await asyncio.wait((reopening,))
                 if not reopening.cancelled() and reopening.exception() is None and reopening.result():
-                    self._backlog.submit(Job.from_entry(again))
+                    self._backlog.submit(job)
                 raise
             if not reopening.result():
                 raise await self._refusal(call.caller, mail_id)
-            job = Job.from_entry(again)
             self._backlog.submit(job)
         return job.mail
 

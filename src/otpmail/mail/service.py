@@ -20,7 +20,7 @@ from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.limits.memory import HELD
 from otpmail.mail.admission import Admission, Reservation
 from otpmail.mail.forgetting import Forgetting
-from otpmail.mail.idempotency import Idempotency, check_request_id
+from otpmail.mail.idempotency import Idempotency, Repeatable, check_request_id
 from otpmail.mail.keeping import Keeping, Prepared
 from otpmail.mail.listing import Listing
 from otpmail.mail.lookup import Lookup
@@ -29,9 +29,11 @@ from otpmail.mail.rates import Rates
 from otpmail.mail.retrying import Retrying
 from otpmail.mail.senders import Senders
 from otpmail.mail.submission import Submission, priority_denied
+from otpmail.mail.unsent import Unsent
 from otpmail.mail.waiting import Outcomes
 from otpmail.model import Mail, Priority, WaitFor
 from otpmail.settings import MailSettings
+from otpmail.smtp.transaction import GROUP
 from otpmail.store.base import MailStore, Request
 
 
@@ -40,18 +42,6 @@ class Door(Protocol):
 
     def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:
         """Take a place for one mail, or return one to wait for."""
-
-
-class Repeatable(Protocol):
-    """A request that its caller may repeat under its request id."""
-
-    @property
-    def request_id(self) -> str:
-        """The caller's name for it, empty where it must not be repeated."""
-
-    @property
-    def fingerprint(self) -> bytes:
-        """A digest of the request's content."""
 
 
 class MailService:
@@ -79,7 +69,8 @@ class MailService:
         self._senders = Senders(settings)
         self._dedup_header = settings.email_dedup_header
         self._domain = self._senders.default.domain
-        self._lifecycle = lifecycle
+        self._lifecycle, self.suppressions = lifecycle, lifecycle.suppressions
+        self.leave_out = Unsent(lifecycle, store.now, domain=self._domain).leave_out
         self._waiters = waiters
         self._store = store
         self.is_durable = store.durable
@@ -202,6 +193,11 @@ class MailService:
             source=call.source,
             trace=call.trace,
         )
+        if self.suppressions.store.count and job.issued is None:
+            if len(job.pending) <= GROUP:
+                self.suppressions.leave_out(job)
+            else:
+                await self.cooperator.run(self.suppressions.leave_out_in_steps(job))
         if job.guaranteed and self._store.durable:
             return await self._keeping.keep_one(job, submission.fingerprint) if keep else job
         self._lifecycle.submit(job)

@@ -66,7 +66,10 @@ class CodeRequest:
 
 @frozen()
 class SentCode:
-    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on; `code_length` is in characters."""
+    """The answer to a CodeRequest. `code` is empty unless OTP_RETURN_CODE is on; `code_length` is in characters.
+
+    A challenge without an id was not issued, since the address is suppressed: that ends at the next send.
+    """
 
     issued: IssuedCode
     reference: str

@@ -70,6 +70,7 @@ class OtpService:
         self._codes = codes
         self._devices = DeviceTokens(codes.subkeys(b"otpmail.device.v1"))
         self._issue_kept = issue
+        self._suppressions = mails.suppressions
         self.addresses = AddressService(store, mails, observer, gmail_dots=settings.gmail_dots)
         self._quotas = Quotas(settings)
         self.profiles = Profiles(settings, relays)
@@ -84,7 +85,8 @@ class OtpService:
         """Mail a code: the live one if there is one that is not near its end, else a new one.
 
         Raises InvalidArgument, LimitExceeded, QueueFull, Unavailable; no mail is sent and no limit is used up then.
-        The answer holds the end of the mail, a rejection by the relay included.
+        The answer holds the end of the mail, a rejection by the relay included. Where the address is suppressed, it is
+        FAILED at once, and no challenge is spent.
         """
         request.check_words()
         place = find_place(
@@ -98,6 +100,9 @@ class OtpService:
         is_kept = request.wait_for.guarantees and self._issue_kept is not None
         terms = self._terms_of(call, request.purpose) if call.caller.may.profiles is not None else self._usual
         issue = partial(self._issue, call, request, place, terms)
+        known = self._suppressions.store.count
+        if known and (found := self._suppressions.find(call.caller.name, place.address.spec)) is not None:
+            issue, is_kept = partial(self._mails.leave_out, call, request, place.address.spec, found), False
         if terms.test_addresses and (use := self._fixed.find(call, place, request.purpose, terms)) is not None:
             issue, is_kept = partial(self._issue_fixed, use, request), False
         try:
@@ -280,6 +285,8 @@ class OtpService:
 
     def _sent(self, mail: Mail, terms: Terms) -> SentCode:
         issued = mail.issued
+        if issued is None and mail.recipients and (found := mail.recipients[0].suppression) is not None:
+            return SentCode(IssuedCode(Challenge(b"", "", 0.0), found.until), "", mail, 0)
         if issued is None:  # the fingerprint covers the method, so this is another kind of request's id
             raise InvalidArgument("request_id", "was used before for another request")
         is_returned = self._settings.return_code and issued.challenge.key_id != FIXED_KEY

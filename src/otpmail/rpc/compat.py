@@ -130,6 +130,8 @@ def _in_their_words(error: InvalidArgument) -> InvalidArgument:
 def _failure(mail: Mail) -> CallerError:
     """The error for a mail that is not sent. A permanent rejection is FailedPrecondition: a retry makes no sense."""
     result = mail.recipients[0] if mail.recipients else RecipientResult("")
+    if result.suppression is not None:
+        return FailedPrecondition(f"the relay refused this address before: {result.suppression.reason}")
     if refuses_mail(result) and mail.state is MailState.FAILED:  # an uncertain one's earlier copy may have arrived
         return FailedPrecondition(f"the relay refused the mail: {result.said}")
     return Unavailable(f"{_ENDS[mail.state]}: {result.said or 'the relay gave no answer'}")

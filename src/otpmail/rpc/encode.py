@@ -3,8 +3,10 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from otpmail.model import Mail, MailState
+from otpmail.suppression import Suppression, SuppressionScope
 from otpmail.v1 import mail_pb2
 
+_SCOPES = {scope: mail_pb2.Suppression.Scope.Value(f"SCOPE_{scope.name}") for scope in SuppressionScope}
 _STATES = {state: mail_pb2.Mail.State.Value(f"STATE_{state.name}") for state in MailState}
 
 
@@ -36,6 +38,8 @@ def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
         result = message.recipients.add()
         result.address, result.code = known.address, known.code
         result.enhanced_code, result.reply = known.enhanced_code, known.reply
+        if known.suppression is not None:
+            fill_suppression(result.suppression, known.suppression)
     message.attempts = mail.attempts
     fill_timestamp(message.create_time, mail.create_time)
     if mail.settle_time is not None:
@@ -46,3 +50,11 @@ def fill_mail(message: mail_pb2.Mail, mail: Mail) -> None:
         message.labels.update(mail.labels)
     if mail.next_attempt_time is not None:
         fill_timestamp(message.next_attempt_time, mail.next_attempt_time)
+
+
+def fill_suppression(message: mail_pb2.Suppression, suppression: Suppression) -> None:
+    """Encode why nothing is sent to an address into an empty message; see `fill_timestamp`."""
+    message.reason = suppression.reason
+    fill_timestamp(message.since, suppression.since)
+    fill_timestamp(message.until, suppression.until)
+    message.scope = _SCOPES[suppression.scope]

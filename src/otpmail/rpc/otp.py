@@ -46,9 +46,10 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
             reference=sent.reference,
             otp_code=sent.code,
             code_length=sent.code_length,
-            code_is_numeric=sent.issued.challenge.is_numeric,
+            code_is_numeric=bool(sent.code_length) and sent.issued.challenge.is_numeric,
         )
-        encode.fill_timestamp(response.expire_time, sent.issued.expire_time)
+        if sent.issued.challenge.id:
+            encode.fill_timestamp(response.expire_time, sent.issued.expire_time)
         encode.fill_timestamp(response.next_send_time, sent.issued.next_send_time)
         encode.fill_mail(response.mail, sent.mail)
         return response

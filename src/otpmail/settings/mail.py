@@ -38,6 +38,7 @@ class MailSettings(Section):
     mail_max_recipients: Count = 100
     mail_remember_seconds: Seconds = 3600
     mail_remember_count: Count = 20_000
+    suppressions_max: Annotated[int, Field(ge=0, le=10_000_000)] = 1_000_000
     email_dedup_header: str = ""
     email_on_uncertain: Literal["retry", "fail"] = "retry"
     email_relays: SecretStr = SecretStr("")  # a secret, since the URLs hold passwords; `relays` reads them

@@ -39,6 +39,9 @@ class ReplyKind(Enum):
 NOT_SIGNED_IN = 530
 """The code for a session that lacks a sign-in or TLS (RFC 4954, 6; RFC 3207, 4), whatever the command."""
 
+_NO_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
+"""What says for good that an address takes no mail: it or its domain does not exist, has moved, or is disabled."""
+
 _WAYS_TO_SEND = frozenset(
     {ReplyKind.TOO_MANY_CONNECTIONS, ReplyKind.TOO_FAST, ReplyKind.CONNECTION_USED_UP, ReplyKind.HELO_FAULT}
 )
@@ -212,6 +215,14 @@ def is_over_errors(code: int, words: str) -> bool:
 def refuses_mail(result: RecipientResult) -> bool:
     """Whether the relay has refused the mail to this recipient for good, and not only the way in which it was sent."""
     return result.refused and result.code != NOT_SIGNED_IN and kind_of_result(result) not in _WAYS_TO_SEND
+
+
+def refuses_address(code: int, enhanced_code: str) -> bool:
+    """Whether a reply about one recipient refuses its address for good, whatever the mail (RFC 3463, 3.2 and 3.3).
+
+    A code without details does not say so: 550 refuses by policy too (RFC 5321, 4.2.3).
+    """
+    return code >= 500 and enhanced_code in _NO_ADDRESS
 
 
 def _is_recipient_limit(command: Command, code: int, enhanced_code: str, said: str) -> bool:

@@ -197,10 +197,19 @@ class Transaction(ABC):
         results = tuple(map(result, recipients, replies, repeat(self.redactor), repeat(self.envelope.code)))
         if self.refusal is None and self.accepted and not (self.is_taken and self.accepted == len(recipients)):
             results, self.limit = without_surplus(results, self.replies, self.final)
+        if self.refusal is None:
+            self._mark_addresses(results)
         if results and all(result.code == CLOSING for result in results):
             self.outcome = ConnectionLost(goodbye)
         else:
             self.outcome = results
+
+    def _mark_addresses(self, results: Results) -> None:
+        """Mark the refusals in which the sender and other recipients have no part: of RCPT, or of content for one."""
+        replies = dict(zip(self.envelope.recipients, self.replies, strict=True))
+        for one in results:
+            if one.code >= 400 and (self.accepted == 1 or replies[one.address].code >= 400):
+                one.is_about_address = True  # type: ignore[misc]  # it was made a moment ago, and nobody has seen it
 
     def doubt(self, cause: str) -> None:
         """Set the outcome of a mail whose replies are not believed: the relay may have it once its content has left."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import NamedTuple, Protocol
 
 from otpmail.model import Envelope, Mail, Priority, RecipientResult, Sending
+from otpmail.store.addresses import AddressStore
 from otpmail.store.challenges import ChallengeStore, Send
 from otpmail.store.wanted import Wanted, ever
 from otpmail.values import frozen
@@ -247,10 +248,7 @@ class MailStore(Protocol):
         """Ask `owner` about the mails of this process from now on."""
 
     def arrivals(self) -> AsyncIterator[Sequence[Entry]]:
-        """Yield accepted mails that this process is to deliver from now on, in slices: by priority, then by age.
-
-        Those of an earlier process come at the start, those of a process that died when this one takes them over.
-        """
+        """Yield accepted mails of ended processes that this one is to deliver, in slices: by priority, then by age."""
 
 
 class Left(NamedTuple):
@@ -276,6 +274,7 @@ class Store(Protocol):
 
     challenges: ChallengeStore
     mails: MailStore
+    addresses: AddressStore
     contents: ContentStore | None
     """Where accepted mails may wait without their content in memory; None where it stays in memory."""
 

@@ -26,6 +26,8 @@ def build_store(
             remember_seconds=mail.mail_remember_seconds,
             remember_count=mail.mail_remember_count,
             remember_octets=mail.memory_octets // 2,
+            most_addresses=mail.suppressions_max,
+            address_octets=mail.memory_octets // 4,
             rules=rules,
         )
     from otpmail.store.sqlite import SqliteStore
@@ -37,6 +39,8 @@ def build_store(
         remember_seconds=mail.mail_remember_seconds,
         remember_count=mail.mail_remember_count,
         remember_octets=mail.memory_octets // 2,
+        most_addresses=mail.suppressions_max,
+        address_octets=mail.memory_octets // 4,
         rules=rules,
     )
 
@@ -58,6 +62,8 @@ def _redis_store(
         remember_seconds=mail.mail_remember_seconds,
         remember_count=mail.mail_remember_count,
         remember_octets=mail.memory_octets // 2,
+        most_addresses=mail.suppressions_max,
+        address_octets=mail.memory_octets // 4,
         allow_volatile=settings.allow_volatile,
         is_cluster=url.layout == "cluster",
         replicas=replicas,

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Literal
 
+from otpmail.address_events import AddressEvent, SuppressionsFull
 from otpmail.call_events import CallEvent, CallRefused, FixedCodeUsed, LimitReached
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.counts import mails
@@ -36,6 +37,7 @@ from otpmail.telemetry.calls import line_about_calls
 from otpmail.telemetry.formats import JsonFormatter, TextFormatter
 from otpmail.telemetry.learned import learned
 from otpmail.telemetry.mails import LoggedMails, MailLines
+from otpmail.telemetry.suppressed import line_about_address
 from otpmail.telemetry.trace import TraceFilter
 from otpmail.telemetry.writer import BackgroundWriter
 
@@ -194,16 +196,27 @@ class LogObserver:
             case RelayDown(relay):
                 self._down.add(relay)
                 _log_relay(event, all_down=len(self._down) == self._relays)
-            case _ if isinstance(event, CallEvent):
-                name, (level, text, fields) = line_about_calls(event, self._addresses)
-                # The trace of the call in whose task it is, but for a line about many calls.
-                is_of_call = isinstance(event, CallRefused | FixedCodeUsed | LimitReached)
-                log_event(level, name, text, trace=None if is_of_call else NO_TRACE, **fields)
+            case _ if isinstance(event, AddressEvent | CallEvent):
+                self._about_callers(event)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
                 _log_relay(event)
             case _:
                 _log_relay(event)
+
+    def _about_callers(self, event: AddressEvent | CallEvent) -> None:
+        """Log what a caller's addresses have met where failed mails have a line too, and all about calls."""
+        trace: Trace | None = NO_TRACE
+        if isinstance(event, CallEvent):
+            name, (level, text, fields) = line_about_calls(event, self._addresses)
+            # The trace of the call in whose task it is, but for a line about many calls.
+            trace = None if isinstance(event, CallRefused | FixedCodeUsed | LimitReached) else NO_TRACE
+        else:
+            name, (level, text, fields) = line_about_address(event, self._addresses)
+            if not isinstance(event, SuppressionsFull):
+                trace = event.trace
+                level = level if self._mails.of_failed else logging.DEBUG
+        log_event(level, name, text, trace=trace, **fields)
 
     def _settled(self, event: MailSettled) -> None:
         mail, lines = event.mail, self._mails

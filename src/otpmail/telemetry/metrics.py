@@ -20,6 +20,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted, SuppressionsFull
 from otpmail.call_events import CallEvent, FixedCodeUsed, LimitReached
 from otpmail.events import (
     ALL_EVENTS,
@@ -53,7 +54,13 @@ from otpmail.model import CheckResult, MailState
 from otpmail.relays.connection import Connection
 from otpmail.relays.throttle import Limits
 from otpmail.settings.otp import LIMITS
+from otpmail.suppression import SuppressionScope
 
+_CHANGES: dict[type[Event], str] = {
+    AddressSuppressed: "suppressed",
+    SuppressionLifted: "released",
+    SuppressionsFull: "full",
+}
 _HOW = {0: "refused", 50: "half", 80: "most", 100: "shadow"}
 
 
@@ -104,6 +111,12 @@ class Metrics:
         self._limits = {
             (limit, percent): reached.labels(limit, how) for limit in LIMITS for percent, how in _HOW.items()
         }
+        left_out = counter("recipients_suppressed", "Recipients to whom nothing was sent.", ["scope"])
+        self._left_out = {scope: left_out.labels(scope.value) for scope in SuppressionScope}
+        changed = counter(
+            "suppressions", "Addresses suppressed, released, or not suppressed for want of room.", ["change"]
+        )
+        self._suppressions = {kind: changed.labels(change) for kind, change in _CHANGES.items()}
         self._accepted = counter("mails_accepted", "Mails accepted.")
         self._deferred = counter("mails_deferred", "Attempts that did not settle a mail.")
         # Made once: Counter.labels takes 0.9 us, three times what counting does, for every mail and code.
@@ -154,8 +167,17 @@ class Metrics:
                 self._checked[event.result].inc()
             case FixedCodeUsed() | LimitReached():
                 self._count_code(event)
+            case RecipientSuppressed():
+                self._left_out[event.suppression.scope].inc()
+            case AddressSuppressed() | SuppressionLifted() | SuppressionsFull():
+                self._suppressions[type(event)].inc()
             case MailDeferred():
                 self._deferred.inc()
+            case _:
+                self._of_relay(event)
+
+    def _of_relay(self, event: Event) -> None:
+        match event:
             case ConnectionOpened(relay, mode):
                 self._opened.labels(relay, mode).inc()
             case ConnectionClosed(relay, _, sent, recycled):

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from otpmail.v1 import mail_pb2 as otpmail_dot_v1_dot_mail__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18otpmail/v1/address.proto\x12\notpmail.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\"\n\x11GetAddressRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"9\n\x12GetAddressResponse\x12#\n\x07\x62udgets\x18\x02 \x03(\x0b\x32\x12.otpmail.v1.Budget\"d\n\x06\x42udget\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05spent\x18\x02 \x01(\x05\x12\r\n\x05limit\x18\x03 \x01(\x05\x12.\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"7\n\x15ReleaseAddressRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x0f\n\x07\x62udgets\x18\x03 \x01(\x08\"\x18\n\x16ReleaseAddressResponse\"%\n\x14\x46orgetAddressRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"\x17\n\x15\x46orgetAddressResponse2\x8c\x02\n\x0e\x41\x64\x64ressService\x12K\n\nGetAddress\x12\x1d.otpmail.v1.GetAddressRequest\x1a\x1e.otpmail.v1.GetAddressResponse\x12W\n\x0eReleaseAddress\x12!.otpmail.v1.ReleaseAddressRequest\x1a\".otpmail.v1.ReleaseAddressResponse\x12T\n\rForgetAddress\x12 .otpmail.v1.ForgetAddressRequest\x1a!.otpmail.v1.ForgetAddressResponseB5\n\x0e\x64\x65v.otpmail.v1P\x01Z\x14otpmail/v1;otpmailv1\xaa\x02\nOtpmail.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18otpmail/v1/address.proto\x12\notpmail.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15otpmail/v1/mail.proto\"\"\n\x11GetAddressRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"g\n\x12GetAddressResponse\x12,\n\x0bsuppression\x18\x01 \x01(\x0b\x32\x17.otpmail.v1.Suppression\x12#\n\x07\x62udgets\x18\x02 \x03(\x0b\x32\x12.otpmail.v1.Budget\"d\n\x06\x42udget\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05spent\x18\x02 \x01(\x05\x12\r\n\x05limit\x18\x03 \x01(\x05\x12.\n\nreset_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x15ReleaseAddressRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x13\n\x0bsuppression\x18\x02 \x01(\x08\x12\x0f\n\x07\x62udgets\x18\x03 \x01(\x08\"\x18\n\x16ReleaseAddressResponse\"%\n\x14\x46orgetAddressRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"\x17\n\x15\x46orgetAddressResponse\"\xeb\x01\n\x15ReportDeliveryRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12:\n\x07outcome\x18\x02 \x01(\x0e\x32).otpmail.v1.ReportDeliveryRequest.Outcome\x12\x0f\n\x07mail_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"f\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_DELIVERED\x10\x01\x12\x13\n\x0fOUTCOME_BOUNCED\x10\x02\x12\x16\n\x12OUTCOME_COMPLAINED\x10\x03\"\x18\n\x16ReportDeliveryResponse2\xe5\x02\n\x0e\x41\x64\x64ressService\x12K\n\nGetAddress\x12\x1d.otpmail.v1.GetAddressRequest\x1a\x1e.otpmail.v1.GetAddressResponse\x12W\n\x0eReleaseAddress\x12!.otpmail.v1.ReleaseAddressRequest\x1a\".otpmail.v1.ReleaseAddressResponse\x12T\n\rForgetAddress\x12 .otpmail.v1.ForgetAddressRequest\x1a!.otpmail.v1.ForgetAddressResponse\x12W\n\x0eReportDelivery\x12!.otpmail.v1.ReportDeliveryRequest\x1a\".otpmail.v1.ReportDeliveryResponseB5\n\x0e\x64\x65v.otpmail.v1P\x01Z\x14otpmail/v1;otpmailv1\xaa\x02\nOtpmail.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +34,26 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'otpmail.v1.address_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016dev.otpmail.v1P\001Z\024otpmail/v1;otpmailv1\252\002\nOtpmail.V1'
-  _globals['_GETADDRESSREQUEST']._serialized_start=73
-  _globals['_GETADDRESSREQUEST']._serialized_end=107
-  _globals['_GETADDRESSRESPONSE']._serialized_start=109
-  _globals['_GETADDRESSRESPONSE']._serialized_end=166
-  _globals['_BUDGET']._serialized_start=168
-  _globals['_BUDGET']._serialized_end=268
-  _globals['_RELEASEADDRESSREQUEST']._serialized_start=270
-  _globals['_RELEASEADDRESSREQUEST']._serialized_end=325
-  _globals['_RELEASEADDRESSRESPONSE']._serialized_start=327
-  _globals['_RELEASEADDRESSRESPONSE']._serialized_end=351
-  _globals['_FORGETADDRESSREQUEST']._serialized_start=353
-  _globals['_FORGETADDRESSREQUEST']._serialized_end=390
-  _globals['_FORGETADDRESSRESPONSE']._serialized_start=392
-  _globals['_FORGETADDRESSRESPONSE']._serialized_end=415
-  _globals['_ADDRESSSERVICE']._serialized_start=418
-  _globals['_ADDRESSSERVICE']._serialized_end=686
+  _globals['_GETADDRESSREQUEST']._serialized_start=96
+  _globals['_GETADDRESSREQUEST']._serialized_end=130
+  _globals['_GETADDRESSRESPONSE']._serialized_start=132
+  _globals['_GETADDRESSRESPONSE']._serialized_end=235
+  _globals['_BUDGET']._serialized_start=237
+  _globals['_BUDGET']._serialized_end=337
+  _globals['_RELEASEADDRESSREQUEST']._serialized_start=339
+  _globals['_RELEASEADDRESSREQUEST']._serialized_end=415
+  _globals['_RELEASEADDRESSRESPONSE']._serialized_start=417
+  _globals['_RELEASEADDRESSRESPONSE']._serialized_end=441
+  _globals['_FORGETADDRESSREQUEST']._serialized_start=443
+  _globals['_FORGETADDRESSREQUEST']._serialized_end=480
+  _globals['_FORGETADDRESSRESPONSE']._serialized_start=482
+  _globals['_FORGETADDRESSRESPONSE']._serialized_end=505
+  _globals['_REPORTDELIVERYREQUEST']._serialized_start=508
+  _globals['_REPORTDELIVERYREQUEST']._serialized_end=743
+  _globals['_REPORTDELIVERYREQUEST_OUTCOME']._serialized_start=641
+  _globals['_REPORTDELIVERYREQUEST_OUTCOME']._serialized_end=743
+  _globals['_REPORTDELIVERYRESPONSE']._serialized_start=745
+  _globals['_REPORTDELIVERYRESPONSE']._serialized_end=769
+  _globals['_ADDRESSSERVICE']._serialized_start=772
+  _globals['_ADDRESSSERVICE']._serialized_end=1129
 # @@protoc_insertion_point(module_scope)

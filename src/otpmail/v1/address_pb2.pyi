@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from otpmail.v1 import mail_pb2 as _mail_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -43,11 +45,16 @@ Global___GetAddressRequest: _TypeAlias = GetAddressRequest  # noqa: Y015
 
 @_typing.final
 class GetAddressResponse(_message.Message):
-    """The answer to GetAddress. Field 1 is left free for what a relay has said of the address."""
+    """The answer to GetAddress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SUPPRESSION_FIELD_NUMBER: _builtins.int
     BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suppression(self) -> _mail_pb2.Suppression:
+        """Why nothing is sent to it. Unset where all mail is sent."""
+
     @_builtins.property
     def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
         """The budgets of failures and of mails of which something is spent. Those of people's devices are not here."""
@@ -55,11 +62,12 @@ class GetAddressResponse(_message.Message):
     def __init__(
         self,
         *,
+        suppression: _mail_pb2.Suppression | None = ...,
         budgets: _abc.Iterable[Global___Budget] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suppression", b"suppression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "suppression", b"suppression"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -103,25 +111,29 @@ Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
 class ReleaseAddressRequest(_message.Message):
-    """An address to release. Field 2 is left free for what a relay has said of the address."""
+    """An address to release."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EMAIL_FIELD_NUMBER: _builtins.int
+    SUPPRESSION_FIELD_NUMBER: _builtins.int
     BUDGETS_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """One mailbox, without a display name."""
+    suppression: _builtins.bool
+    """Lifts what keeps mails to the address back, and forgets how often it was refused."""
     budgets: _builtins.bool
     """Lifts the budgets of failures and of mails, those of devices too. Live codes and their attempts stay."""
     def __init__(
         self,
         *,
         email: _builtins.str = ...,
+        suppression: _builtins.bool = ...,
         budgets: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "email", b"email"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "email", b"email", "suppression", b"suppression"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -182,3 +194,81 @@ class ForgetAddressResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForgetAddressResponse: _TypeAlias = ForgetAddressResponse  # noqa: Y015
+
+@_typing.final
+class ReportDeliveryRequest(_message.Message):
+    """What became of a mail after the relay had taken it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ReportDeliveryRequest._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: ReportDeliveryRequest._Outcome.ValueType  # 0
+        """Not allowed."""
+        OUTCOME_DELIVERED: ReportDeliveryRequest._Outcome.ValueType  # 1
+        """The mailbox has taken it: what had refused the address is forgotten."""
+        OUTCOME_BOUNCED: ReportDeliveryRequest._Outcome.ValueType  # 2
+        """It was refused for good, and would be again: the address is suppressed."""
+        OUTCOME_COMPLAINED: ReportDeliveryRequest._Outcome.ValueType  # 3
+        """A person has called it spam: bulk mail is suppressed, codes are not."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What has happened."""
+
+    OUTCOME_UNSPECIFIED: ReportDeliveryRequest.Outcome.ValueType  # 0
+    """Not allowed."""
+    OUTCOME_DELIVERED: ReportDeliveryRequest.Outcome.ValueType  # 1
+    """The mailbox has taken it: what had refused the address is forgotten."""
+    OUTCOME_BOUNCED: ReportDeliveryRequest.Outcome.ValueType  # 2
+    """It was refused for good, and would be again: the address is suppressed."""
+    OUTCOME_COMPLAINED: ReportDeliveryRequest.Outcome.ValueType  # 3
+    """A person has called it spam: bulk mail is suppressed, codes are not."""
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    MAIL_ID_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """One mailbox, without a display name."""
+    outcome: Global___ReportDeliveryRequest.Outcome.ValueType
+    """What has happened."""
+    mail_id: _builtins.str
+    """The id of the mail, if it is known. It goes into the log."""
+    detail: _builtins.str
+    """The provider's words: at most 1000 characters, of which the first hundred or so are kept."""
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+        outcome: Global___ReportDeliveryRequest.Outcome.ValueType = ...,
+        mail_id: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "email", b"email", "mail_id", b"mail_id", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDeliveryRequest: _TypeAlias = ReportDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class ReportDeliveryResponse(_message.Message):
+    """The answer to ReportDelivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDeliveryResponse: _TypeAlias = ReportDeliveryResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class AddressServiceStub:
                 request_serializer=otpmail_dot_v1_dot_address__pb2.ForgetAddressRequest.SerializeToString,
                 response_deserializer=otpmail_dot_v1_dot_address__pb2.ForgetAddressResponse.FromString,
                 _registered_method=True)
+        self.ReportDelivery = channel.unary_unary(
+                '/otpmail.v1.AddressService/ReportDelivery',
+                request_serializer=otpmail_dot_v1_dot_address__pb2.ReportDeliveryRequest.SerializeToString,
+                response_deserializer=otpmail_dot_v1_dot_address__pb2.ReportDeliveryResponse.FromString,
+                _registered_method=True)
 
 
 class AddressServiceServicer:
@@ -64,15 +69,22 @@ class AddressServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseAddress(self, request, context):
-        """Lifts the budgets of an address. The call succeeds even if nothing of them is spent.
+        """Lifts a suppression, the budgets, or both. The call succeeds even if there is nothing to lift.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForgetAddress(self, request, context):
-        """Erases the live codes and the budgets of an address, and the address from mails. Mails to it alone that are not with
+        """Erases the live codes, the budgets and the suppression of an address, and the address from mails. Mails to it alone that are not with
         the relay are cancelled; others lose it once they settle. The call succeeds even if nothing is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportDelivery(self, request, context):
+        """Tells the service what the caller has learned of a delivery.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +107,11 @@ def add_AddressServiceServicer_to_server(servicer, server):
                     servicer.ForgetAddress,
                     request_deserializer=otpmail_dot_v1_dot_address__pb2.ForgetAddressRequest.FromString,
                     response_serializer=otpmail_dot_v1_dot_address__pb2.ForgetAddressResponse.SerializeToString,
+            ),
+            'ReportDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportDelivery,
+                    request_deserializer=otpmail_dot_v1_dot_address__pb2.ReportDeliveryRequest.FromString,
+                    response_serializer=otpmail_dot_v1_dot_address__pb2.ReportDeliveryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +196,33 @@ class AddressService:
             '/otpmail.v1.AddressService/ForgetAddress',
             otpmail_dot_v1_dot_address__pb2.ForgetAddressRequest.SerializeToString,
             otpmail_dot_v1_dot_address__pb2.ForgetAddressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/otpmail.v1.AddressService/ReportDelivery',
+            otpmail_dot_v1_dot_address__pb2.ReportDeliveryRequest.SerializeToString,
+            otpmail_dot_v1_dot_address__pb2.ReportDeliveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

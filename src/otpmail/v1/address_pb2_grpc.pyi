@@ -36,11 +36,13 @@ class AddressServiceStub:
     GetAddress: _grpc.UnaryUnaryMultiCallable[_address_pb2.GetAddressRequest, _address_pb2.GetAddressResponse]
     """Returns what is known of an address. An address of which nothing is known is no error."""
     ReleaseAddress: _grpc.UnaryUnaryMultiCallable[_address_pb2.ReleaseAddressRequest, _address_pb2.ReleaseAddressResponse]
-    """Lifts the budgets of an address. The call succeeds even if nothing of them is spent."""
+    """Lifts a suppression, the budgets, or both. The call succeeds even if there is nothing to lift."""
     ForgetAddress: _grpc.UnaryUnaryMultiCallable[_address_pb2.ForgetAddressRequest, _address_pb2.ForgetAddressResponse]
-    """Erases the live codes and the budgets of an address, and the address from mails. Mails to it alone that are not with
+    """Erases the live codes, the budgets and the suppression of an address, and the address from mails. Mails to it alone that are not with
     the relay are cancelled; others lose it once they settle. The call succeeds even if nothing is kept.
     """
+    ReportDelivery: _grpc.UnaryUnaryMultiCallable[_address_pb2.ReportDeliveryRequest, _address_pb2.ReportDeliveryResponse]
+    """Tells the service what the caller has learned of a delivery."""
 
 @_typing.type_check_only
 class AddressServiceAsyncStub(AddressServiceStub):
@@ -50,11 +52,13 @@ class AddressServiceAsyncStub(AddressServiceStub):
     GetAddress: _aio.UnaryUnaryMultiCallable[_address_pb2.GetAddressRequest, _address_pb2.GetAddressResponse]  # type: ignore[assignment]
     """Returns what is known of an address. An address of which nothing is known is no error."""
     ReleaseAddress: _aio.UnaryUnaryMultiCallable[_address_pb2.ReleaseAddressRequest, _address_pb2.ReleaseAddressResponse]  # type: ignore[assignment]
-    """Lifts the budgets of an address. The call succeeds even if nothing of them is spent."""
+    """Lifts a suppression, the budgets, or both. The call succeeds even if there is nothing to lift."""
     ForgetAddress: _aio.UnaryUnaryMultiCallable[_address_pb2.ForgetAddressRequest, _address_pb2.ForgetAddressResponse]  # type: ignore[assignment]
-    """Erases the live codes and the budgets of an address, and the address from mails. Mails to it alone that are not with
+    """Erases the live codes, the budgets and the suppression of an address, and the address from mails. Mails to it alone that are not with
     the relay are cancelled; others lose it once they settle. The call succeeds even if nothing is kept.
     """
+    ReportDelivery: _aio.UnaryUnaryMultiCallable[_address_pb2.ReportDeliveryRequest, _address_pb2.ReportDeliveryResponse]  # type: ignore[assignment]
+    """Tells the service what the caller has learned of a delivery."""
 
 class AddressServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows, lifts and erases what is kept of an address for the caller."""
@@ -73,7 +77,7 @@ class AddressServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _address_pb2.ReleaseAddressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_address_pb2.ReleaseAddressResponse, _abc.Awaitable[_address_pb2.ReleaseAddressResponse]]:
-        """Lifts the budgets of an address. The call succeeds even if nothing of them is spent."""
+        """Lifts a suppression, the budgets, or both. The call succeeds even if there is nothing to lift."""
 
     @_abc_1.abstractmethod
     def ForgetAddress(
@@ -81,8 +85,16 @@ class AddressServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _address_pb2.ForgetAddressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_address_pb2.ForgetAddressResponse, _abc.Awaitable[_address_pb2.ForgetAddressResponse]]:
-        """Erases the live codes and the budgets of an address, and the address from mails. Mails to it alone that are not with
+        """Erases the live codes, the budgets and the suppression of an address, and the address from mails. Mails to it alone that are not with
         the relay are cancelled; others lose it once they settle. The call succeeds even if nothing is kept.
         """
+
+    @_abc_1.abstractmethod
+    def ReportDelivery(
+        self,
+        request: _address_pb2.ReportDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_address_pb2.ReportDeliveryResponse, _abc.Awaitable[_address_pb2.ReportDeliveryResponse]]:
+        """Tells the service what the caller has learned of a delivery."""
 
 def add_AddressServiceServicer_to_server(servicer: AddressServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

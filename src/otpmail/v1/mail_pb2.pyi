@@ -521,6 +521,7 @@ class RecipientResult(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     ENHANCED_CODE_FIELD_NUMBER: _builtins.int
     REPLY_FIELD_NUMBER: _builtins.int
+    SUPPRESSION_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """The recipient's address, with the domain in ASCII."""
     code: _builtins.int
@@ -529,6 +530,10 @@ class RecipientResult(_message.Message):
     """The enhanced status code (RFC 3463), such as "5.1.1". Empty without one."""
     reply: _builtins.str
     """The relay's words, or what happened to the connection."""
+    @_builtins.property
+    def suppression(self) -> Global___Suppression:
+        """Why nothing was sent to the address. Unset where the mail was to be sent."""
+
     def __init__(
         self,
         *,
@@ -536,14 +541,76 @@ class RecipientResult(_message.Message):
         code: _builtins.int = ...,
         enhanced_code: _builtins.str = ...,
         reply: _builtins.str = ...,
+        suppression: Global___Suppression | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suppression", b"suppression"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "code", b"code", "enhanced_code", b"enhanced_code", "reply", b"reply"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "code", b"code", "enhanced_code", b"enhanced_code", "reply", b"reply", "suppression", b"suppression"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecipientResult: _TypeAlias = RecipientResult  # noqa: Y015
+
+@_typing.final
+class Suppression(_message.Message):
+    """Why nothing is sent to an address: a relay has refused it as such, or its owner has complained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Scope:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Suppression._Scope.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCOPE_UNSPECIFIED: Suppression._Scope.ValueType  # 0
+        """Never in an answer."""
+        SCOPE_ALL: Suppression._Scope.ValueType  # 1
+        """All of them: the mailbox does not take mail."""
+        SCOPE_BULK: Suppression._Scope.ValueType  # 2
+        """Those with PRIORITY_BULK. The owner has complained; codes and single mails go on."""
+
+    class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
+        """Which mails are kept back."""
+
+    SCOPE_UNSPECIFIED: Suppression.Scope.ValueType  # 0
+    """Never in an answer."""
+    SCOPE_ALL: Suppression.Scope.ValueType  # 1
+    """All of them: the mailbox does not take mail."""
+    SCOPE_BULK: Suppression.Scope.ValueType  # 2
+    """Those with PRIORITY_BULK. The owner has complained; codes and single mails go on."""
+
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The reply that put it there, or the words of ReportDelivery."""
+    scope: Global___Suppression.Scope.ValueType
+    """Which mails are kept back."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """From when on it counts, in UTC."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself, in UTC."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        scope: Global___Suppression.Scope.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "scope", b"scope", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suppression: _TypeAlias = Suppression  # noqa: Y015
 
 @_typing.final
 class GetMailRequest(_message.Message):

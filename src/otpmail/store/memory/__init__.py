@@ -1,5 +1,6 @@
 """The memory store: everything in this process, gone with it."""
 
+import asyncio
 from collections.abc import Callable
 from math import inf
 from sys import maxsize
@@ -7,6 +8,7 @@ from sys import maxsize
 from otpmail.store.base import Issue, StoreState
 from otpmail.store.challenges import Rules
 from otpmail.store.clock import StoreClock
+from otpmail.store.memory.addresses import MemoryAddressStore
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.memory.mails import MemoryMailStore
 
@@ -29,9 +31,12 @@ class MemoryStore:
         remember_seconds: float = inf,
         remember_count: int,
         remember_octets: int = maxsize,
+        most_addresses: int = maxsize,
+        address_octets: int = maxsize,
         rules: Rules,
     ) -> None:
         clock = clock or StoreClock()
+        self.addresses = MemoryAddressStore(clock, most=most_addresses, most_octets=address_octets)
         self.challenges = MemoryChallengeStore(clock, rules)
         self.mails = MemoryMailStore(
             clock,
@@ -55,8 +60,10 @@ class MemoryStore:
         """Return at once: it always takes changes."""
 
     async def sweep_forever(self, every: float) -> None:
-        """Drop code records that have ended each `every` seconds until cancelled."""
-        await self.challenges.sweep_forever(every)
+        """Drop what has ended of codes and addresses each `every` seconds until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.challenges.sweep_forever(every))
+            tasks.create_task(self.addresses.sweep_forever(every))
 
     async def close(self) -> None:
         """Return at once: what it keeps ends with the process."""

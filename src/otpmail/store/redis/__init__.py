@@ -11,6 +11,7 @@ from otpmail.store.challenges import Proofs, Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.digests import Digests
+from otpmail.store.redis.addresses import RedisAddressStore
 from otpmail.store.redis.checks import check_server
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.codes import RedisChallengeStore
@@ -45,6 +46,8 @@ class RedisStore:
         remember_seconds: float,
         remember_count: int,
         remember_octets: int = maxsize,
+        most_addresses: int = maxsize,
+        address_octets: int = maxsize,
         allow_volatile: bool = False,
         is_cluster: bool = False,
         replicas: int = 0,
@@ -70,10 +73,14 @@ class RedisStore:
             remember_count=remember_count,
             remember_octets=remember_octets,
         )
+        self.addresses = RedisAddressStore(
+            self._clock, client, names, keys, most=most_addresses, most_octets=address_octets
+        )
         self.mails.watch_lease(self._health.note_lease)
         self._subscription = Subscription(client)
         self.challenges.subscribe(self._subscription)
         self.mails.subscribe(self._subscription)
+        self.addresses.subscribe(self._subscription)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._client!r}, {self._health!r}, {self.challenges!r}, {self.mails!r}>"
@@ -93,6 +100,7 @@ class RedisStore:
                 replicas=self._replicas,
             )
             await self._health.begin()
+            await self.addresses.load()
             await self.mails.open()
         except BaseException as error:
             await self._client.close()
@@ -108,6 +116,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Write what was noted, and hand over what this replica owns. It takes some seconds at most."""
+        await self.addresses.close()
         await self.challenges.close()
         await self.mails.close()
         for task in self._watching:
@@ -140,3 +149,4 @@ class RedisStore:
     async def _sweep(self) -> None:
         self.challenges.sweep()
         await self.mails.forget_ended()
+        await self.addresses.forget_ended()

@@ -84,9 +84,9 @@ class Client:
         replicas = self._replicas if replicated else 0
         return self._ask(script, (len(keys), *keys, *args), reply_octets=reply_octets, replicas=replicas)
 
-    def command(self, *words: Value) -> "asyncio.Future[Any]":
+    def command(self, *words: Value, reply_octets: int = 0) -> "asyncio.Future[Any]":
         """Send one command; it raises as `run` does."""
-        return self._ask(None, words)
+        return self._ask(None, words, reply_octets=reply_octets)
 
     async def connect(self) -> Connection:
         """Open a connection of its own to the server, as for a subscription. Raises as `probe` does."""

@@ -30,6 +30,7 @@ class Subscription:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._receivers: dict[bytes, Receive] = {}
+        self._connected: list[Callable[[], None]] = []
         self._refused: set[bytes] = set()
         self._faults: set[str] = set()
 
@@ -39,6 +40,10 @@ class Subscription:
     def add(self, channel: bytes, receive: Receive) -> None:
         """Subscribe to a channel too, once `run` connects."""
         self._receivers[channel] = receive
+
+    def call_when_connected(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever all channels are subscribed to: what was published before may have been missed."""
+        self._connected.append(callback)
 
     async def run(self) -> None:
         """Receive until cancelled."""
@@ -56,6 +61,8 @@ class Subscription:
         try:
             for channel in self._receivers:
                 await self._subscribe(connection, channel)
+            for callback in self._connected:
+                callback()
             while True:
                 self._receive(await self._next(connection))
         finally:

@@ -12,6 +12,7 @@ from otpmail.store.challenges import Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import Mark, StoreClock
 from otpmail.store.digests import Digests
+from otpmail.store.sqlite.addresses import SqliteAddressStore
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.key_marks import note_keys
@@ -41,6 +42,8 @@ class SqliteStore:
         remember_seconds: float,
         remember_count: int,
         remember_octets: int = maxsize,
+        most_addresses: int = maxsize,
+        address_octets: int = maxsize,
         rules: Rules,
     ) -> None:
         self._clock = clock or StoreClock()
@@ -58,6 +61,9 @@ class SqliteStore:
             remember_seconds=remember_seconds,
             remember_count=remember_count,
             remember_octets=remember_octets,
+        )
+        self.addresses = SqliteAddressStore(
+            self._clock, self._writer, keys, most=most_addresses, most_octets=address_octets
         )
         self.contents = self.mails
 
@@ -81,6 +87,7 @@ class SqliteStore:
             )
 
     def _begin(self, connection: Connection) -> tuple[Mark, bool]:
+        self.addresses.load(connection)
         return self.mails.begin(connection), note_keys(connection, self._marks)
 
     def watch(self, changed: Callable[[StoreState], None]) -> None:
@@ -113,3 +120,4 @@ class SqliteStore:
     async def _sweep(self) -> None:
         await self.challenges.sweep()
         await self.mails.forget_ended()
+        await self.addresses.forget_ended()

@@ -9,7 +9,7 @@ from otpmail.store.sqlite.moves import copy_settled, move_requests, name_codes, 
 APPLICATION_ID = 0x6F74706D
 """`otpm` in ASCII: SQLite's own mark for whose file it is."""
 
-SCHEMA = 4
+SCHEMA = 5
 """The version of the tables (user_version). A program refuses a file of a later one."""
 
 UNDER_WAY = 1 << 16
@@ -130,6 +130,12 @@ DROP TABLE IF EXISTS temp.slice;
 """
 
 
+_ADDRESSES = """
+CREATE TABLE address(key BLOB PRIMARY KEY, ends REAL NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
+"""
+"""What is known of addresses, encrypted. Keys are digests with a key (`store.addresses`)."""
+
+
 def key_number(digest: bytes) -> int:
     """Return the number that stands for a request id: 64 bits of the digest of its caller and itself."""
     return int.from_bytes(digest[:8], signed=True)
@@ -144,7 +150,7 @@ def step_functions(digests: Digests) -> Mapping[str, Callable[[bytes], bytes | i
     }
 
 
-TABLES = "mail", "progress", "settled", "remembered", "failed", "request", "claimed", "code", "clock"
+TABLES = "mail", "progress", "settled", "remembered", "failed", "request", "claimed", "code", "address", "clock"
 """The tables of this schema."""
 
 STEPS = (
@@ -152,6 +158,7 @@ STEPS = (
     Step(_RETRIES),
     Step(_BOOTS),
     Step(_BEGIN_PACKS, (copy_settled, move_requests, name_codes, sort_codes), _END_PACKS),
+    Step(_ADDRESSES),
 )
 """The steps that bring a file from each schema to the next, an empty one first."""
 

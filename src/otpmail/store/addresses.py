@@ -1,0 +1,186 @@
+"""The protocol of what a store knows of addresses, and the table of it that each process has in memory.
+
+A mail asks for each of its recipients, so every store answers from memory. A file is read when it is opened, and a
+server of several replicas announces each change to all of them.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from math import inf
+from typing import NamedTuple, Protocol
+
+from otpmail.store.address_codec import decode_address, encode_address
+from otpmail.store.packed import BUCKETS, KEY_OCTETS, PackedTable
+from otpmail.suppression import AddressRecord
+
+Rule = Callable[[AddressRecord | None], AddressRecord | None]
+"""A rule of `limits.suppressing`: returns what is known of an address from now on, None for nothing. It is pure."""
+
+_log = logging.getLogger("otpmail")
+
+_SWEPT = 8  # buckets that are swept at a time
+_SEARCHED = 8  # buckets that are searched for records that are over, where there is no room: a millisecond
+
+
+class CallersAddress(NamedTuple):
+    """An address of a caller, in the form under which it is kept (`Address.key`)."""
+
+    caller: str
+    address: str
+
+
+class Changed(NamedTuple):
+    """What a rule has made of what was known of an address. `is_full`: there was no room for it, so nothing changed."""
+
+    before: AddressRecord | None
+    after: AddressRecord | None
+    is_full: bool = False
+
+
+class AddressStore(Protocol):
+    """What is known of addresses, for each caller.
+
+    `count` is of how many addresses, `octets` the memory of this process that it takes. `latest` is when an address was
+    suppressed last, in seconds since the epoch. All three are plain numbers: a hot path reads them.
+    """
+
+    count: int
+    octets: int
+    latest: float
+
+    def now(self) -> float:
+        """Return the time in seconds since the epoch, on the clock of every time in a record."""
+
+    def find(self, whose: CallersAddress) -> AddressRecord | None:
+        """Return what this process knows. It learns of a change in another one a moment later."""
+
+    def note(self, whose: CallersAddress, rule: Rule) -> Changed:
+        """Apply a rule in this process at once. The store writes it later, together with others."""
+
+    async def update(self, whose: CallersAddress, rule: Rule) -> Changed:
+        """Apply a rule; durable on return. Raises Unavailable while the store takes no changes."""
+
+    async def read(self, whose: CallersAddress) -> AddressRecord | None:
+        """Return what the store knows, changes of other processes included. Raises Unavailable."""
+
+
+class AddressTable:
+    """What this process knows of addresses: `most` of them at most, in `most_octets` of memory.
+
+    A key is a digest of caller and address with the first of `keys`; each of the others may have been the first before.
+    Where there is no room, a record gives way that is over, and never one in force.
+    """
+
+    def __init__(self, keys: Sequence[bytes], now: Callable[[], float], *, most: int, most_octets: int) -> None:
+        self._keys = tuple(keys)
+        self.now = now
+        self._most, self._most_octets = most, most_octets
+        self._packed = PackedTable()
+        self._searched = 0
+        self.count = self.octets = 0
+        self.latest = -inf
+
+    def __repr__(self) -> str:
+        return f"<AddressTable {self._packed!r}>"
+
+    def names(self, whose: CallersAddress) -> list[bytes]:
+        """Return the keys that an address may have, the one to write first."""
+        text = f"{whose.caller}\0{whose.address}".encode()
+        return [hashlib.blake2b(text, digest_size=KEY_OCTETS, key=key).digest() for key in self._keys]
+
+    def find(self, whose: CallersAddress) -> AddressRecord | None:
+        """Return what is known of an address that has not ended."""
+        for name in self.names(whose):
+            octets = self._packed.get(name)
+            if octets is not None:
+                record = decode_address(octets, whose.address)
+                return record if record.ends > self.now() else None
+        return None
+
+    def apply(self, whose: CallersAddress, rule: Rule) -> Changed:
+        """Replace what is known of an address by what `rule` makes of it."""
+        before = self.find(whose)
+        after = rule(before)
+        if after is None:
+            for name in self.names(whose):
+                self._packed.discard(name)
+        elif after != before:
+            if before is None and not self.has_room():
+                return Changed(before, before, is_full=True)
+            name, *others = self.names(whose)
+            for other in others:
+                self._packed.discard(other)
+            octets = encode_address(after, whose.address)
+            self._packed.set(name, octets)
+            self.latest = self.now()
+            after = decode_address(octets, whose.address)  # a long reason is cut
+        self._count()
+        return Changed(before, after)
+
+    def put(self, name: bytes, octets: bytes) -> bool:
+        """Take over what another process, or the store, knows under a key; empty for nothing. False without room."""
+        if not octets:
+            self._packed.discard(name)
+        elif self._packed.get(name) is None and not self.has_room():
+            return False
+        else:
+            self._packed.set(name, octets)
+            self.latest = self.now()
+        self._count()
+        return True
+
+    def replace(self, octet: int, found: Mapping[bytes, bytes], fresh: Collection[bytes] = ()) -> int:
+        """Take over all that the store knows under keys that begin with an octet, but for `fresh` ones, which stay.
+
+        Returns for how many there is no room.
+        """
+        kept = {name: value for name in fresh if name[0] == octet and (value := self._packed.get(name)) is not None}
+        kept |= {name: value for name, value in found.items() if name not in fresh}
+        self._packed.replace(octet, ())
+        self._count()
+        room = self._most - self.count if self.octets < self._most_octets else 0
+        self._packed.replace(octet, islice(kept.items(), room))
+        self._count()
+        self.latest = self.now()
+        return max(0, len(kept) - room)
+
+    async def sweep(self) -> AsyncIterator[list[bytes]]:
+        """Forget the records that have ended, and yield their keys, a part of the table at a time."""
+        for start in range(0, BUCKETS, _SWEPT):
+            now = self.now()
+            ended = self._packed.sweep(partial(_has_ended, now), start, _SWEPT)
+            self._count()
+            yield ended
+            await asyncio.sleep(0)  # other tasks have the loop meanwhile
+
+    def has_room(self) -> bool:
+        """Whether a further address may be known. A record that is over gives way."""
+        if self.count < self._most and self.octets < self._most_octets:
+            return True
+        now = self.now()
+        self._searched = (self._searched + _SEARCHED) % BUCKETS
+        self._packed.sweep(partial(_is_over, now), self._searched, _SEARCHED)
+        self._count()
+        return self.count < self._most and self.octets < self._most_octets
+
+    def _count(self) -> None:
+        self.count, self.octets = self._packed.count, self._packed.octets
+
+
+def _has_ended(now: float, octets: bytes) -> bool:
+    return decode_address(octets).ends <= now
+
+
+def _is_over(now: float, octets: bytes) -> bool:
+    return decode_address(octets).suppression(now, bulk=True) is None
+
+
+def log_left_out(count: int) -> None:
+    """Log how many addresses the store knows that have no room in this process, if there are any."""
+    if count:
+        text = "no room for %d of the suppressed addresses of the store; their mails are sent (SUPPRESSIONS_MAX)"
+        _log.warning(text, count, extra={"event": "addresses-left-out", "fields": {"addresses": count}})

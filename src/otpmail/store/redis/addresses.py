@@ -1,0 +1,241 @@
+"""What is known of addresses, on a server, with a copy in the memory of each replica.
+
+A mail that waits for the relay asks no server, and so it asks the copy. That is read at the start, and follows what the
+replicas announce. Where the subscription was lost meanwhile, it is read again if anything has changed.
+"""
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+
+import msgpack
+
+from otpmail.errors import Unavailable
+from otpmail.store.address_codec import decode_address, encode_address
+from otpmail.store.addresses import AddressTable, CallersAddress, Changed, Rule, log_left_out
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.replies import RETRY_SECONDS
+from otpmail.store.redis.script import Script
+from otpmail.store.redis.subscription import Subscription
+from otpmail.store.sealed_addresses import SealedAddresses
+from otpmail.suppression import AddressRecord
+
+_log = logging.getLogger("otpmail")
+
+_PUT = Script.load("address_put")
+_DROP = Script.load("address_drop")
+
+_PARTS = 256  # hashes, by the first octet of a key
+_PARTS_AT_ONCE = 16
+_PART_OCTETS = 4 << 20
+_ENDS = struct.Struct("<d")
+_TRIES = 20  # of a change that other replicas come before
+_MOST_LATER = 10_000  # changes that wait for the server
+_LATER_AT_ONCE = 100
+_CLOSE_SECONDS = 1.0
+
+
+class RedisAddressStore(AddressTable):
+    """What is known of addresses (see `store.addresses.AddressStore`). A record is encrypted on the server.
+
+    Its whole state beside the table: `_later` are the changes that the server has not got yet. `_asked` are the keys
+    that are being changed there and that no replica has announced since. `_fresh` are those that were announced while
+    the copy is being read, `_changes` how many changes it has.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        client: Client,
+        keys: Keys,
+        secrets: Mapping[str, bytes],
+        *,
+        most: int,
+        most_octets: int,
+    ) -> None:
+        self._sealed = SealedAddresses(secrets)
+        super().__init__(self._sealed.digest_keys, clock, most=most, most_octets=most_octets)
+        self._client = client
+        self._server = keys
+        self._channel = keys.named("addresses")
+        self._counter = keys.named("address-changes")
+        self._later: dict[CallersAddress, list[Rule]] = {}
+        self._asked: set[bytes] = set()
+        self._fresh: set[bytes] | None = None
+        self._changes = -1
+        self._writing: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Follow what other replicas announce."""
+        subscription.add(self._channel, self._announced)
+        subscription.call_when_connected(self._connected)
+
+    async def load(self) -> None:
+        """Read all that the server knows, unless the copy has it. Raises Unavailable."""
+        changes = int(await self._client.command("GET", self._counter) or 0)
+        if changes == self._changes:
+            return
+        self._fresh = set()
+        left_out = 0
+        try:
+            for start in range(0, _PARTS, _PARTS_AT_ONCE):
+                left_out += await self._load_parts(range(start, start + _PARTS_AT_ONCE))
+        finally:
+            self._fresh = None
+        self._changes = changes
+        log_left_out(left_out)
+
+    def note(self, whose: CallersAddress, rule: Rule) -> Changed:
+        """Apply a rule to the copy at once; the server has it soon, or once it is up again."""
+        changed = self.apply(whose, rule)
+        if changed.before != changed.after:
+            if whose in self._later or len(self._later) < _MOST_LATER:
+                self._later.setdefault(whose, []).append(rule)
+                self._begin_writing()
+            else:
+                text = "%d changes of addresses wait for the store; a further one ends with this process"
+                _log.warning(text, _MOST_LATER, extra=_NOT_STORED)
+        return changed
+
+    async def update(self, whose: CallersAddress, rule: Rule) -> Changed:
+        """Apply a rule on the server, then to the copy. Raises Unavailable; what it has changed is not known then."""
+        noted = self._later.pop(whose, [])
+        try:
+            return await self._change(whose, [*noted, rule])
+        except Unavailable:
+            if noted:
+                self._later[whose] = [*noted, *self._later.get(whose, ())]
+                self._begin_writing()
+            raise
+
+    async def read(self, whose: CallersAddress) -> AddressRecord | None:
+        """Return what the server knows. Raises Unavailable."""
+        return (await self._look(whose))[2]
+
+    async def forget_ended(self) -> None:
+        """Forget what has ended, in the copy and on the server. Raises Unavailable."""
+        async for names in self.sweep():
+            if names:
+                await self._client.run(_DROP, [self._part(names[0])], [self.now(), *names])
+
+    async def close(self) -> None:
+        """Write what waits, in a second or so."""
+        tasks = [task for task in (self._writing, self._loading) if task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # The copy.
+
+    async def _load_parts(self, octets: Sequence[int]) -> int:
+        """Read some parts; returns for how many addresses there is no room."""
+        left_out = 0
+        names = [self._part(bytes((octet,))) for octet in octets]
+        asked = [self._client.command("HGETALL", name, reply_octets=_PART_OCTETS) for name in names]
+        for octet, fields in zip(octets, await asyncio.gather(*asked), strict=True):
+            opened = ((name, self._opened(name, value)) for name, value in zip(fields[::2], fields[1::2], strict=True))
+            found = {name: value for name, value in opened if value}
+            left_out += self.replace(octet, found, self._fresh or ())
+            await asyncio.sleep(0)  # other tasks have the loop meanwhile
+        return left_out
+
+    def _announced(self, message: bytes) -> None:
+        name, value = msgpack.unpackb(message, raw=True)
+        self._asked.discard(name)
+        if self._fresh is not None:
+            self._fresh.add(name)
+        self.put(name, self._opened(name, value))
+
+    def _connected(self) -> None:
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(self._load_again())
+
+    async def _load_again(self) -> None:
+        with suppress(Unavailable):  # the subscription is lost with the server, and comes again with it
+            await self.load()
+
+    def _opened(self, name: bytes, value: bytes) -> bytes:
+        return self._sealed.open(name, value[_ENDS.size :])
+
+    # The server.
+
+    def _part(self, name: bytes) -> bytes:
+        return self._server.named(f"a:{name[0]:02x}")
+
+    async def _change(self, whose: CallersAddress, rules: Sequence[Rule]) -> Changed:
+        """Apply rules to what the server has, again where another replica was first."""
+        names = self.names(whose)
+        try:
+            for _ in range(_TRIES):
+                self._asked.update(names)
+                if (changed := await self._try_to_change(whose, rules)) is not None:
+                    return changed
+        finally:
+            self._asked.difference_update(names)
+        raise Unavailable("other processes change this address all the time", retry_after=RETRY_SECONDS)
+
+    async def _try_to_change(self, whose: CallersAddress, rules: Sequence[Rule]) -> Changed | None:
+        name, value, before = await self._look(whose)
+        after = before
+        for rule in rules:
+            after = rule(after)
+        if after == before:
+            self._adopt(whose, name, b"" if before is None else self._opened(name, value))
+            return Changed(before, before)
+        if before is None and not self.has_room():
+            return Changed(before, before, is_full=True)
+        octets = b"" if after is None else encode_address(after, whose.address)
+        put = b"" if after is None else _ENDS.pack(after.ends) + self._sealed.seal(name, octets)
+        keys, words = (self._part(name), self._counter), (name, value, put, self._channel)
+        if not await self._client.run(_PUT, keys, words):
+            return None
+        self._adopt(whose, name, octets)
+        return Changed(before, decode_address(octets, whose.address) if octets else None)
+
+    async def _look(self, whose: CallersAddress) -> tuple[bytes, bytes, AddressRecord | None]:
+        """Return under which key the server knows an address, what it has there, and what that says."""
+        names = self.names(whose)
+        replies = [self._client.command("HGET", self._part(name), name) for name in names]
+        for name, value in zip(names, await asyncio.gather(*replies), strict=True):
+            if value:
+                octets = self._opened(name, value)
+                record = decode_address(octets, whose.address) if octets else None
+                return name, value, record if record is not None and record.ends > self.now() else None
+        return names[0], b"", None
+
+    def _adopt(self, whose: CallersAddress, name: bytes, octets: bytes) -> None:
+        """Have the copy know an address under this key alone, unless a change was announced since the server was asked.
+
+        The announcement says the same, or what is later.
+        """
+        if name in self._asked:
+            for other in self.names(whose):
+                self.put(other, octets if other == name else b"")
+
+    def _begin_writing(self) -> None:
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_later())
+
+    async def _write_later(self) -> None:
+        """Write what was noted, many addresses at a time, again for as long as the server is down."""
+        while some := [(whose, self._later.pop(whose)) for whose in list(islice(self._later, _LATER_AT_ONCE))]:
+            asked = [self._change(whose, rules) for whose, rules in some]
+            missed = False
+            for (whose, rules), end in zip(some, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+                if isinstance(end, Unavailable):
+                    missed = True
+                    self._later[whose] = [*rules, *self._later.get(whose, ())]
+                elif isinstance(end, BaseException):
+                    _log.error("what is known of an address can't be stored: %r", end, extra=_NOT_STORED)
+            if missed:
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+_NOT_STORED = {"event": "address-not-stored", "fields": {}}

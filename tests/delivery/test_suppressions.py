@@ -1,0 +1,158 @@
+"""Replies that suppress and release addresses, and recipients who are left out."""
+
+import asyncio
+
+from delivery.fakes import Clock, Store, limits, make_job, suppressions
+from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted
+from otpmail.delivery.dispatch import Dispatcher
+from otpmail.delivery.job import Job
+from otpmail.delivery.lifecycle import Lifecycle
+from otpmail.delivery.queue import MailQueue
+from otpmail.delivery.suppressions import whose
+from otpmail.delivery.waiters import Waiters
+from otpmail.events import ALL_EVENTS, Event
+from otpmail.model import MailState, Priority, RecipientResult
+
+ADA, BOB = "ada@x.org", "bob@x.org"
+DAY = 86_400
+
+
+class Rig:
+    """A lifecycle whose relay and clock are in the test's hands."""
+
+    event_types = ALL_EVENTS
+
+    def __init__(self) -> None:
+        self.clock, self.queue, self.events = Clock(), MailQueue(), list[Event]()
+        self.store = Store(self.clock.now)
+        self.suppressions = suppressions(self, self.clock.now)
+        options = limits() | {"suppressions": self.suppressions}
+        self.lifecycle = Lifecycle(
+            Dispatcher(self.queue),
+            self.store,
+            Waiters(),
+            self,
+            random=lambda: 0.5,
+            call_later=self.clock.call_later,
+            **options,
+        )
+
+    def notify(self, event: Event) -> None:
+        """Keep the event."""
+        self.events.append(event)
+
+    def submit(self, name: str, *recipients: str, priority: Priority = Priority.NORMAL) -> Job:
+        """Submit a mail as `mail.service` does."""
+        job = make_job(name, *recipients, priority=priority, deadline=self.clock.time + 90 * DAY)
+        job.create_time = self.clock.time
+        self.suppressions.leave_out(job)
+        self.lifecycle.submit(job)
+        return job
+
+    def reply(self, job: Job, code: int, enhanced: str, *, of_address: bool = True) -> None:
+        """Send the job, and have the relay say that about each pending recipient."""
+        assert self.queue.get_nowait() is job
+        self.queue.task_done()
+        assert self.lifecycle.start(job)
+        results = [RecipientResult(one, code, enhanced, "said", is_about_address=of_address) for one in job.pending]
+        self.lifecycle.replied(job, tuple(results))
+
+    def is_suppressed(self, address: str, *, bulk: bool = False) -> bool:
+        """Whether mails to the address are kept back."""
+        return self.suppressions.find("shop", address, bulk=bulk) is not None
+
+    def heard(self) -> list[str]:
+        """Return the kinds of events about addresses, and forget them."""
+        kinds = AddressSuppressed | SuppressionLifted | RecipientSuppressed
+        heard = [type(event).__name__ for event in self.events if isinstance(event, kinds)]
+        self.events.clear()
+        return heard
+
+
+async def test_a_refusal_suppresses() -> None:
+    """A refused address is suppressed at once, in any spelling; its next mail settles in the step that accepts it."""
+    rig = Rig()
+    rig.reply(rig.submit("m1", ADA), 550, "5.1.1")
+    assert rig.is_suppressed("Ada@X.org")
+    assert not rig.is_suppressed(BOB)
+    assert rig.heard() == ["AddressSuppressed"]
+    job = rig.submit("m2", ADA)
+    assert (job.state, job.mail.recipients[0].suppression) == (MailState.FAILED, rig.suppressions.find("shop", ADA))
+    assert rig.store.settled[-1] is job.mail
+    assert rig.store.undecided == []  # a repeated request id has this answer
+    assert rig.heard() == ["RecipientSuppressed"]
+    assert len(rig.lifecycle) == rig.queue.qsize() == 0
+    assert rig.lifecycle.places.taken == 0
+
+
+async def test_no_other_refusal_suppresses() -> None:
+    """A code for now, another detail, or a reply in which others have a part, suppresses nobody."""
+    rig = Rig()
+    for number, (code, enhanced, of_address) in enumerate(
+        [(450, "4.1.1", True), (450, "5.1.1", True), (550, "", True), (550, "5.7.1", True), (550, "5.1.1", False)]
+    ):
+        job = rig.submit(f"m{number}", ADA)
+        rig.reply(job, code, enhanced, of_address=of_address)
+        if not job.settled:
+            rig.lifecycle.cancel(job)
+    assert rig.suppressions.store.count == 0
+    for enhanced in ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"):
+        rig.reply(rig.submit(enhanced, f"x{enhanced}@x.org"), 550, enhanced)
+    assert rig.suppressions.store.count == 6
+
+
+async def test_a_delivery_clears() -> None:
+    """After the suppression has ended a mail is sent again: accepted, the history ends, refused, a week begins."""
+    rig = Rig()
+    rig.reply(rig.submit("m1", ADA), 550, "5.1.1")
+    rig.clock.advance(DAY)
+    rig.reply(rig.submit("m2", ADA), 550, "5.1.1")
+    found = rig.suppressions.find("shop", ADA)
+    assert found is not None
+    assert found.until - found.since == 7 * DAY
+    rig.clock.advance(7 * DAY)
+    rig.heard()
+    rig.reply(rig.submit("m3", ADA), 250, "2.0.0")
+    assert rig.heard() == ["SuppressionLifted"]
+    assert rig.suppressions.store.find(whose("shop", ADA)) is None
+    rig.reply(rig.submit("m4", ADA), 550, "5.1.1")
+    found = rig.suppressions.find("shop", ADA)
+    assert found is not None
+    assert found.until - found.since == DAY
+
+
+async def test_a_delivery_of_a_mail_in_flight_clears() -> None:
+    """A mail that was accepted before the address was suppressed is sent, and clears it if the relay accepts it."""
+    rig = Rig()
+    first, second, third = [rig.submit(f"m{number}", ADA) for number in range(3)]
+    rig.reply(first, 550, "5.1.1")
+    rig.reply(second, 550, "5.1.1")
+    assert rig.heard() == ["AddressSuppressed"]
+    assert rig.is_suppressed(ADA)
+    rig.reply(third, 250, "2.0.0")
+    assert third.state is MailState.RELAYED
+    assert not rig.is_suppressed(ADA)
+
+
+async def test_others_of_the_mail_go() -> None:
+    """Of a mail to several only the suppressed one is left out, and the rest decides how it ends."""
+    rig = Rig()
+    rig.reply(rig.submit("m1", ADA), 550, "5.1.1")
+    job = rig.submit("m2", BOB, ADA)
+    assert job.offer.recipients == (BOB,)
+    rig.reply(job, 250, "2.0.0")
+    assert job.state is MailState.PARTIAL
+    assert [result.code for result in job.mail.recipients] == [250, 0]
+    job = rig.submit("m3", BOB, ADA)
+    rig.lifecycle.cancel(job)
+    assert job.state is MailState.CANCELLED
+
+
+async def test_a_settled_job_has_no_timer() -> None:
+    """A mail that settles when it is accepted leaves no timer and no place behind."""
+    rig = Rig()
+    rig.reply(rig.submit("m1", ADA), 550, "5.1.1")
+    rig.submit("m2", ADA)
+    await asyncio.wait_for(rig.lifecycle.drained(), 5)
+    rig.clock.advance(100 * DAY)
+    assert [mail.state for mail in rig.store.settled] == [MailState.FAILED, MailState.FAILED]

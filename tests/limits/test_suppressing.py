@@ -1,0 +1,110 @@
+"""The rules of suppressed addresses: how long, what lifts it, and that nothing else does."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otpmail.limits import suppressing
+from otpmail.limits.suppressing import COMPLAINED_SECONDS, REFUSED_SECONDS
+from otpmail.suppression import REMEMBERED_SECONDS, AddressRecord, Suppression, SuppressionScope
+
+DAY = 86_400.0
+NOW = 1_700_000_000.0
+
+
+def _until(record: AddressRecord) -> float:
+    assert record.refused is not None
+    return record.refused.until
+
+
+def test_the_ladder() -> None:
+    """An address is suppressed for a day, then for 7, then for 30 each time."""
+    record, now = None, NOW
+    for days in (1, 7, 30, 30):
+        record = suppressing.refused(record, now, "550 5.1.1 no")
+        assert record.suppression(now, bulk=False) == Suppression("550 5.1.1 no", now, now + days * DAY)
+        now += days * DAY
+        assert record.suppression(now, bulk=True) is None
+
+
+def test_refusals_while_one_is_in_force() -> None:
+    """Refusals of mails that were in flight together are one with the first: its reason and its end stay."""
+    record = suppressing.refused(None, NOW, "first")
+    assert suppressing.refused(record, NOW + DAY - 1, "second") == record
+    assert suppressing.refused(record, NOW + 1, "bounced", is_reported=True) == record
+
+
+def test_an_old_refusal_is_forgotten() -> None:
+    """A refusal a month after the last one ended counts as the first."""
+    record = suppressing.refused(None, NOW, "no")
+    later = _until(record) + REMEMBERED_SECONDS
+    assert record.ends == later
+    assert _until(suppressing.refused(record, later, "no")) == later + DAY
+    assert _until(suppressing.refused(record, later - 1, "no")) == later - 1 + 7 * DAY
+
+
+def test_a_delivery() -> None:
+    """A delivery ends a refusal and its history, but no complaint."""
+    record = suppressing.refused(None, NOW, "no")
+    assert suppressing.delivered(record) is None
+    both = suppressing.complained(record, NOW, "spam")
+    after = suppressing.delivered(both)
+    assert after == AddressRecord(complained=both.complained)
+    assert suppressing.delivered(after) == after
+    assert suppressing.delivered(None) is None
+
+
+def test_a_relay_does_not_end_what_was_reported() -> None:
+    """A bounce that a caller has reported ends by a report of a delivery, not by a relay that takes the next mail."""
+    record = suppressing.refused(None, NOW, "bounced", is_reported=True)
+    assert suppressing.delivered(record) == record
+    again = suppressing.refused(record, _until(record), "bounced", is_reported=True)
+    assert _until(again) == _until(record) + 7 * DAY
+    assert suppressing.delivered(again, is_reported=True) is None
+
+
+def test_a_complaint() -> None:
+    """A complaint keeps bulk alone back, for a year; beside a refusal the refusal is what counts."""
+    record = suppressing.complained(None, NOW, "spam")
+    assert record.suppression(NOW, bulk=False) is None
+    found = record.suppression(NOW, bulk=True)
+    assert found == Suppression("spam", NOW, NOW + COMPLAINED_SECONDS, SuppressionScope.BULK)
+    assert suppressing.complained(record, NOW + 1, "again") == record
+    both = suppressing.refused(record, NOW, "no")
+    assert both.suppression(NOW, bulk=True) == both.refused
+    assert both.suppression(NOW + DAY, bulk=True) == found
+
+
+Steps = st.lists(
+    st.tuples(st.sampled_from(["refused", "reported", "complained", "delivered"]), st.floats(0, 60 * DAY)), max_size=30
+)
+
+
+@given(Steps)
+def test_whatever_happens(steps: list[tuple[str, float]]) -> None:
+    """Codes are kept back only after a refusal, never by a complaint, and no longer than the ladder says."""
+    record: AddressRecord | None = None
+    now, refused_at = NOW, None
+    for step, seconds in steps:
+        now += seconds
+        before = record
+        match step:
+            case "refused" | "reported":
+                record = suppressing.refused(record, now, step, is_reported=step == "reported")
+                refused_at = now
+            case "complained":
+                record = suppressing.complained(record, now, step)
+            case _:
+                record = suppressing.delivered(record, is_reported=True)
+                refused_at = None
+        if step == "complained" and before is not None:
+            assert record is not None
+            assert record.refused == before.refused
+        if record is None:
+            continue
+        found = record.suppression(now, bulk=False)
+        assert (found is not None) <= (refused_at is not None)
+        if found is not None:
+            assert found.scope is SuppressionScope.ALL
+            assert found.until - found.since in REFUSED_SECONDS
+            assert found.since <= now < found.until
+        assert record.ends >= max(part.until for part in (record.refused, record.complained) if part is not None)

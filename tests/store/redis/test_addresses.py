@@ -1,0 +1,152 @@
+"""What replicas know of addresses, on real servers: the same, by announcements, whatever is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from otpmail.errors import Unavailable
+from otpmail.limits import suppressing
+from otpmail.store.addresses import CallersAddress, Rule
+from otpmail.store.redis.addresses import RedisAddressStore
+from otpmail.store.redis.keys import Keys
+from otpmail.store.redis.subscription import Subscription
+from store.clocks import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from redis_server import RedisServer
+    from store.redis.conftest import MakeClient
+
+DAY = 86_400.0
+SECONDS = 30  # for what comes by itself
+ADA = CallersAddress("shop", "ada@example.org")
+BOB = ADA._replace(address="bob@example.org")
+
+
+class _Replicas:
+    """Stores of several replicas on one server, each with its subscription."""
+
+    def __init__(self, server: RedisServer, make_client: MakeClient, clock: Clock) -> None:
+        self._server, self._make_client, self.clock = server, make_client, clock
+        self._namespace = uuid4().hex
+        self._stores: list[RedisAddressStore] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def add(self, *, follows: bool = True) -> RedisAddressStore:
+        """Start a replica. One that does not follow the others gets no announcement."""
+        client = self._make_client(self._server)
+        keys = {"k1": bytes(32)}
+        store = RedisAddressStore(self.clock, client, Keys(self._namespace), keys, most=100, most_octets=1 << 20)
+        await store.load()
+        self._stores.append(store)
+        if follows:
+            self.follow(store, Subscription(client))
+        return store
+
+    def follow(self, store: RedisAddressStore, subscription: Subscription) -> None:
+        """Have a replica follow the others from now on."""
+        store.subscribe(subscription)
+        self.tasks.append(asyncio.create_task(subscription.run()))
+
+    async def close(self) -> None:
+        """Stop all."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for store in self._stores:
+            await store.close()
+
+
+@pytest.fixture
+async def replicas(redis_server: RedisServer, make_client: MakeClient) -> AsyncIterator[_Replicas]:
+    """Make replicas until the test ends."""
+    replicas = _Replicas(redis_server, make_client, Clock())
+    yield replicas
+    await replicas.close()
+
+
+def _refused(clock: Clock, reason: str = "550 5.1.1 no") -> Rule:
+    return partial(suppressing.refused, now=clock(), reason=reason)
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not is_so():  # noqa: ASYNC110  the server tells the replica, and that tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_replicas_learn_of_changes(replicas: _Replicas) -> None:
+    """Each replica learns of what another one has noted or changed, and a new one reads all of it."""
+    one, two = await replicas.add(), await replicas.add()
+    known = one.note(ADA, _refused(replicas.clock)).after
+    assert one.find(ADA) == known
+    await _until(lambda: two.find(ADA) == known)
+    three = await replicas.add()
+    assert three.find(ADA) == known
+    assert await three.read(ADA) == known
+    await two.update(ADA, suppressing.released)
+    await _until(lambda: one.find(ADA) is None and three.find(ADA) is None)
+    assert await one.read(ADA) is None
+
+
+async def test_changes_at_once(replicas: _Replicas) -> None:
+    """Of refusals that many replicas note at once one counts, and no change of another kind is lost."""
+    stores = [await replicas.add() for _ in range(5)]
+    complained = partial(suppressing.complained, now=replicas.clock(), reason="spam")
+    rules = [_refused(replicas.clock, f"reply {number}") for number in range(5)] + [complained] * 5
+    await asyncio.gather(*[store.update(ADA, rule) for store, rule in zip(stores * 2, rules, strict=True)])
+    known = await stores[0].read(ADA)
+    assert known is not None
+    assert (known.strikes, known.complained is None) == (1, False)
+    await _until(lambda: all(store.find(ADA) == known for store in stores))
+
+
+async def test_a_lost_subscription(replicas: _Replicas, make_client: MakeClient, redis_server: RedisServer) -> None:
+    """A replica that follows again after a while reads what it has missed, releases too."""
+    one, two = await replicas.add(), await replicas.add(follows=False)
+    await one.update(ADA, _refused(replicas.clock))
+    await two.load()
+    await one.update(ADA, suppressing.released)
+    known = (await one.update(BOB, _refused(replicas.clock))).after
+    assert two.find(ADA) is not None
+    assert two.find(BOB) is None
+    replicas.follow(two, Subscription(make_client(redis_server)))
+    await _until(lambda: two.find(ADA) is None and two.find(BOB) == known)
+
+
+async def test_what_has_ended_is_forgotten(replicas: _Replicas) -> None:
+    """What has ended is dropped from the server too."""
+    one = await replicas.add()
+    await one.update(ADA, _refused(replicas.clock))
+    await one.update(BOB, partial(suppressing.complained, now=replicas.clock(), reason="spam"))
+    replicas.clock.time += 40 * DAY
+    await one.forget_ended()
+    assert one.count == 1
+    two = await replicas.add()
+    assert two.count == 1
+    assert two.find(BOB) == one.find(BOB)
+
+
+async def test_a_server_that_is_away(replicas: _Replicas, redis_server: RedisServer, make_client: MakeClient) -> None:
+    """What is noted while the server is away is written once it is back; a report is refused meanwhile."""
+    client = make_client(redis_server)
+    store = RedisAddressStore(
+        replicas.clock, client, Keys(uuid4().hex), {"k1": bytes(32)}, most=100, most_octets=1 << 20
+    )
+    client.is_away = True
+    known = store.note(ADA, _refused(replicas.clock)).after
+    with pytest.raises(Unavailable):
+        await store.update(BOB, _refused(replicas.clock))
+    assert store.find(ADA) == known
+    assert store.find(BOB) is None
+    client.is_away = False
+    async with asyncio.timeout(SECONDS):
+        while await store.read(ADA) != known:  # noqa: ASYNC110  the server tells nobody
+            await asyncio.sleep(0.01)
+    await store.close()

@@ -1,0 +1,56 @@
+"""What is known of an address, as octets and back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otpmail.errors import StoreError
+from otpmail.store.address_codec import MOST_REASON, decode_address, encode_address
+from otpmail.suppression import AddressRecord, Suppression, SuppressionScope
+
+ADA = "ada@example.org"
+TIMES = st.floats(0, 4e9)
+
+
+def _suppressions(scope: SuppressionScope) -> st.SearchStrategy[Suppression | None]:
+    reasons = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=24)
+    return st.none() | st.builds(Suppression, reasons, TIMES, TIMES, st.just(scope))
+
+
+RECORDS = st.builds(
+    AddressRecord,
+    _suppressions(SuppressionScope.ALL),
+    st.integers(0, 3),
+    st.booleans(),
+    _suppressions(SuppressionScope.BULK),
+)
+
+
+@given(RECORDS)
+def test_it_comes_back(record: AddressRecord) -> None:
+    """A record comes back as it was."""
+    assert decode_address(encode_address(record, ADA), ADA) == record
+
+
+def test_the_address_is_not_kept() -> None:
+    """A reason that quotes the address is kept without it, and shown with it."""
+    record = AddressRecord(Suppression(f"550 5.1.1 <{ADA}>: unknown", 1.0, 2.0), 1)
+    octets = encode_address(record, ADA)
+    assert ADA.encode() not in octets
+    assert decode_address(octets, ADA) == record
+
+
+def test_a_long_reason() -> None:
+    """A long reason is cut between two characters, and ends with an ellipsis."""
+    octets = encode_address(AddressRecord(Suppression("ü" * 500, 1.0, 2.0), 1), ADA)
+    refused = decode_address(octets).refused
+    assert refused is not None
+    assert refused.reason.strip("ü") == "…"
+    assert MOST_REASON - 2 <= len(refused.reason.encode()) <= MOST_REASON
+
+
+def test_a_later_version() -> None:
+    """A record of a later version is an error, not another record."""
+    octets = encode_address(AddressRecord(strikes=1), ADA)
+    with pytest.raises(StoreError, match="version 2"):
+        decode_address(b"\x02" + octets[1:])

@@ -1,0 +1,109 @@
+"""What a store knows of addresses: by caller, until it ends, within its bounds."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from otpmail.limits import suppressing
+from otpmail.store.addresses import AddressTable, CallersAddress, Rule
+from otpmail.suppression import REMEMBERED_SECONDS
+from store.clocks import Clock
+from store.conftest import AnyStore, sqlite_store
+
+DAY = 86_400.0
+ADA = CallersAddress("shop", "ada@example.org")
+BOB = ADA._replace(address="bob@example.org")
+
+
+def _refused(clock: Clock, reason: str = "550 5.1.1 no") -> Rule:
+    return partial(suppressing.refused, now=clock(), reason=reason)
+
+
+def _table(clock: Clock, *, key: bytes = b"k", most: int = 10, most_octets: int = 1 << 20) -> AddressTable:
+    return AddressTable((key,), clock, most=most, most_octets=most_octets)
+
+
+async def test_a_caller_knows_its_own(store: AnyStore, clock: Clock) -> None:
+    """What one caller knows of an address, another does not; each change says what was known before."""
+    addresses = store.addresses
+    changed = await addresses.update(ADA, _refused(clock))
+    assert (changed.before, changed.is_full) == (None, False)
+    assert addresses.find(ADA) == changed.after
+    assert addresses.find(ADA._replace(caller="bank")) is None
+    assert addresses.find(BOB) is None
+    assert addresses.note(ADA, suppressing.delivered).before == changed.after
+    assert addresses.find(ADA) is None
+    assert (addresses.count, addresses.octets) == (0, 0)
+
+
+async def test_what_has_ended_is_forgotten(store: AnyStore, clock: Clock) -> None:
+    """A refusal is known for a month after its end, and is swept then."""
+    addresses = store.addresses
+    await addresses.update(ADA, _refused(clock))
+    await addresses.update(BOB, partial(suppressing.complained, now=clock(), reason="spam"))
+    clock.time += DAY + REMEMBERED_SECONDS - 1
+    assert addresses.find(ADA) is not None
+    clock.time += 1
+    assert addresses.find(ADA) is None
+    assert addresses.count == 2
+    swept = [names async for names in addresses.sweep()]
+    assert sum(map(len, swept)) == 1
+    assert addresses.count == 1
+    assert addresses.find(BOB) is not None
+
+
+async def test_a_file_and_its_keys(tmp_path: Path, clock: Clock) -> None:
+    """What is noted is in the file after a stop. A new key in front of the old one leaves it, and takes it over."""
+    old, new = bytes(32), bytes(range(32))
+    store = sqlite_store(tmp_path / "store.db", clock, keys={"k1": old})
+    await store.open()
+    known = store.addresses.note(ADA, _refused(clock)).after
+    await store.addresses.update(BOB, _refused(clock))
+    await store.close()
+    store = sqlite_store(tmp_path / "store.db", clock, keys={"k2": new, "k1": old})
+    await store.open()
+    assert store.addresses.find(ADA) == known
+    await store.addresses.update(ADA, partial(suppressing.complained, now=clock(), reason="spam"))
+    assert store.addresses.count == 2
+    await store.close()
+    store = sqlite_store(tmp_path / "store.db", clock, keys={"k2": new})
+    await store.open()
+    assert store.addresses.find(ADA) is not None
+    assert store.addresses.find(BOB) is None  # its key is gone
+    clock.time += 400 * DAY
+    await store.addresses.forget_ended()
+    await store.close()
+
+
+@pytest.mark.parametrize("bounds", [{"most": 50}, {"most_octets": 9000}], ids=["count", "octets"])
+def test_a_full_table_keeps_what_is_in_force(clock: Clock, bounds: dict[str, int]) -> None:
+    """A full table takes nothing new and says so; what is in force stays, and what is over gives way."""
+    table = _table(clock, most=bounds.get("most", 1000), most_octets=bounds.get("most_octets", 1 << 20))
+    number = 0
+    while not (last := table.apply(ADA._replace(address=f"{number}@example.org"), _refused(clock))).is_full:
+        number += 1
+    assert (last.before, last.after) == (None, None)
+    assert number > 20
+    assert all(table.find(ADA._replace(address=f"{one}@example.org")) for one in range(number))
+    again = table.apply(ADA._replace(address="0@example.org"), partial(suppressing.complained, now=0.0, reason="spam"))
+    assert not again.is_full  # it is known already
+    clock.time += 2 * DAY
+    # Each try searches a part of the table.
+    assert any(not table.apply(BOB, _refused(clock)).is_full for _ in range(5000))
+    assert table.count <= number
+
+
+def test_a_table_without_places(clock: Clock) -> None:
+    """SUPPRESSIONS_MAX=0 suppresses nobody."""
+    table = _table(clock, most=0)
+    assert table.apply(ADA, _refused(clock)).is_full
+    assert table.find(ADA) is None
+
+
+def test_places_depend_on_the_key(clock: Clock) -> None:
+    """Nobody can choose addresses that lie together without the key."""
+    addresses = [ADA._replace(address=f"{number}@example.org") for number in range(2000)]
+    first, second = (_table(clock, key=key) for key in (b"one", b"two"))
+    together = [one for one in addresses if first.names(one)[0][0] == 7]
+    assert len({second.names(one)[0][0] for one in together}) > len(together) // 3
