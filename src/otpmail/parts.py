@@ -155,7 +155,7 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
         issue=store.issue,
         relays=[relay.endpoint for relay in settings.relays],
     )
-    intake = Intake(store.mails, lifecycle, code_of=codes.code_of, follow_code=codes.follow)
+    intake = Intake(store.mails, lifecycle, code_of=base.book.code_of, follow_code=codes.follow)
     return UseCases(admission, mails, codes, intake)
 
 

@@ -92,18 +92,17 @@ class Service:
             if self._waits
             else MailRig(store=self.store.mails)
         )
+        book = CodeBook.of(_SETTINGS)
         self.codes = OtpService(
             _SETTINGS,
             self.store.challenges,
             self.rig.mails,
             Templates.load(_SETTINGS),
             self.rig,
-            codes=CodeBook.of(_SETTINGS),
+            codes=book,
             issue=self.store.issue,
         )
-        self.intake = Intake(
-            self.store.mails, self.rig.lifecycle, code_of=self.codes.code_of, follow_code=self.codes.follow
-        )
+        self.intake = Intake(self.store.mails, self.rig.lifecycle, code_of=book.code_of, follow_code=self.codes.follow)
         try:
             yield self
         finally:

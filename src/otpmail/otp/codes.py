@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from otpmail.blanks import is_blank
-from otpmail.model import ALPHABET, FIXED_KEY, LETTERS, LONG, Challenge
+from otpmail.model import ALPHABET, FIXED_KEY, LETTERS, LONG, Challenge, IssuedCode
 from otpmail.settings import OtpSettings
 
 _CONTEXT = b"otpmail.code.v1|"
@@ -100,6 +100,13 @@ class CodeBook:
     def code(self, challenge: Challenge) -> str:
         """The challenge's code. Raises KeyError when its key is no longer among ours."""
         return derive(self._keys[challenge.key_id], challenge.id, challenge.length or self.digits)
+
+    def code_of(self, issued: IssuedCode) -> str:
+        """Return the code of a challenge, empty if its key is no longer among ours: it can't be checked either then."""
+        try:
+            return self.code(issued.challenge)
+        except KeyError:
+            return ""
 
     def guess(self, typed: str) -> "Guess":
         """Return what was typed, normalized, to be compared with challenges."""

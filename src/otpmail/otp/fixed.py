@@ -12,6 +12,7 @@ from otpmail.events import Observer
 from otpmail.mail.service import MailService
 from otpmail.model import FIXED_KEY, Challenge, Check, IssuedCode, Mail, MailState, RecipientResult
 from otpmail.otp.codes import CodeBook, new_challenge_id
+from otpmail.otp.devices import DeviceTokens
 from otpmail.otp.request import DEFAULT_PURPOSE, CheckRequest, CodeRequest, Place
 from otpmail.otp.terms import Terms
 from otpmail.store.challenges import Attempt, ChallengeStore, Send
@@ -32,10 +33,18 @@ class Use(NamedTuple):
 class FixedCodes:
     """The fixed codes of test addresses. They count for no limit but those of their own address."""
 
-    def __init__(self, store: ChallengeStore, mails: MailService, book: CodeBook, observer: Observer) -> None:
+    def __init__(
+        self,
+        store: ChallengeStore,
+        mails: MailService,
+        book: CodeBook,
+        devices: DeviceTokens,
+        observer: Observer,
+    ) -> None:
         self._store = store
         self._mails = mails
         self._book = book
+        self._devices = devices
         self._observer = observer
 
     def __repr__(self) -> str:
@@ -48,10 +57,11 @@ class FixedCodes:
             return None
         return Use(call, place, purpose or DEFAULT_PURPOSE, terms, fixed)
 
-    async def issue(self, use: Use, request: CodeRequest, device: bytes, mail_id: str) -> Job:
+    async def issue(self, use: Use, request: CodeRequest, mail_id: str) -> Job:
         """Issue the code, and settle its mail as relayed without sending it. Raises as `ChallengeStore.send` does."""
         now, place, terms = self._store.now(), use.place, use.terms
         lifespan = terms.compat_lifespan if request.compat else terms.lifespan
+        device = self._devices.read(request.device_token, place.key, now)
         fresh = Challenge(new_challenge_id(), FIXED_KEY, now + lifespan, length=terms.length, most=terms.attempts)
         send = Send(place.key, now, fresh, scope=place.scope, device=device, compat=request.compat)
         sending = await self._store.send(send._replace(earlier=place.earlier, rules=terms.fixed_rules))

@@ -19,7 +19,7 @@ from otpmail.model import FIXED_KEY, LETTERS, Challenge, Check, IssuedCode, Mail
 from otpmail.otp.addresses import AddressService
 from otpmail.otp.codes import CodeBook, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
-from otpmail.otp.fixed import FixedCodes, Use
+from otpmail.otp.fixed import FixedCodes
 from otpmail.otp.issuing import Issuing
 from otpmail.otp.quotas import Quotas
 from otpmail.otp.request import (
@@ -76,7 +76,7 @@ class OtpService:
         self.profiles = Profiles(settings, relays)
         self._usual = self.profiles.usual
         self._undoing = Undoing()
-        self._fixed = FixedCodes(store, mails, codes, observer)
+        self._fixed = FixedCodes(store, mails, codes, self._devices, observer)
 
     def __repr__(self) -> str:
         return f"<OtpService {self._store!r}, {self._codes!r}>"
@@ -104,7 +104,7 @@ class OtpService:
         if known and (found := self._suppressions.find(call.caller.name, place.address.spec)) is not None:
             issue, is_kept = partial(self._mails.leave_out, call, request, place.address.spec, found), False
         if terms.test_addresses and (use := self._fixed.find(call, place, request.purpose, terms)) is not None:
-            issue, is_kept = partial(self._issue_fixed, use, request), False
+            issue, is_kept = partial(self._fixed.issue, use, request), False
         try:
             job = await self._mails.once(call, request, issue, with_content=is_kept)
         except LimitExceeded as error:
@@ -167,13 +167,6 @@ class OtpService:
         place = find_place(call.caller, email, purpose, session, with_earlier=self._store.reads_earlier)
         await self._store.void(place.key, place.scope, read_challenge_id(challenge_id), place.earlier)
 
-    def code_of(self, issued: IssuedCode) -> str:
-        """Return the code of a challenge, empty if its key is no longer among ours: it can't be checked either then."""
-        try:
-            return self._codes.code(issued.challenge)
-        except KeyError:
-            return ""
-
     def follow(self, job: Job) -> None:
         """Tie a code to how its mail ends, which the store has handed to this process."""
         issued = job.issued
@@ -224,10 +217,6 @@ class OtpService:
                 raise
         self._mails.call_when_done(job, partial(self._on_mail_end, key, sending))
         return job
-
-    async def _issue_fixed(self, use: Use, request: CodeRequest, mail_id: str) -> Job:
-        device = self._devices.read(request.device_token, use.place.key, self._store.now())
-        return await self._fixed.issue(use, request, device, mail_id)
 
     def _note_limits(self, call: Call, reached: Sequence[Reached]) -> None:
         for limit, percent in reached:
