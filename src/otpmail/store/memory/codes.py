@@ -108,6 +108,7 @@ class MemoryChallengeStore(RuledRecords):
         counts = self.counts
 
         def rule(record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
+            """Count the mail, where there is room for its counts."""
             if not send.room:
                 for quota in send.quotas:
                     counts.make_room(quota.key, send.now)
@@ -119,6 +120,7 @@ class MemoryChallengeStore(RuledRecords):
         """Return the rule, which changes counts, so that `octets` has what they take after it."""
 
         def sized(record: CodeRecord | None) -> tuple[CodeRecord | None, T]:
+            """Apply the rule, and note how much larger the counts are after it."""
             before = self.counts.octets
             try:
                 return rule(record)

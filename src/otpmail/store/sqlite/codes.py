@@ -105,6 +105,7 @@ class SqliteChallengeStore(RuledRecords):
         """Decide which challenge to mail, within another change; the record stays unless it is the one of that id."""
 
         def rule(others: Others, record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
+            """Change the record where the decision is for that challenge."""
             _, sending = (send.rules or self._rules).send(record, send)
             return self._counted(others, record, send) if sending.challenge.id == challenge_id else (record, sending)
 
