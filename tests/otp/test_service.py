@@ -69,8 +69,14 @@ class Rig(MailRig):
         self.memory_budget.codes = self.challenges
         self.book = CodeBook.of(options)
         self.codes = OtpService(options, self.challenges, self.mails, templates, self, codes=self.book)
+        self._given, self._templates = given, templates
         self.jobs: list[Job] = []
         self.contents: list[bytes] = []
+
+    def use_keys(self, keys: str) -> None:
+        """Go on as the next process does that has these OTP_KEYS."""
+        options = OtpSettings(**{**self._given, "keys": keys})
+        self.codes = OtpService(options, self.challenges, self.mails, self._templates, self, codes=CodeBook.of(options))
 
     def notify(self, event: Event) -> None:
         """Keep the event, and log it as the service does."""
@@ -819,6 +825,19 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
     await rig.codes.revoke_code(call_of(), email="revoked@example.org")
     counts = {name: lines(f"{name}@example.org") for name in ("none", "expired", "used", "spent", "live", "revoked")}
     assert max(counts.values()) - min(counts.values()) <= 8, counts
+
+
+async def test_a_live_code_whose_key_is_gone_gives_way_to_a_new_one(rig: Rig) -> None:
+    """Where the key of the live code has left OTP_KEYS, SendCode mails a new code, which alone is good."""
+    old = await rig.send(request_id="r1")
+    rig.use_keys("k2:b3RoZXItc2VjcmV0LW90aGVyLXNlY3JldC1vdGhlci1zZWNyZXQ=")
+    rig.now += 60
+    new = await rig.send()
+    assert new.issued.challenge.id != old.issued.challenge.id
+    assert await rig.check(old.code) is CheckResult.WRONG_CODE
+    assert await rig.check(new.code) is CheckResult.VALID
+    again = await rig.send(request_id="r1")
+    assert (again.mail.id, again.code) == (old.mail.id, "")
 
 
 async def test_the_code_of_a_mail_is_derived_again(rig: Rig) -> None:

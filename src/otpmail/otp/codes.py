@@ -76,6 +76,14 @@ def reference(challenge_id: bytes) -> str:
     return "".join([_BASE32[bits >> shift & 31] for shift in (15, 10, 5, 0)])
 
 
+class KeyGoneError(KeyError):
+    """The key of a challenge is no longer among ours, so nobody can tell its code."""
+
+    def __init__(self, challenge_id: bytes) -> None:
+        super().__init__(challenge_id.hex())
+        self.challenge_id = challenge_id
+
+
 class CodeBook:
     """Derives and checks codes of `digits` with a set of keys by id: the first one issues, the others still check."""
 
@@ -98,15 +106,17 @@ class CodeBook:
         return [hmac.digest(key, purpose + b"\x01", "sha256") for key in extracted]
 
     def code(self, challenge: Challenge) -> str:
-        """The challenge's code. Raises KeyError when its key is no longer among ours."""
-        return derive(self._keys[challenge.key_id], challenge.id, challenge.length or self.digits)
+        """The challenge's code. Raises KeyGoneError when its key is no longer among ours."""
+        key = self._keys.get(challenge.key_id)
+        if key is None:
+            raise KeyGoneError(challenge.id)
+        return derive(key, challenge.id, challenge.length or self.digits)
 
     def code_of(self, issued: IssuedCode) -> str:
         """Return the code of a challenge, empty if its key is no longer among ours: it can't be checked either then."""
-        try:
-            return self.code(issued.challenge)
-        except KeyError:
-            return ""
+        challenge = issued.challenge
+        key = self._keys.get(challenge.key_id)
+        return "" if key is None else derive(key, challenge.id, challenge.length or self.digits)
 
     def guess(self, typed: str) -> "Guess":
         """Return what was typed, normalized, to be compared with challenges."""

@@ -17,7 +17,7 @@ from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.model import FIXED_KEY, LETTERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
 from otpmail.otp.addresses import AddressService
-from otpmail.otp.codes import CodeBook, new_challenge_id, reference
+from otpmail.otp.codes import CodeBook, KeyGoneError, new_challenge_id, reference
 from otpmail.otp.devices import DeviceTokens, new_device
 from otpmail.otp.fixed import FixedCodes
 from otpmail.otp.issuing import Issuing
@@ -111,6 +111,9 @@ class OtpService:
             if error.limit:
                 self._observer.notify(LimitReached(error.limit, call.caller.name))
             raise
+        except KeyGoneError as gone:  # of the live code, which nobody can check any more: it ends, and a new one begins
+            await self._store.void(place.key, place.scope, gone.challenge_id, place.earlier)
+            return await self.send_code(call, request)
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
         return self._sent(mail, terms)
 
@@ -279,7 +282,7 @@ class OtpService:
         if issued is None:  # the fingerprint covers the method, so this is another kind of request's id
             raise InvalidArgument("request_id", "was used before for another request")
         is_returned = self._settings.return_code and issued.challenge.key_id != FIXED_KEY
-        code = self._codes.code(issued.challenge) if is_returned else ""
+        code = self._codes.code_of(issued) if is_returned else ""
         if mail.settle_time is not None and mail.state in _NOT_SENT:
             issued = replace(issued, next_send_time=mail.settle_time)
         elif terms.wait:  # the record counts by the service's own
