@@ -61,7 +61,7 @@ async def test_another_server_on_one_of_the_addresses(host: str | None, taken: s
             async with Service(HOST=host, PORT=port):
                 pass
     assert caught.value.exit_code == 2
-    (line,) = caught.value.output
+    (line,) = caught.value.refusals
     shown = f"[{taken}]" if ":" in taken else taken
     assert line.startswith(f"PORT: can't listen on {shown}:{port}")
     assert "another server is there" in line

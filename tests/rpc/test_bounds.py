@@ -162,7 +162,7 @@ def test_a_field_without_a_bound_is_an_error_at_the_start() -> None:
     names = {"request_id", "message", "mail.id", "mail.message_id", "mail.request_id", "mail.caller"}
     names |= {"mail.labels.key", "mail.labels.value"}
     counts = {"mail.recipients": 1, "mail.labels": 1}
-    names |= {f"mail.recipients.{name}" for name in ("address", "enhanced_code", "reply")}
+    names |= {f"mail.recipients.{name}" for name in ("address", "enhanced_code", "reply", "suppression.reason")}
     sizes = {name: Size(10, "is too long") for name in names}
     Bounds(message, counts, sizes)
     for name in counts:
