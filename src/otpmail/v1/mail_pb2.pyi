@@ -199,10 +199,10 @@ class SendMailRequest(_message.Message):
     """When this call is answered."""
     return_path: _builtins.str
     """The envelope sender, to which bounces go: an address, or "<>" for none. If empty, it is the address in `from`.
-    Addresses other than EMAIL_FROM only if EMAIL_FROM_ALLOWED has them.
+    Other addresses are allowed as in `from`.
     """
     sender: _builtins.str
-    """The Sender header: the mailbox that sends for the author. Other than EMAIL_FROM only if EMAIL_FROM_ALLOWED has it."""
+    """The Sender header: the mailbox that sends for the author. Others than EMAIL_FROM are allowed as in `from`."""
     message_id: _builtins.str
     """The Message-ID header (RFC 5322, 3.6.4), with or without angle brackets. The service makes one if it is empty."""
     @_builtins.property

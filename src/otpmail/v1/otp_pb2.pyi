@@ -204,7 +204,7 @@ class ValidateCodeRequest(_message.Message):
     challenge_id: _builtins.str
     """If set, only the code of this SendCode is right."""
     client_ip: _builtins.str
-    """The IP address of the person as the caller knows it. The codes of an IPv4 address, or of a /64 of IPv6, are limited."""
+    """The IP address of the person as the caller knows it. Its form is checked; no limit of checks goes by it."""
     session: _builtins.str
     """The session of the SendCode."""
     device_token: _builtins.str
