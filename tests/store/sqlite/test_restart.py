@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from code_records import a_record
-from otpmail.errors import FailedPrecondition
+from otpmail.code_record import CodeRecord
+from otpmail.errors import FailedPrecondition, LimitExceeded
 from otpmail.model import MailState, Priority, RecipientResult
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Left, Progress, Request, Running, TakenOver
 from otpmail.store.sqlite import SqliteStore
@@ -279,6 +280,25 @@ async def test_old_keys_decrypt(restarts: Restarts) -> None:
     assert await store.mails.accept([entry_of(mail_of("m5"))]) == [Accepted()]
     store = await restarts.restart(other | KEYS)
     assert {entry.mail.id for entry in await left_in(store)} == {"m2", "m3", "m5"}
+    await store.close()
+
+
+async def test_a_refusal_after_a_rotation_leaves_the_record(restarts: Restarts) -> None:
+    """A call that is refused leaves a record as it is that was written under an earlier key: its failures count on."""
+    record = a_record()
+
+    def refuse(found: CodeRecord | None) -> tuple[CodeRecord | None, None]:
+        assert found == record
+        raise LimitExceeded("address", "too often", retry_after=1.0)
+
+    store = await restarts.restart()
+    await store.challenges.update(b"a", lambda _: (record, None))
+    store = await restarts.restart({"k2": bytes([7]) * 32} | KEYS)
+    for _ in range(2):
+        with pytest.raises(LimitExceeded):
+            await store.challenges.update(b"a", refuse)
+    assert await store.challenges.update(b"a", lambda found: (found, found)) == record
+    assert await store.challenges.update(b"a", lambda found: (found, found)) == record
     await store.close()
 
 

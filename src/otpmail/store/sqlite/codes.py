@@ -1,7 +1,7 @@
 """Code records in a SQLite file: a rule runs in the writer thread, between reading a record and writing it."""
 
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from sqlite3 import Connection
 from typing import TypeVar
@@ -193,7 +193,7 @@ class SqliteChallengeStore(RuledRecords):
         """Keep the octets of counts by their keys, under the first of their names."""
         for key, octets in counts.items():
             name, *others = [_COUNTS + name for name in self._digests.record_names(key)]
-            _take(connection, others)
+            _drop(connection, others)
             if octets == NO_COUNTS:
                 connection.execute(_DELETE, (name,))
             else:
@@ -204,19 +204,23 @@ class SqliteChallengeStore(RuledRecords):
     ) -> T:
         """Apply a rule. `earlier` is the key of a record that an earlier version may have kept, and its scope."""
         name, *others = self._digests.record_names(key)
-        kept, older = connection.execute(_READ, (name,)).fetchone(), _take(connection, others)
+        kept, (older, stale) = connection.execute(_READ, (name,)).fetchone(), _find(connection, others)
         kept = kept or older
         # A record is decoded, encoded and written in every case, so that the time does not tell whether there is one.
         before = record_codec.decode_record(_NO_RECORD if kept is None else kept[0])
         record = before if kept is not None else None
-        if earlier[0] and (found := _take(connection, self._digests.record_names(earlier[0]))) is not None:
-            record = self._rules.adopt(record, decode_earlier(found[0]), earlier[1])
-        after, result = rule(record)
+        if earlier[0]:
+            found, names = _find(connection, self._digests.record_names(earlier[0]))
+            stale += names
+            if found is not None:
+                record = self._rules.adopt(record, decode_earlier(found[0]), earlier[1])
+        after, result = rule(record)  # before anything is written, since it may refuse
         octets = record_codec.encode_record(before if after is None else after)
+        committer = self._writer.committer
+        if after is not None and kept is None and committer.is_full:
+            raise committer.unavailable()
+        _drop(connection, stale)
         if after is not None:
-            committer = self._writer.committer
-            if kept is None and committer.is_full:
-                raise committer.unavailable()
             connection.execute(_WRITE, (name, record_codec.record_ends(octets), octets))
         elif kept is not None:
             connection.execute(_DELETE, (name,))
@@ -233,18 +237,23 @@ def _replace(_: CodeRecord | None, *, after: CodeRecord | None) -> tuple[CodeRec
     return after, None
 
 
-def _take(connection: Connection, names: Sequence[bytes]) -> tuple[bytes] | None:
-    """Return the record that has one of these names, from before a key was replaced, and drop that name.
+def _find(connection: Connection, names: Sequence[bytes]) -> tuple[tuple[bytes] | None, list[bytes]]:
+    """Return the record that has one of these names, from before a key was replaced, and all of them that have one.
 
     All are looked for in every case, so that the time does not tell whether there is a record.
     """
     found: tuple[bytes] | None = None
+    stale = []
     for name in names:
         kept = connection.execute(_READ, (name,)).fetchone()
         if kept is not None:
-            connection.execute(_DELETE, (name,))
+            stale.append(name)
             found = found or kept
-    return found
+    return found, stale
+
+
+def _drop(connection: Connection, names: Iterable[bytes]) -> None:
+    connection.executemany(_DELETE, [(name,) for name in names])
 
 
 def _sweep(last: bytes, now: float, connection: Connection) -> tuple[int, bytes, int]:
