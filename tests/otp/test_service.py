@@ -827,6 +827,19 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
     assert max(counts.values()) - min(counts.values()) <= 8, counts
 
 
+async def test_others_of_a_block_do_not_count_for_a_device() -> None:
+    """A device with a token gets its codes, whatever strangers behind the same address have used up."""
+    rig = Rig(sends_per_block_hour=2)
+    sent = await rig.send(block="192.0.2.1")
+    checked = await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=sent.code))
+    await rig.send("stranger@example.org", block="192.0.2.1")
+    with pytest.raises(LimitExceeded, match="client_ip"):
+        await rig.send("third@example.org", block="192.0.2.1")
+    rig.now += 60
+    again = await rig.send(block="192.0.2.1", device_token=checked.device_token)
+    assert again.mail.state is MailState.RELAYED
+
+
 async def test_a_live_code_whose_key_is_gone_gives_way_to_a_new_one(rig: Rig) -> None:
     """Where the key of the live code has left OTP_KEYS, SendCode mails a new code, which alone is good."""
     old = await rig.send(request_id="r1")

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from otpmail.call_events import LimitReached
 from otpmail.callers import Caller
 from otpmail.delivery.job import Job
-from otpmail.errors import LimitExceeded
+from otpmail.errors import LimitExceeded, Unavailable
 from otpmail.events import Observer
 from otpmail.limits.rules import stretch_of
 from otpmail.model import DAY, HOUR
@@ -34,11 +35,16 @@ class Rates:
         try:
             job = await accept()
         except BaseException:
-            await self._store.uncount(quotas, counted)
+            await self._take_back(quotas, counted)
             raise
         if job.id != mail_id:
-            await self._store.uncount(quotas, counted)
+            await self._take_back(quotas, counted)
         return job
+
+    async def _take_back(self, quotas: Sequence[Quota], counted: float) -> None:
+        """Count a mail no more. While the store is down it counts on, rather than hide what became of the mail."""
+        with suppress(Unavailable):
+            await self._store.uncount(quotas, counted)
 
     async def _count(self, caller: Caller, quotas: Sequence[Quota]) -> float:
         """Count a mail, and return when."""

@@ -194,12 +194,13 @@ class OtpService:
             room = memory.codes.octets < memory.for_records
             # A repeated call goes on where its process ended: its own mail may be the one that was sent just now.
             spaced = mail_id not in self._mails.resumed
-            quotas: tuple[Quota, ...] = ()
-            if spaced and (request.block or self._quotas.are_usual or call.caller.may.codes_per_hour):
-                quotas = self._quotas.of(call.caller, request.block)
             submission = partial(self._submission, request, place, terms, now)
             key = place.key
             device = self._devices.read(token, key, now) if (token := request.device_token) else STRANGERS
+            quotas: tuple[Quota, ...] = ()
+            block = request.block if device == STRANGERS else ""  # others behind the address do not count for a device
+            if spaced and (block or self._quotas.are_usual or call.caller.may.codes_per_hour):
+                quotas = self._quotas.of(call.caller, block)
             send = Send(key, now, fresh, spaced, room, place.scope, device, request.compat, place.earlier, quotas)
             if place.mailbox and device == STRANGERS:
                 send = send._replace(mailbox=place.mailbox)
