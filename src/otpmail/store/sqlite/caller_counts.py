@@ -28,8 +28,9 @@ _IDS = "SELECT place FROM remembered WHERE place >= ? AND place < ?"
 _MOVED = "SELECT key, place FROM request WHERE seq < 0"
 _ROWS = """
 SELECT place, mails, id, records FROM settled
-WHERE place >= coalesce((SELECT max(place) FROM settled WHERE place <= ?1), ?1) AND place < ?2 AND place + mails > ?1
-ORDER BY place LIMIT ?3
+WHERE place >= coalesce((SELECT max(place) FROM settled WHERE place <= :first), :first)
+AND place < :top AND place + mails > :first
+ORDER BY place LIMIT :most
 """
 """From the row on that has a place: it may have been merged with those before."""
 
@@ -120,7 +121,7 @@ class CallerCounts:
         moved: dict[int, int] = dict(connection.execute(_MOVED).fetchall())
         for requested, (series, owners) in enumerate(zip(self._both, self._owners, strict=True)):
             left = _LEARNT_AT_ONCE
-            bounds = (owners.end, series.top, _LEARNT_AT_ONCE)
+            bounds = {"first": owners.end, "top": series.top, "most": _LEARNT_AT_ONCE}
             for place, mails, mail_id, records in connection.execute(_ROWS, bounds):
                 ids = {one for (one,) in connection.execute(_IDS, (place, place + mails))}
                 for at, (caller, request_id) in enumerate(_senders(packs, place, mails, mail_id, records), place):

@@ -29,7 +29,7 @@ WITH ended(seq, state, ends, place) AS (VALUES {})
 UPDATE request SET state = ended.state, ends = ended.ends, place = ended.place FROM ended WHERE request.seq = ended.seq
 """
 _OLDEST = "SELECT seq, key, state, ends, place FROM request WHERE seq > ? ORDER BY seq LIMIT ?"
-_MOVED = "SELECT seq, key FROM request WHERE (seq < 0 AND seq > ?1) OR (seq > ?2 AND seq < ?3)"
+_MOVED = "SELECT seq, key FROM request WHERE (seq < 0 AND seq > ?) OR (seq > ? AND seq < ?)"
 _LOOKED_AT = 512  # rows at a time
 
 
