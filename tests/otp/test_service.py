@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email import message_from_bytes, policy
@@ -824,8 +825,8 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
         await rig.check(_other(sent["spent"].code), "spent@example.org")
     await rig.codes.revoke_code(call_of(), email="revoked@example.org")
     counts = {name: lines(f"{name}@example.org") for name in ("none", "expired", "used", "spent", "live", "revoked")}
-    # Python 3.12 and later count the rounds of comprehensions too.
-    assert max(counts.values()) - min(counts.values()) <= 12, counts
+    # From Python 3.12 on the rounds of a comprehension are lines of its function.
+    assert max(counts.values()) - min(counts.values()) <= (8 if sys.version_info < (3, 12) else 9), counts
 
 
 async def test_others_of_a_block_do_not_count_for_a_device() -> None:
