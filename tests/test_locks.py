@@ -12,7 +12,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-WANTED = {"run": PROJECT["project"]["dependencies"], "build": PROJECT["build-system"]["requires"]}
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+WANTED = {
+    "run": [*PROJECT["project"]["dependencies"], *EXTRAS["server"]],
+    "build": PROJECT["build-system"]["requires"],
+}
 
 
 def entries(lock: str) -> list[str]:

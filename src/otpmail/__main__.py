@@ -26,17 +26,22 @@ def main() -> None:
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is not signal.SIG_IGN:  # Ctrl-C during the imports would print where they were
         signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
-    with pausing_the_collector():
-        from otpmail.cli import app
-
-    signal.signal(signal.SIGINT, interrupt)
     try:
+        with pausing_the_collector():
+            from otpmail.cli import app
+
+        signal.signal(signal.SIGINT, interrupt)
         app()
     except SystemExit as end:
         sys.stdout.flush()
         _end(output.exit_code(end.code if isinstance(end.code, int) else 0))
     except KeyboardInterrupt:  # while typer makes its commands, for a tenth of a second
         _end(128 + signal.SIGINT)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "otpmail":
+            raise
+        print(f"otpmail: {error.name} is missing; pip install 'otpmail[server]' installs it", file=sys.stderr)  # noqa: T201
+        _end(_EXIT_USAGE)
     except UnicodeEncodeError:  # output never raises it, so it is an argument that a request should hold
         print("an argument is not text in UTF-8", file=sys.stderr)  # noqa: T201  no markup
         _end(_EXIT_USAGE)

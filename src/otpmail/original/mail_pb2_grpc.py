@@ -5,7 +5,7 @@ import warnings
 
 from otpmail.original import mail_pb2 as otpmail_dot_original_dot_mail__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.67.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in otpmail/original/mail_pb2_grpc.py depends on'
+        + f' but the generated code in otpmail/original/mail_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class OtpServiceStub:
+class OtpServiceStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -46,7 +46,7 @@ class OtpServiceStub:
                 _registered_method=True)
 
 
-class OtpServiceServicer:
+class OtpServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def SendCode(self, request, context):
@@ -84,7 +84,7 @@ def add_OtpServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class OtpService:
+class OtpService(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
@@ -142,7 +142,7 @@ class OtpService:
             _registered_method=True)
 
 
-class MailServiceStub:
+class MailServiceStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -158,7 +158,7 @@ class MailServiceStub:
                 _registered_method=True)
 
 
-class MailServiceServicer:
+class MailServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def SendMail(self, request, context):
@@ -186,7 +186,7 @@ def add_MailServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class MailService:
+class MailService(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
@@ -215,3 +215,9 @@ class MailService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+OtpServiceAsyncStub = OtpServiceStub
+
+
+MailServiceAsyncStub = MailServiceStub

@@ -38,7 +38,6 @@ class OtpServiceStub:
     ValidateCode: _grpc.UnaryUnaryMultiCallable[_mail_pb2.ValidateCodeRequest, _mail_pb2.ValidateCodeResponse]
     """Checks a code. SUCCESS if a code was live, and isValid says whether it matched. FAILED if no code was live."""
 
-@_typing.type_check_only
 class OtpServiceAsyncStub(OtpServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendCode: _aio.UnaryUnaryMultiCallable[_mail_pb2.SendCodeRequest, _mail_pb2.SendCodeResponse]  # type: ignore[assignment]
@@ -76,7 +75,6 @@ class MailServiceStub:
     required".
     """
 
-@_typing.type_check_only
 class MailServiceAsyncStub(MailServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendMail: _aio.UnaryUnaryMultiCallable[_mail_pb2.SendEmailRequest, _mail_pb2.SendEmailResponse]  # type: ignore[assignment]

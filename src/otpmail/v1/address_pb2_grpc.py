@@ -5,7 +5,7 @@ import warnings
 
 from otpmail.v1 import address_pb2 as otpmail_dot_v1_dot_address__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.67.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in otpmail/v1/address_pb2_grpc.py depends on'
+        + f' but the generated code in otpmail/v1/address_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class AddressServiceStub:
+class AddressServiceStub(object):
     """Shows, lifts and erases what is kept of an address for the caller.
     """
 
@@ -57,7 +57,7 @@ class AddressServiceStub:
                 _registered_method=True)
 
 
-class AddressServiceServicer:
+class AddressServiceServicer(object):
     """Shows, lifts and erases what is kept of an address for the caller.
     """
 
@@ -121,7 +121,7 @@ def add_AddressServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class AddressService:
+class AddressService(object):
     """Shows, lifts and erases what is kept of an address for the caller.
     """
 
@@ -232,3 +232,6 @@ class AddressService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+AddressServiceAsyncStub = AddressServiceStub

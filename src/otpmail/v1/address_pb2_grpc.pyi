@@ -44,7 +44,6 @@ class AddressServiceStub:
     ReportDelivery: _grpc.UnaryUnaryMultiCallable[_address_pb2.ReportDeliveryRequest, _address_pb2.ReportDeliveryResponse]
     """Tells the service what the caller has learned of a delivery."""
 
-@_typing.type_check_only
 class AddressServiceAsyncStub(AddressServiceStub):
     """Shows, lifts and erases what is kept of an address for the caller."""
 

@@ -5,7 +5,7 @@ import warnings
 
 from otpmail.v1 import mail_pb2 as otpmail_dot_v1_dot_mail__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.67.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in otpmail/v1/mail_pb2_grpc.py depends on'
+        + f' but the generated code in otpmail/v1/mail_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class MailServiceStub:
+class MailServiceStub(object):
     """Sends mail through the relay.
     """
 
@@ -72,7 +72,7 @@ class MailServiceStub:
                 _registered_method=True)
 
 
-class MailServiceServicer:
+class MailServiceServicer(object):
     """Sends mail through the relay.
     """
 
@@ -175,7 +175,7 @@ def add_MailServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class MailService:
+class MailService(object):
     """Sends mail through the relay.
     """
 
@@ -367,3 +367,6 @@ class MailService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+MailServiceAsyncStub = MailServiceStub

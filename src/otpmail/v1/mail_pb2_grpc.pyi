@@ -56,7 +56,6 @@ class MailServiceStub:
     id, Message-ID and content, and goes only to the recipients for whom no relay has accepted it.
     """
 
-@_typing.type_check_only
 class MailServiceAsyncStub(MailServiceStub):
     """Sends mail through the relay."""
 

@@ -5,7 +5,7 @@ import warnings
 
 from otpmail.v1 import otp_pb2 as otpmail_dot_v1_dot_otp__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.67.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in otpmail/v1/otp_pb2_grpc.py depends on'
+        + f' but the generated code in otpmail/v1/otp_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class OtpServiceStub:
+class OtpServiceStub(object):
     """Issues one-time codes by mail and checks them.
     """
 
@@ -52,7 +52,7 @@ class OtpServiceStub:
                 _registered_method=True)
 
 
-class OtpServiceServicer:
+class OtpServiceServicer(object):
     """Issues one-time codes by mail and checks them.
     """
 
@@ -105,7 +105,7 @@ def add_OtpServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class OtpService:
+class OtpService(object):
     """Issues one-time codes by mail and checks them.
     """
 
@@ -189,3 +189,6 @@ class OtpService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+OtpServiceAsyncStub = OtpServiceStub

@@ -43,7 +43,6 @@ class OtpServiceStub:
     RevokeCode: _grpc.UnaryUnaryMultiCallable[_otp_pb2.RevokeCodeRequest, _otp_pb2.RevokeCodeResponse]
     """Ends a live code without using it. The call succeeds even if no code is live."""
 
-@_typing.type_check_only
 class OtpServiceAsyncStub(OtpServiceStub):
     """Issues one-time codes by mail and checks them."""
 
