@@ -3,7 +3,8 @@
 import pytest
 
 from otpmail.errors import MemoryFull
-from otpmail.store.counts_codec import encode_counts
+from otpmail.store.counts_codec import counts_needed, encode_counts
+from otpmail.store.memory import counts as memory_counts
 from otpmail.store.memory.counts import MemoryCounts
 
 _NOW = 1000.0
@@ -41,12 +42,71 @@ def test_without_room_a_new_count_is_refused() -> None:
     assert counts.octets == 0
 
 
+def _sweep(counts: MemoryCounts, now: float) -> int:
+    return sum(counts.sweep(now) for _ in range(1024))
+
+
 def test_counts_that_have_ended_are_swept() -> None:
-    """A sweep drops what has ended, and looks at no more than it is told to."""
+    """A sweep of all shards drops what has ended, and nothing else."""
     counts = MemoryCounts()
     for number in range(5):
         counts.write(bytes([number]), _FREE)
-    assert counts.sweep(4199.0, most=5) == 0
-    assert counts.sweep(4200.0, most=3) == 3
-    assert counts.sweep(4200.0, most=3) == 2
+    counts.write(b"reached", _REACHED)
+    assert _sweep(counts, 4199.0) == 0
+    assert _sweep(counts, 4200.0) == 6
+    assert _sweep(counts, 4200.0) == 0
     assert counts.octets == 0
+
+
+def test_room_for_a_new_count_takes_a_few_steps_however_many_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among ten thousand counts that limit somebody, no new one looks at more than a dozen of them."""
+    counts = MemoryCounts()
+    for number in range(10_000):
+        counts.write(f"reached {number}".encode(), _REACHED)
+    for number in range(100):
+        counts.write(f"free {number}".encode(), _FREE)
+    looks = 0
+
+    def looked(octets: bytes) -> float:
+        nonlocal looks
+        looks += 1
+        return counts_needed(octets)
+
+    monkeypatch.setattr(memory_counts, "counts_needed", looked)
+    most = 0
+    for number in range(1000):
+        looks = 0
+        key = f"new {number}".encode()
+        counts.make_room(key, _NOW)
+        counts.write(key, _FREE)
+        most = max(most, looks)
+    assert most <= 12
+    assert len(counts) <= 10_100
+
+
+def test_reached_counts_are_spare_again_in_their_order() -> None:
+    """What is reached gives way once its time has come, the first first, and one that is reached again stays."""
+    counts = MemoryCounts()
+    again = encode_counts(((3, 9), (15, 1)), 7800.0, 7800.0)
+    for number in range(20):
+        counts.write(f"reached {number}".encode(), _REACHED)
+    counts.write(b"reached 0", again)
+    for number in range(9):
+        counts.make_room(f"new {number}".encode(), 4200.0)
+    assert counts.read(b"reached 0") == again
+    assert len(counts) == 2
+    counts.make_room(b"new", 4200.0)
+    with pytest.raises(MemoryFull):
+        counts.make_room(b"new", 4200.0)
+    assert counts.read(b"reached 0") == again
+    counts.make_room(b"new", 7800.0)
+    assert (len(counts), counts.octets) == (0, 0)
+
+
+def test_keys_of_reached_counts_are_kept_no_longer_than_the_counts() -> None:
+    """Where there is always room, a sweep forgets also when reached counts would have been spare."""
+    counts = MemoryCounts()
+    for number in range(3000):
+        counts.write(f"reached {number}".encode(), _REACHED)
+    _sweep(counts, 4200.0)
+    assert counts.waiting == 0

@@ -20,7 +20,6 @@ _NO_RECORD = record_codec.encode_record(
 )
 _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
 _LOOKED_AT = 64  # records, for one that may be forgotten
-_SWEPT_COUNTS = 1000  # that are looked at with each shard
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
 
@@ -161,7 +160,7 @@ class MemoryChallengeStore(RuledRecords):
                 for key in ended:
                     self.octets -= len(shard.pop(key)) + _ENTRY_OCTETS
                 before = self.counts.octets
-                dropped += len(ended) + self.counts.sweep(now, most=_SWEPT_COUNTS)
+                dropped += len(ended) + self.counts.sweep(now)
                 self.octets += self.counts.octets - before
             await asyncio.sleep(0)  # other tasks have the loop between two shards
         return dropped

@@ -1,70 +1,136 @@
 """The counts of limits over many addresses, in this process."""
 
-from itertools import islice
+from collections import defaultdict, deque
 
 from otpmail.errors import MemoryFull
 from otpmail.store.counts_codec import NO_COUNTS, counts_end, counts_needed
 
 _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
-_LOOKED_AT = 1024  # counts, for some that may be forgotten
+_SHARDS = 1024  # one dict with a million keys would hold the loop while it grows
+_RELEASED = 4  # counts that were reached, and are spare from now on, for a new one: it takes two
+_RELEASED_BY_SWEEP = 1000  # of a shard: a millisecond
 _DROPPED = 2  # for a new one, which may be larger
 _FULL = "limits that are reached take their part"
 
+_Shard = dict[bytes, bytes]
+
 
 class MemoryCounts:
-    """Counts by key, the one that changed longest ago first. `octets` is the memory that all of them take.
+    """Counts by key. `octets` is the memory that all of them take.
 
     Without room those that limit nobody at present give way to new ones. Counts that have reached their limit never do.
+    Its whole state, of each shard: the counts that are `spare`, the one that changed longest ago first, and those that
+    are `reached`. `_turns` are the shards with spare counts. `_until` has the keys of reached ones by the time at which
+    they are spare again, of which there are a few dozen: the ends of the stretches of a count.
     """
 
     def __init__(self) -> None:
         self.octets = 0
-        self._kept: dict[bytes, bytes] = {}
+        self._spare: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
+        self._reached: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
+        self._turns: deque[int] = deque()
+        self._has_turn = bytearray(_SHARDS)
+        self._until: defaultdict[float, deque[bytes]] = defaultdict(deque)
+        self._swept = 0
 
     def __repr__(self) -> str:
         return f"<MemoryCounts {len(self)} counts>"
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(map(len, self._spare)) + sum(map(len, self._reached))
+
+    @property
+    def waiting(self) -> int:
+        """How many keys wait for the time at which they limit nobody."""
+        return sum(map(len, self._until.values()))
 
     def read(self, key: bytes) -> bytes:
         """Return the octets of a key, those of no counts where it has none."""
-        return self._kept.get(key, NO_COUNTS)
+        shard = hash(key) % _SHARDS
+        return self._spare[shard].get(key) or self._reached[shard].get(key, NO_COUNTS)
 
     def make_room(self, key: bytes, now: float) -> None:
-        """Forget the oldest counts that limit nobody, unless the key has counts. Raises MemoryFull without any.
+        """Forget old counts that limit nobody, unless the key has counts. Raises MemoryFull without any.
 
-        Counts that stay are looked at again only after all others.
+        The shards take turns, and each forgets the one that changed longest ago. However many counts there are, it
+        looks at a few.
         """
-        if key in self._kept:
+        shard = hash(key) % _SHARDS
+        if key in self._spare[shard] or key in self._reached[shard]:
             return
-        dropped = 0
-        for known in tuple(islice(self._kept, _LOOKED_AT)):
-            if counts_needed(self._kept[known]) <= now:
-                self._drop(known)
-                dropped += 1
-            else:
-                self._kept[known] = self._kept.pop(known)
-            if dropped == _DROPPED:
+        self._release(now, _RELEASED)
+        for dropped in range(_DROPPED):
+            if not self._drop_oldest():
+                if not dropped:
+                    raise MemoryFull(_FULL)
                 return
-        if not dropped:
-            raise MemoryFull(_FULL)
 
     def write(self, key: bytes, octets: bytes) -> None:
         """Keep counts as octets, as those that changed last."""
-        self._drop(key)
-        if octets != NO_COUNTS:
-            self._kept[key] = octets
-            self.octets += len(octets) + _ENTRY_OCTETS
+        shard = hash(key) % _SHARDS
+        before = self._reached[shard].get(key)
+        self._drop(shard, key)
+        if octets == NO_COUNTS:
+            return
+        self.octets += len(octets) + _ENTRY_OCTETS
+        needed = counts_needed(octets)
+        if not needed:
+            self._keep_spare(shard, key, octets)
+            return
+        self._reached[shard][key] = octets
+        if before is None or counts_needed(before) != needed:
+            self._until[needed].append(key)
 
-    def sweep(self, now: float, *, most: int) -> int:
-        """Drop those that have ended among the `most` that changed longest ago; returns how many those were."""
-        ended = [key for key, octets in islice(self._kept.items(), most) if counts_end(octets) <= now]
+    def sweep(self, now: float) -> int:
+        """Drop those that have ended, of the next shard; returns how many those were."""
+        self._release(now, _RELEASED_BY_SWEEP)
+        shard = self._swept
+        self._swept = (shard + 1) % _SHARDS
+        ended = [
+            key
+            for kept in (self._spare[shard], self._reached[shard])
+            for key, octets in kept.items()
+            if counts_end(octets) <= now
+        ]
         for key in ended:
-            self._drop(key)
+            self._drop(shard, key)
         return len(ended)
 
-    def _drop(self, key: bytes) -> None:
-        octets = self._kept.pop(key, None)
+    def _release(self, now: float, most: int) -> None:
+        """Let `most` reached counts be spare again whose time has come, those first that were due first."""
+        while most and (due := min(self._until, default=now + 1)) <= now:
+            keys = self._until[due]
+            while most and keys:
+                key = keys.popleft()
+                shard = hash(key) % _SHARDS
+                octets = self._reached[shard].get(key)
+                if octets is not None and counts_needed(octets) <= now:  # else it is gone, or was reached again
+                    del self._reached[shard][key]
+                    self._keep_spare(shard, key, octets)
+                    most -= 1
+            if not keys:
+                del self._until[due]
+
+    def _keep_spare(self, shard: int, key: bytes, octets: bytes) -> None:
+        self._spare[shard][key] = octets
+        if not self._has_turn[shard]:
+            self._has_turn[shard] = True
+            self._turns.append(shard)
+
+    def _drop_oldest(self) -> bool:
+        """Forget the oldest spare count of the shard whose turn it is; False where none is left."""
+        while self._turns:
+            shard = self._turns.popleft()
+            oldest = next(iter(self._spare[shard]), None)
+            if oldest is None:
+                self._has_turn[shard] = False
+                continue
+            self._drop(shard, oldest)
+            self._turns.append(shard)
+            return True
+        return False
+
+    def _drop(self, shard: int, key: bytes) -> None:
+        octets = self._spare[shard].pop(key, None) or self._reached[shard].pop(key, None)
         if octets is not None:
             self.octets -= len(octets) + _ENTRY_OCTETS
