@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from hypothesis import settings
 
-from attacks.targets import add_options
+from attacks.options import add_options
 from redis_server import KINDS, RedisServer
 from relay import Certificates, Faults, Relay
 from service import Service, relay_settings

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
-from attacks.targets import CONTRACTS, Limits, System, Target, through
+from attacks.arrival import Unusable, wait_until_usable
+from attacks.options import check_options, limits_of, pattern_of
+from attacks.targets import CONTRACTS, System, Target, through
 from redis_server import RedisServer
 from relay import Certificates, Faults, Relay
 from service import Service, relay_settings
@@ -22,6 +23,11 @@ STORES = ("memory", "sqlite", "redis")
 """The stores under ours. On Redis there are two replicas, and calls go to them in turn."""
 
 _KEYS = f"k1:{'11' * 32}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse options that do not go together."""
+    check_options(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -64,22 +70,18 @@ async def system(
     """Start ours on the store of the parameter, or the relay of the target, for all tests with that parameter."""
     option = request.config.getoption
     shared: dict[str, Any] = {
-        "limits": Limits(
-            attempts=option("--attempts"),
-            failures=option("--failures"),
-            sends=option("--sends"),
-            block_sends=option("--block-sends"),
-        ),
-        "code_pattern": re.compile(option("--code-pattern")),
+        "limits": limits_of(request.config),
+        "code_pattern": pattern_of(request.config),
     }
     async with AsyncExitStack() as stack:
         if request.param == "target":
-            relay = _relay_of(option("--relay-listen"), option("--relay-login"))
-            if relay is not None:
-                await stack.enter_async_context(relay)
-            foreign = System(addresses=option("--target"), relay=relay, **shared)
-            async with through(option("--contract") or "v1", foreign) as first:
-                await first.wait_until_it_mails()
+            try:
+                relay = await _relay_of(option("--relay-listen"), option("--relay-login"), stack)
+                foreign = System(addresses=option("--target"), relay=relay, **shared)
+                async with through(option("--contract") or "v1", foreign) as first:
+                    await wait_until_usable(first)
+            except Unusable as error:
+                pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
             yield foreign
             return
         relay = await stack.enter_async_context(Relay(Faults(auth=())))
@@ -113,11 +115,14 @@ def _settings(store: str, folder: Path, stack: AsyncExitStack) -> list[dict[str,
     return [durable | {"STORE_URL": server.url}] * 2
 
 
-def _relay_of(listen: str | None, login: str | None) -> Relay | None:
-    """Return the relay that the target is to mail to, not yet listening; None without --relay-listen."""
+async def _relay_of(listen: str | None, login: tuple[str, str] | None, stack: AsyncExitStack) -> Relay | None:
+    """Listen as the relay of the target; None without --relay-listen. Raises Unusable where the port is taken."""
     if not listen:
         return None
     host, _, port = listen.rpartition(":")
-    user, _, password = (login or "").partition(":")
-    faults = Faults(username=user, password=password) if login else Faults(auth=())
-    return Relay(faults, host=host or "127.0.0.1", port=int(port))
+    faults = Faults(username=login[0], password=login[1]) if login else Faults(auth=())
+    try:
+        return await stack.enter_async_context(Relay(faults, host=host.strip("[]"), port=int(port)))
+    except OSError as error:
+        message = f"--relay-listen {listen}: {error.strerror or error}"
+        raise Unusable(message) from None

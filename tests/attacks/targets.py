@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import re
 import secrets
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +22,7 @@ from otpmail.original import mail_pb2_grpc as original_grpc
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator, Sequence
 
     from relay import CaughtMail, Relay
@@ -35,23 +35,10 @@ _REFUSED = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 _MAIL_SECONDS = 30.0
+_CALL_SECONDS = 60.0  # a call that takes longer fails its test, rather than all of them
 _START_SECONDS = 90.0
 _POLL_SECONDS = 0.5
 _DIRECT = (("grpc.enable_http_proxy", 0),)  # a proxy of this machine does not reach its loopback
-
-
-def add_options(parser: pytest.Parser) -> None:
-    """Add the options that name a foreign target and its limits."""
-    group = parser.getgroup("attacks", "the server that tests/attacks attacks; ours without --target")
-    group.addoption("--target", action="append", metavar="HOST:PORT", help="once for each replica of the server")
-    group.addoption("--contract", choices=CONTRACTS, help="which one the target speaks: v1, by default, or original")
-    group.addoption("--relay-listen", metavar="HOST:PORT", help="where to listen as the relay of the target")
-    group.addoption("--relay-login", metavar="USER:PASSWORD", help="how the target signs in there, if it does")
-    group.addoption("--code-pattern", default=r"(?<![\w#])\d{6}(?!\w)", help="finds the code in the text of a mail")
-    group.addoption("--attempts", type=int, default=5, help="wrong guesses that one code stands")
-    group.addoption("--failures", type=int, default=10, help="wrong guesses that an address stands in an hour")
-    group.addoption("--sends", type=int, default=10, help="mails with codes to an address in an hour")
-    group.addoption("--block-sends", type=int, default=30, help="mails for one client_ip, or /64 of IPv6, in an hour")
 
 
 class Answer(Enum):
@@ -66,10 +53,15 @@ class Answer(Enum):
 class Limits:
     """The limits of a target that a test counts up to."""
 
-    attempts: int
-    failures: int
-    sends: int
-    block_sends: int
+    attempts: int = 5
+    failures: int = 10
+    sends: int = 10
+    block_sends: int = 30
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return their names as options have them."""
+        return [field.name.replace("_", "-") for field in fields(cls)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +91,15 @@ class Target:
         self.system = system
         self.limits = system.limits
         self.metadata = _metadata()
-        self._channels = [_open(address) for address in system.addresses]
-        self._turns: Iterator[grpc.aio.Channel] = itertools.cycle(self._channels)
+        self.over_tls = "OTPMAIL_CA_FILE" in os.environ
+        self.channels = [_open(address) for address in system.addresses]
+        self._turns: Iterator[grpc.aio.Channel] = itertools.cycle(self.channels)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for channel in self._channels:
+        for channel in self.channels:
             await channel.close()
 
     @property
@@ -133,12 +126,12 @@ class Target:
         if answered is None:
             return None
         if self.system.relay is not None:
-            return next(iter(self.system.codes_in(await self._mail_for(email, before))), None)
+            return next(iter(self.system.codes_in(await self.mail_for(email, before))), None)
         if not answered:
             pytest.skip("the target answers no code, and --relay-listen is not given")
         return answered
 
-    async def _mail_for(self, email: str, before: int) -> CaughtMail:
+    async def mail_for(self, email: str, before: int) -> CaughtMail:
         """Wait for the first mail to this mailbox that comes after so many others."""
         async with asyncio.timeout(_MAIL_SECONDS):
             while True:
@@ -188,7 +181,9 @@ class TargetOfV1(Target):
         """Return the code of the answer; None where the call is refused, or no mail can have left."""
         call = otp_pb2_grpc.OtpServiceStub(self.channel).SendCode
         try:
-            sent = await call(otp_pb2.SendCodeRequest(email=email, **fields), metadata=self.metadata)
+            sent = await call(
+                otp_pb2.SendCodeRequest(email=email, **fields), metadata=self.metadata, timeout=_CALL_SECONDS
+            )
         except grpc.aio.AioRpcError as error:
             _expect_refusal(error)
             return None
@@ -199,7 +194,7 @@ class TargetOfV1(Target):
         call = otp_pb2_grpc.OtpServiceStub(self.channel).ValidateCode
         request = otp_pb2.ValidateCodeRequest(email=email, code=code, **fields)
         try:
-            result = (await call(request, metadata=self.metadata)).result
+            result = (await call(request, metadata=self.metadata, timeout=_CALL_SECONDS)).result
         except grpc.aio.AioRpcError as error:
             _expect_refusal(error)
             return Answer.REFUSED
@@ -212,7 +207,9 @@ class TargetOfV1(Target):
     async def device_token(self, email: str, code: str) -> str:
         """Check a right code, and return what the contract gives a person's device for it."""
         call = otp_pb2_grpc.OtpServiceStub(self.channel).ValidateCode
-        answer = await call(otp_pb2.ValidateCodeRequest(email=email, code=code), metadata=self.metadata)
+        answer = await call(
+            otp_pb2.ValidateCodeRequest(email=email, code=code), metadata=self.metadata, timeout=_CALL_SECONDS
+        )
         assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
         return str(answer.device_token)
 
@@ -227,7 +224,7 @@ class TargetOfOriginal(Target):
         assert not fields
         call = original_grpc.OtpServiceStub(self.channel).SendCode
         try:
-            sent = await call(original_pb2.SendCodeRequest(email=email), metadata=self.metadata)
+            sent = await call(original_pb2.SendCodeRequest(email=email), metadata=self.metadata, timeout=_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             _expect_refusal(error)
             return None
@@ -238,7 +235,11 @@ class TargetOfOriginal(Target):
         assert not fields
         call = original_grpc.OtpServiceStub(self.channel).ValidateCode
         try:
-            answer = await call(original_pb2.ValidateCodeRequest(email=email, otpCode=code), metadata=self.metadata)
+            answer = await call(
+                original_pb2.ValidateCodeRequest(email=email, otpCode=code),
+                metadata=self.metadata,
+                timeout=_CALL_SECONDS,
+            )
         except grpc.aio.AioRpcError as error:
             _expect_refusal(error)
             return Answer.REFUSED
