@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from otpmail.code_record import STRANGERS
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import stretch_of
-from otpmail.model import DAY, Challenge, Check, CheckResult, Reached, Sending
+from otpmail.model import DAY, LONG, Challenge, Check, CheckResult, Reached, Sending
 from otpmail.store.challenges import Attempt, ChallengeStore, LimitStore, Quota, Send
 from rules import BOOK, POLICY
 from store.clocks import Clock
@@ -172,6 +173,33 @@ async def test_wrong_codes_at_many_addresses_are_limited(codes: ChallengeStore, 
     beyond = await _check(codes, clock, sendings[5], 5, shadow, by=1)
     assert (beyond.attempts_left, beyond.reached) == (POLICY.attempts - 1, (Reached("guesses", 100),))
     assert (await _check(codes, clock, sendings[5], 5, by=0)).result is CheckResult.VALID
+
+
+@pytest.mark.parametrize("device", [STRANGERS, b"device 1"])
+async def test_a_long_code_is_not_refused_for_wrong_codes_elsewhere(
+    codes: ChallengeStore, clock: Clock, device: bytes
+) -> None:
+    """With the guesses of a caller used up, a live long code is checked as before; wrong tries of it do not count.
+
+    Any other check of strangers is refused, also one that is bound to another challenge.
+    """
+    quota = Quota("guesses", b"the counts of gu", 1, warns=True)
+    short = await _send(codes, clock, 1)
+    assert (await _check(codes, clock, short, 1, quota, by=1)).reached == (Reached("guesses", 80),)
+    long = Challenge((2000).to_bytes(16), "k1", clock.time + LIFE, length=LONG)
+    key = b"address 00000002"
+    await codes.send(Send(key, clock.time, long, device=device))
+    attempt = Attempt(device=device, quotas=(quota,))
+    if device == STRANGERS:
+        with pytest.raises(LimitExceeded, match="wrong codes"):
+            await codes.check(key, clock.time, BOOK.guess(BOOK.code(long)), attempt._replace(only=bytes(16)))
+    wrong = Check(CheckResult.WRONG_CODE, POLICY.attempts)
+    for _ in range(POLICY.attempts + 1):
+        assert await codes.check(key, clock.time, BOOK.guess("ABCDEFGHJKLM"), attempt) == wrong
+        assert await codes.check(key, clock.time, BOOK.guess("123456"), attempt) == wrong
+    assert (await codes.check(key, clock.time, BOOK.guess(BOOK.code(long)), attempt)).result is CheckResult.VALID
+    with pytest.raises(LimitExceeded, match="wrong codes"):
+        await _check(codes, clock, short, 1, quota, by=0)
 
 
 def test_the_time_that_a_mail_was_counted_at() -> None:

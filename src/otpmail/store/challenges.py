@@ -152,6 +152,9 @@ class Rules(Protocol):
     ) -> tuple[CodeRecord | None, Check]:
         """Count an attempt, compare, and use the code up if it is right."""
 
+    def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:
+        """Whether limits over many addresses may refuse an attempt, and a wrong code counts for them."""
+
     def void(
         self, record: CodeRecord | None, scope: bytes, challenge_id: bytes | None
     ) -> tuple[CodeRecord | None, None]:

@@ -85,15 +85,18 @@ class RuledRecords(ABC):
     ) -> tuple[CodeRecord | None, Check]:
         """Apply the rule of a check, and count a wrong code for limits over many addresses.
 
-        Counts are written in every case, so that the time does not tell whether a code is live.
+        They neither refuse nor count a check that they are not for, such as one of a long code. Counts are written in
+        every case, so that the time does not tell whether a code is live.
         """
         rules = attempt.rules or self._rules
         if record is not None and _is_again(record, now, attempt):
             return rules.check(record, now, guess, attempt)
-        known = {quota: others.counts(quota.key) for quota in attempt.quotas}
+        is_limited = rules.is_limited(record, now, attempt)
+        quotas = [quota if is_limited else quota._replace(is_shadow=True) for quota in attempt.quotas]
+        known = {quota: others.counts(quota.key) for quota in quotas}
         admitted = [self._rules.admit(decode_counts(octets), quota, now) for quota, octets in known.items()]
         after, check = rules.check(record, now, guess, attempt)
-        is_counted = check.result is CheckResult.WRONG_CODE and after is not record
+        is_counted = is_limited and check.result is CheckResult.WRONG_CODE and after is not record
         for (quota, octets), one in zip(known.items(), admitted, strict=True):
             counted = encode_counts(one.counts, one.ends, one.needed)
             others.keep_counts(quota.key, counted if is_counted else octets)

@@ -27,9 +27,6 @@ for _, answer in ipairs(record.answers) do
   if answer[1] == asked.request then return cmsgpack.pack(answer[3]) end
 end
 
-local refused, counts = admit(asked, names)
-if refused then return refused end
-
 -- That of the device, else strangers'; of any device if its challenge is named.
 local function slot_of()
   local best
@@ -55,6 +52,11 @@ end
 local lane = lane_of(record, asked.device)
 local spent = free_at(rules.failures, lane.failures)
 local is_live = slot.challenge and (asked.only == '' or asked.only == challenge.id)
+-- Limits over many addresses are for strangers, but at a long code (otp.policy.Policy.is_limited).
+local is_limited = lane.device == STRANGERS and not (is_live and challenge.length == LONG)
+local refused, counts = admit(asked, names, not is_limited)
+if refused then return refused end
+
 local left = most_of(challenge, rules) - challenge.attempts
 local next_send = math.max(now, slot.next_send + rules.wait)
 local answer = { 'no_live_code', 0, false, '', 0 }
@@ -83,7 +85,7 @@ else
   lane.failures = noted(lane.failures, now, rules.failures)
   put_lane(record, lane)
 end
-if not is_counted then
+if not (is_counted and is_limited) then
   for _, one in ipairs(counts) do without_one(one, now) end
 end
 if not (is_used or is_counted) then
@@ -101,7 +103,7 @@ keep_record(1, is_used and {} or places, record, now)
 drop_earlier(old)
 write_counts(counts, now)
 if not is_used then
-  answer[6] = asked.reached
+  answer[6] = is_limited and asked.reached or {}
   return cmsgpack.pack(answer)
 end
 -- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).

@@ -96,8 +96,8 @@ local function level_reached(before, most)
 end
 
 -- Counts one mail more for each limit, without a write yet (otp.policy.Policy.admit). Returns why it is refused, packed
--- for the answer, or false, and the counts to write. Notes what is worth a line.
-local function admit(asked, names)
+-- for the answer, or false, and the counts to write. Notes what is worth a line. `is_free`: they refuse nothing now.
+local function admit(asked, names, is_free)
   local now, reached = asked.now, asked.reached
   local counts = read_counts(asked.quotas, names)
   for place, quota in ipairs(asked.quotas) do
@@ -106,7 +106,7 @@ local function admit(asked, names)
     local before = total_of(one)
     local percent = 0
     if before >= quota.most then
-      if not quota.is_shadow then
+      if not (quota.is_shadow or is_free) then
         return cmsgpack.pack({ quota.limit, counts_free_at(one, quota.most) - now })
       end
       percent = 100

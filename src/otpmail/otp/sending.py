@@ -1,0 +1,115 @@
+"""How soon and how often codes may be mailed, and which challenge a mail is for. Pure, as `otp.policy`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Self
+
+from otpmail.code_record import STRANGERS, Lane, Replaced, Slot
+from otpmail.errors import LimitExceeded
+from otpmail.limits.rules import Windows
+from otpmail.model import FIXED_KEY, LONG, Challenge, Reached, Sending
+from otpmail.otp.refusals import refusal
+from otpmail.settings import OtpSettings
+from otpmail.store.challenges import Send
+from otpmail.values import frozen
+
+_NEEDED_SECONDS = 60.0
+_MOST_MAILS = 8  # that a record knows, of a challenge that replaced another: of more, one was sent for sure
+
+
+@frozen()
+class SendingRules:
+    """How often codes may be tried, how soon and how often they may be mailed.
+
+    `locks`: a lane without failures left gets no code; otherwise it gets a long one. `digits` is how long others are.
+    `shadows` names the limits of mails that refuse nothing: `address` and `resend`. `wait` is by how many seconds two
+    mails of a slot are further apart than `resend`, or closer: a profile may say so, while records count by `resend`.
+    """
+
+    attempts: int
+    failures: Windows
+    sends: Windows
+    resend: float
+    locks: bool = False
+    digits: int = 6
+    shadows: frozenset[str] = frozenset()
+    wait: float = 0.0
+
+    @classmethod
+    def of(cls, settings: OtpSettings) -> Self:
+        """Return the rules as they are set."""
+        return cls(
+            settings.attempts,
+            Windows(settings.failures_per_hour, settings.failures_per_day),
+            Windows(settings.sends_per_hour, settings.sends_per_day),
+            settings.resend_seconds,
+            settings.under_attack == "lock",
+            settings.digits,
+            settings.limits_in_shadow,
+        )
+
+    @property
+    def numbers(self) -> Sequence[float]:
+        """What is set, as scripts read it (`redis/scripts/codes.lua`)."""
+        failures, sends = self.failures, self.sends
+        limits = (failures.per_hour, failures.per_day, sends.per_hour, sends.per_day)
+        shadows = [int(name in self.shadows) for name in ("address", "resend")]
+        kept = failures.most, sends.most
+        return (self.attempts, *limits, *kept, self.resend, self.wait, int(self.locks), *shadows, self.digits)
+
+    def refusal(self, name: str, *, device: bool, retry_after: float) -> LimitExceeded:
+        """Return the error for a limit by its name in scripts."""
+        return refusal(name, retry_after, device=device)
+
+    def _refuse(self, slot: Slot, lane: Lane, send: Send, *, attacked: bool, spaced: bool) -> tuple[Reached, ...]:
+        """Raise LimitExceeded where no mail may be sent now. Returns the limits in shadow that would refuse it.
+
+        The original's contract knows no wait between two mails, and the limits of an address are in shadow there.
+        """
+        now, sends, is_device = send.now, lane.sends, send.device != STRANGERS
+        reached: tuple[Reached, ...] = ()
+        if attacked and (self.locks or send.compat):
+            is_daily = self.failures.is_daily(lane.failures)
+            name, free = "failures_per_day" if is_daily else "failures_per_hour", self.failures.free_at(lane.failures)
+            raise refusal(name, free - now, device=is_device)
+        if not spaced:
+            return reached
+        if sends and (free := self.sends.free_at(sends) - self.resend) > now:
+            if not (send.compat or "address" in self.shadows):
+                name = "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"
+                raise refusal(name, free - now, device=is_device)
+            reached = (Reached("address", 100),)
+        if slot.next_send + self.wait > now and not send.compat:
+            if "resend" not in self.shadows:
+                raise refusal("resend", slot.next_send + self.wait - now, device=is_device)
+            reached = (*reached, Reached("resend", 100))
+        return reached
+
+    def _choose(self, slot: Slot, now: float, fresh: Challenge, *, attacked: bool) -> tuple[Sending, Replaced | None]:
+        """Return the challenge that is mailed now, and the one that it has replaced, now or earlier."""
+        live, replaced = slot.challenge, slot.replaced
+        next_send = now + self.resend
+        if attacked:
+            fresh = replace(fresh, length=LONG)
+        if (
+            live is None
+            or live.attempts >= (live.most or self.attempts)
+            or (attacked and not live.is_long)
+            or (live.key_id == FIXED_KEY) is not (fresh.key_id == FIXED_KEY)  # a test address since, or no longer
+        ):
+            return Sending(fresh, next_send), None
+        if live.expires - now < _near_end(fresh.expires - now):
+            older = Replaced(replace(live, attempts=0), ())
+            live, replaced = replace(fresh, attempts=live.attempts, most=live.most), older
+        if replaced is not None:
+            mails = (*replaced.mails, next_send)
+            replaced = None if len(mails) > _MOST_MAILS else Replaced(replaced.challenge, mails)
+        return Sending(live, next_send), replaced
+
+
+def _near_end(lifespan: float) -> float:
+    """Return with how many seconds left a code is replaced rather than mailed again, where a new one lives `lifespan`.
+
+    A mail and a person need a minute. Codes that never have more than that are replaced at half of their life.
+    """
+    return max(lifespan / 2, _NEEDED_SECONDS) if lifespan > _NEEDED_SECONDS else lifespan / 2
