@@ -1,6 +1,6 @@
 """Writes protobuf's wire format by hand, for messages that no encoder would write."""
 
-from otpmail.rpc.wire import END_GROUP, GROUP, LENGTH, VARINT, tag_of
+from otpmail.api.wire import END_GROUP, GROUP, LENGTH, VARINT, tag_of
 
 
 def varint(number: int, *, octets: int = 0) -> bytes:

@@ -12,8 +12,8 @@ from typing import Any
 import uvloop
 
 from benchmarks.peers.serving import serve
+from otpmail.api.batching import Batching
 from otpmail.original import mail_pb2, mail_pb2_grpc
-from otpmail.rpc.batching import Batching
 from otpmail.v1 import mail_pb2 as v1_mail_pb2
 from otpmail.v1 import mail_pb2_grpc as v1_mail_pb2_grpc
 from otpmail.v1 import otp_pb2, otp_pb2_grpc

@@ -15,10 +15,10 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.memory import resident
+from otpmail.api.batching import MOST_SECONDS
 from otpmail.app import App
 from otpmail.cli.signals import Signals
 from otpmail.collector import spare_the_collector
-from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.settings import Settings
 from otpmail.telemetry.logs import set_up
 

@@ -1,4 +1,4 @@
-"""The latency of `SendMail` with and without the batch window (`rpc.batching`) under load, in an open loop."""
+"""The latency of `SendMail` with and without the batch window (`api.batching`) under load, in an open loop."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field

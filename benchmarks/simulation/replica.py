@@ -1,4 +1,4 @@
-"""A replica of otpmail: its event loop, and the batches in which its calls begin (`otpmail.rpc.batching`)."""
+"""A replica of otpmail: its event loop, and the batches in which its calls begin (`otpmail.api.batching`)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ Wait = Callable[[Done], None]
 STEPS = 3
 """How often a call wakes the event loop: when it comes, when the relay has replied, and when its answer has left."""
 
-_MOST = 32  # calls in a batch, as in otpmail.rpc.batching; the other numbers below too
+_MOST = 32  # calls in a batch, as in otpmail.api.batching; the other numbers below too
 _FEWEST = 4
 _IDLE_PART = 0.9
 _WINDOW = 0.01

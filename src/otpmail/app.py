@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from otpmail.api.batching import MOST_SECONDS
+from otpmail.api.calls import CallEnded
+from otpmail.api.service import Api
 from otpmail.compose.templates import Templates
 from otpmail.counts import describe_counts, mails
 from otpmail.delivery.closing import Closed
@@ -16,10 +19,9 @@ from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS
 from otpmail.parts import Base, build_delivery, build_metrics, build_supply, build_use_cases, count_connections
 from otpmail.relays.dialler import Access
-from otpmail.rpc.batching import MOST_SECONDS
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening
-from otpmail.rpc.server import Server
+from otpmail.rpc.server import ENDED, Server
 from otpmail.settings import Settings
 from otpmail.store.base import StoreState
 from otpmail.telemetry.exposition import MetricsServer
@@ -33,7 +35,7 @@ _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
 class App:
     """The whole service. Build it inside a running loop.
 
-    `batch_seconds` is the longest that unary calls are held back under load (`rpc.batching`); 0 holds none back.
+    `batch_seconds` is the longest that unary calls are held back under load (`api.batching`); 0 holds none back.
     `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `is_one_of_several` a
     supervisor holds the port, and serves HTTP for all processes.
     """
@@ -64,19 +66,20 @@ class App:
         self._admission, self._codes, self._intake = use_cases.admission, use_cases.codes, use_cases.intake
         connections = count_connections(settings)
         self._connection_watch = ConnectionWatch(connections, self._observer, count=count_by_address)
-        self._server = Server(
+        self._api = Api(
             server,
             codes=use_cases.codes,
             mails=use_cases.mails,
-            health=self.health,
             observer=self._observer,
             most_octets=settings.mail.most_request_octets,
             most_unsettled=settings.mail.stream_unsettled,
-            connections=connections,
+            ended=(ENDED, CallEnded),
             batch_seconds=batch_seconds,
-            shares_port=is_one_of_several,
         )
-        access = self._server.access
+        self._server = Server(
+            server, self._api, health=self.health, connections=connections, shares_port=is_one_of_several
+        )
+        access = self._api.access
         if access.certificate_not_after is not None:
             metrics.add_certificate(lambda: access.certificate_not_after or 0.0)
 
@@ -95,7 +98,7 @@ class App:
             self._log_end(self._backlog.close())
             return 0
         _log_listening(listening)
-        if exposed := self._server.access.shows_tokens_on:
+        if exposed := self._api.access.shows_tokens_on:
             text = f"tokens of callers come in plain text on {exposed}: set TLS_CERT_FILE, unless a mesh encrypts them"
             log_event(logging.WARNING, "plain-text-tokens", text, host=exposed)
         for words in self._settings.otp.beyond_ceilings:
@@ -107,7 +110,7 @@ class App:
                 tasks.create_task(self._intake.run()),
                 tasks.create_task(self._backlog.run(self._intake.take_up, self._intake.resume)),
                 tasks.create_task(self._connection_watch.run(listening.addresses)),
-                tasks.create_task(self._server.access.run()),
+                tasks.create_task(self._api.access.run()),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._delivery.workers]
             try:
@@ -156,7 +159,7 @@ class App:
                 relay.renew(access)
         self._counts.refresh()
         self._observer.refresh()
-        self._server.access.request()
+        self._api.access.request()
 
     async def _start(self) -> Listening:
         await self._store.open()
@@ -196,12 +199,12 @@ class App:
         self.health.stop()
         await asyncio.sleep(self._settings.server.lameduck_seconds)
         # 2. New calls are answered UNAVAILABLE; running ones go on.
-        self._server.refuse_calls()
+        self._api.refuse_calls()
         self._admission.close()
         # 3. Running calls and queued mails settle, while there is time.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._server.idle()
+                await self._api.idle()
                 await self._backlog.drained()
         # 4. A durable store keeps what is guaranteed; the rest fails. Callers that wait get UNAVAILABLE.
         closed = self._backlog.close()

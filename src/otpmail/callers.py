@@ -1,4 +1,4 @@
-"""The callers, what each may do, and what is known of a call. `rpc` makes a `Call`, and every use case requires it."""
+"""The callers, what each may do, and what is known of a call. `api` makes a `Call`, and every use case requires it."""
 
 import re
 from collections.abc import Mapping, Sequence

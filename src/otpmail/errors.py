@@ -1,4 +1,4 @@
-"""Every error that the service raises on purpose. `rpc.status` decides what a caller sees of them.
+"""Every error that the service raises on purpose. `api.status` decides what a caller sees of them.
 
 OtpmailError
 ├── CallerError                              meant for the caller

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from octets import group, integer, text, varint
-from otpmail.rpc.wire import FIXED32, FIXED64, GROUP, VARINT, tag_of
+from otpmail.api.wire import FIXED32, FIXED64, GROUP, VARINT, tag_of
 
 Build = Callable[[int], bytes]
 """Makes a request of about so many octets."""

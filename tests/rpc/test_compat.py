@@ -3,18 +3,17 @@
 from types import SimpleNamespace
 from typing import Any
 
-import grpc
 import pytest
 
 from counting import CountingCooperator
 from drafts import LIMITS, read_draft
+from otpmail.api.status import Code, status_of
 from otpmail.callers import Call
 from otpmail.compose.draft import LARGE
 from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2
 from otpmail.rpc.compat import CompatMailServicer, _failure
-from otpmail.rpc.status import status_of
 
 REFUSED = RecipientResult("ada@example.org", 550, "5.1.1", "no such user")
 DEFERRED = RecipientResult("ada@example.org", 451, "", "later")
@@ -23,25 +22,25 @@ DEFERRED = RecipientResult("ada@example.org", 451, "", "later")
 @pytest.mark.parametrize(
     ("state", "result", "code", "words"),
     [
-        (MailState.FAILED, REFUSED, grpc.StatusCode.FAILED_PRECONDITION, "refused the mail: 550 5.1.1 no such user"),
-        (MailState.FAILED, DEFERRED, grpc.StatusCode.UNAVAILABLE, "could not be sent; try again later: 451 later"),
+        (MailState.FAILED, REFUSED, Code.FAILED_PRECONDITION, "refused the mail: 550 5.1.1 no such user"),
+        (MailState.FAILED, DEFERRED, Code.UNAVAILABLE, "could not be sent; try again later: 451 later"),
         (
             MailState.EXPIRED,
             RecipientResult("ada@example.org"),
-            grpc.StatusCode.UNAVAILABLE,
+            Code.UNAVAILABLE,
             "in time; try again later: the relay gave no",
         ),
-        (MailState.CANCELLED, None, grpc.StatusCode.UNAVAILABLE, "was cancelled before it was sent"),
+        (MailState.CANCELLED, None, Code.UNAVAILABLE, "was cancelled before it was sent"),
         (
             MailState.UNCERTAIN,
             REFUSED,
-            grpc.StatusCode.UNAVAILABLE,
+            Code.UNAVAILABLE,
             "may send it twice: 550 5.1.1 no such user",
         ),
     ],
 )
 def test_the_error_for_a_mail_that_was_not_sent(
-    state: MailState, result: RecipientResult | None, code: grpc.StatusCode, words: str
+    state: MailState, result: RecipientResult | None, code: Code, words: str
 ) -> None:
     """Only a permanent rejection is FAILED_PRECONDITION, and only if no earlier copy may have arrived."""
     status = status_of(_failure(Mail("m", "c", "<m@x>", 1.0, state=state, recipients=(result,) if result else ())))

@@ -13,14 +13,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from calls import reason, retry_seconds
 from delivery.fakes import Nothing
 from http2 import Connection, message
+from otpmail.api.batching import Batching
+from otpmail.api.guard import Guard
+from otpmail.api.parse import parsers
+from otpmail.api.reads import Reads
 from otpmail.events import RelayDown, RelayIdle, RelayUp
 from otpmail.limits.memory import Memory
 from otpmail.limits.streams import StreamLimit
-from otpmail.rpc.batching import Batching
-from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.health import LIVENESS, PROBLEM, SERVICES, Health
-from otpmail.rpc.parse import parsers
-from otpmail.rpc.reads import Reads
+from otpmail.rpc.server import ENDED
+from otpmail.rpc.table import GuardedServer, MethodTable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,8 +73,8 @@ async def served() -> AsyncIterator[Served]:
 async def _serve() -> AsyncIterator[Served]:
     server, health, methods = grpc.aio.server(), Health(StreamLimit(1 << 30, of_connection=4)), MethodTable()
     add: Any = health_pb2_grpc.add_HealthServicer_to_server
-    reads = Reads(Memory(1 << 30, Nothing(), Nothing()), most_octets=1 << 20)
-    add(health, Guard(methods, Batching(most_seconds=0), parsers(_DESCRIBED, ()), reads))
+    reads = Reads(Memory(1 << 30, Nothing(), Nothing()), most_octets=1 << 20, ended=ENDED)
+    add(health, GuardedServer(methods, Guard(Batching(most_seconds=0), parsers(_DESCRIBED, ()), reads)))
     server.add_generic_rpc_handlers((methods,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

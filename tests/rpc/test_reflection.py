@@ -14,12 +14,14 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from delivery.fakes import Nothing
+from otpmail.api.batching import Batching
+from otpmail.api.guard import Guard
+from otpmail.api.reads import Reads
 from otpmail.limits.memory import Memory
 from otpmail.limits.streams import StreamLimit
-from otpmail.rpc.batching import Batching
-from otpmail.rpc.guard import Guard, MethodTable
-from otpmail.rpc.reads import Reads
 from otpmail.rpc.reflection import V1, V1ALPHA, add_reflection
+from otpmail.rpc.server import ENDED
+from otpmail.rpc.table import GuardedServer, MethodTable
 from otpmail.v1 import mail_pb2, otp_pb2
 
 if TYPE_CHECKING:
@@ -33,9 +35,9 @@ _SERVICES = {service.full_name: file for file in _FILES for service in file.serv
 async def _serve(budget: int) -> AsyncIterator[grpc.aio.Channel]:
     """Serve reflection alone, with so many octets of memory, to a client."""
     server, methods = grpc.aio.server(), MethodTable()
-    reads = Reads(Memory(budget, Nothing(), Nothing()), most_octets=1 << 20)
+    reads = Reads(Memory(budget, Nothing(), Nothing()), most_octets=1 << 20, ended=ENDED)
     limit = StreamLimit(1 << 30, of_connection=8)
-    add_reflection(_SERVICES, Guard(methods, Batching(most_seconds=0), {}, reads), reads.read, limit)
+    add_reflection(_SERVICES, GuardedServer(methods, Guard(Batching(most_seconds=0), {}, reads)), reads.read, limit)
     server.add_generic_rpc_handlers((methods,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -174,7 +174,7 @@ def _about_setting(given: Path | None, path: Path) -> str:
 
 
 def _methods() -> Collection[str]:
-    from otpmail.rpc.methods import METHODS
+    from otpmail.api.methods import METHODS
 
     return METHODS
 

@@ -1,1 +1,1 @@
-"""The gRPC edge: decode, call a use case, encode, and map errors. No rule about codes or mail is made here."""
+"""The door of gRPC: its server, the port, TLS, health, reflection, and the original's contract."""

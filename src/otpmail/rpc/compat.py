@@ -1,6 +1,8 @@
 """The contract of the original server (package `mail`), with the answers and messages that its clients expect."""
 
 from otpmail.address import parse_mailbox
+from otpmail.api.calls import Context, call_from
+from otpmail.api.status import trailers_of
 from otpmail.blanks import trim
 from otpmail.compose.draft import LARGE, Draft, check_bodies
 from otpmail.errors import (
@@ -18,8 +20,6 @@ from otpmail.model import CheckResult, Mail, MailState, RecipientResult
 from otpmail.original import mail_pb2, mail_pb2_grpc
 from otpmail.otp.request import MAX_CODE, CheckRequest, CodeRequest
 from otpmail.otp.service import OtpService
-from otpmail.rpc.calls import Context, call_from
-from otpmail.rpc.status import trailers_of
 from otpmail.smtp.reply_kind import refuses_mail
 
 _FIELDS = {"text": "body"}

@@ -12,9 +12,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from otpmail.api.calls import Context
 from otpmail.events import Event, RelayDown, RelayIdle, RelayUp
 from otpmail.limits.streams import StreamLimit
-from otpmail.rpc.calls import Context
 
 SERVICES = (
     "",

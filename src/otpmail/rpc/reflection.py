@@ -13,9 +13,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
+from otpmail.api.calls import Context
+from otpmail.api.parse import parse
 from otpmail.limits.streams import StreamLimit
-from otpmail.rpc.calls import Context
-from otpmail.rpc.parse import parse
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA: str = reflection.SERVICE_NAME

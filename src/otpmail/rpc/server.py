@@ -1,34 +1,26 @@
 """The gRPC server: both contracts, health and reflection on one port."""
 
 import asyncio
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from otpmail.events import Observer
-from otpmail.mail.service import MailService
+from otpmail.api.methods import SERVICES
+from otpmail.api.service import Api
 from otpmail.original import mail_pb2_grpc as original_pb2_grpc
-from otpmail.otp.service import OtpService
-from otpmail.rpc.access import Access
-from otpmail.rpc.address import AddressServicer
-from otpmail.rpc.auth import Admit, Authenticator
-from otpmail.rpc.batching import MOST_SECONDS, Batching
-from otpmail.rpc.bounds import bounds_of_mail, bounds_of_original_mail
 from otpmail.rpc.compat import CompatMailServicer, CompatOtpServicer
-from otpmail.rpc.guard import Guard, MethodTable
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening, listen
-from otpmail.rpc.mail import MailServicer
-from otpmail.rpc.methods import SERVICES
-from otpmail.rpc.otp import OtpServicer
-from otpmail.rpc.parse import parsers
-from otpmail.rpc.reads import Reads
 from otpmail.rpc.reflection import add_reflection
-from otpmail.rpc.refusals import Refusals
+from otpmail.rpc.table import GuardedServer, MethodTable
+from otpmail.rpc.tls import port_of
 from otpmail.rpc.transport import server_options
 from otpmail.settings import ServerSettings
 from otpmail.v1 import address_pb2_grpc, mail_pb2_grpc, otp_pb2_grpc
+
+ENDED = grpc.aio.BaseError
+"""By this gRPC ends a running call (`api.calls`)."""
 
 _MOMENT = 0.02
 _QUIET_MOMENTS = 5  # in which callers that had an answer have made their next call
@@ -37,51 +29,34 @@ _FAREWELL_SECONDS = 0.02  # in which GOAWAY, the frame that ends a connection (R
 
 
 class Server:
-    """Listens where HOST says, and serves until `stop`.
+    """Listens where HOST says, and serves the methods of `api` until `stop`.
 
-    A request has at most `most_octets`. `connections` is how many there are on each address. `batch_seconds` is the
-    longest that unary calls are held back under load (`rpc.batching`). The `observer` is notified of refused calls.
-    With `shares_port` it is one of several processes on a port that their supervisor holds. `access` says who may call.
-    Raises SettingsError for a file of callers or of TLS that can't be used.
+    `connections` is how many there are on each address. With `shares_port` it is one of several processes on a port
+    that their supervisor holds.
     """
 
     def __init__(
-        self,
-        settings: ServerSettings,
-        *,
-        codes: OtpService,
-        mails: MailService,
-        health: Health,
-        observer: Observer,
-        most_octets: int,
-        most_unsettled: int,
-        connections: int,
-        batch_seconds: float = MOST_SECONDS,
-        shares_port: bool = False,
+        self, settings: ServerSettings, api: Api, *, health: Health, connections: int, shares_port: bool = False
     ) -> None:
         self._settings = settings
         self._shares_port = shares_port
-        self.access = Access(settings, observer, codes.profiles)
-        memory = mails.admission.memory
+        self._access, self._guard = api.access, api.guard
         options = server_options(
-            most_octets=most_octets,
+            most_octets=api.most_octets,
             connections=connections,
-            call_octets=memory.for_reading,
+            call_octets=api.memory.for_reading,
             shares_port=shares_port,
             age_seconds=settings.max_connection_age,
         )
         self._server = grpc.aio.server(options=options)
-        reads = Reads(memory, most_octets=most_octets)
-        methods = MethodTable(asks_callers=settings.asks_callers)
-        authenticator = self.access.authenticator
-        guards = _Guards.build(methods, mails, reads, observer, authenticator, batch_seconds=batch_seconds)
-        self._guard = guards.of_ours
-        mail = MailServicer(mails, reads, most_unsettled=most_unsettled, admit=guards.admit)
-        _add_ours(guards.of_ours, codes, mails, mail)
-        health_pb2_grpc.add_HealthServicer_to_server(health, guards.open if settings.health_open else guards.of_known)
+        methods = MethodTable(asks_callers=api.asks_callers)
+        _add_ours(GuardedServer(methods, api.guard), api)
+        is_open = api.open_guard() if settings.health_open else api.known_guard()
+        guarded: Any = GuardedServer(methods, is_open)  # generated code is annotated for a whole server
+        health_pb2_grpc.add_HealthServicer_to_server(health, guarded)
         if settings.grpc_reflection:
             files = {service.full_name: service.file for service in SERVICES}
-            add_reflection(files, guards.open, reads.read, health.streams)
+            add_reflection(files, GuardedServer(methods, api.open_guard()), api.reads.read, health.streams)
         self._server.add_generic_rpc_handlers((methods,))
 
     async def start(self) -> Listening:
@@ -89,17 +64,9 @@ class Server:
 
         Raises SettingsError when the service can't listen on one of them.
         """
-        listening = listen(self._settings, self.access.port_of(self._server), is_held=self._shares_port)
+        listening = listen(self._settings, port_of(self._server, self._access), is_held=self._shares_port)
         await self._server.start()
         return listening
-
-    def refuse_calls(self) -> None:
-        """Answer new calls with UNAVAILABLE; running calls and health go on."""
-        self._guard.refuse_calls()
-
-    async def idle(self) -> None:
-        """Wait until no call to our own methods is running; calls to health and reflection do not count."""
-        await self._guard.idle.wait()
 
     async def stop(self, grace: float) -> None:
         """Stop listening, and cancel the calls that still run after `grace` seconds.
@@ -128,48 +95,10 @@ class Server:
                 return
 
 
-class _Guards(NamedTuple):
-    """The guards: `of_ours` for the methods of both contracts, `open` and `of_known` for health and reflection.
-
-    `open` asks no caller who it is, `of_known` asks each. Both answer in a stop too, and no stop waits for them.
-    `admit` tells who calls one of our methods. Generated code is annotated for a whole server, which a guard is not.
-    """
-
-    of_ours: Any
-    open: Any
-    of_known: Any
-    admit: Admit | None
-
-    @classmethod
-    def build(
-        cls,
-        methods: Any,
-        mails: MailService,
-        reads: Reads,
-        observer: Observer,
-        authenticator: Authenticator | None,
-        *,
-        batch_seconds: float,
-    ) -> Self:
-        """Build them. Without an `authenticator` nobody is asked who calls."""
-        bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
-        parse, refused = parsers(SERVICES, bounds), Refusals(observer).note
-        admit, admit_anybody = (
-            (None, None) if authenticator is None else (authenticator.admit, authenticator.admit_anybody)
-        )
-        batching, turn = Batching(most_seconds=batch_seconds), mails.admission.turns.wait
-        return cls(
-            Guard(methods, batching, parse, reads, turn, admit=admit, refused=refused),
-            Guard(methods, Batching(most_seconds=0), parse, reads, refused=refused),
-            Guard(methods, Batching(most_seconds=0), parse, reads, admit=admit_anybody, refused=refused),
-            admit,
-        )
-
-
-def _add_ours(guard: Any, codes: OtpService, mails: MailService, mail: MailServicer) -> None:
-    """Add the services of both contracts."""
-    otp_pb2_grpc.add_OtpServiceServicer_to_server(OtpServicer(codes), guard)
-    address_pb2_grpc.add_AddressServiceServicer_to_server(AddressServicer(codes.addresses), guard)
-    mail_pb2_grpc.add_MailServiceServicer_to_server(mail, guard)
-    original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(codes), guard)
-    original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(mails), guard)
+def _add_ours(server: Any, api: Api) -> None:
+    """Add the services of both contracts. Generated code is annotated for a whole server."""
+    otp_pb2_grpc.add_OtpServiceServicer_to_server(api.otp, server)
+    address_pb2_grpc.add_AddressServiceServicer_to_server(api.address, server)
+    mail_pb2_grpc.add_MailServiceServicer_to_server(api.mail, server)
+    original_pb2_grpc.add_OtpServiceServicer_to_server(CompatOtpServicer(api.codes), server)
+    original_pb2_grpc.add_MailServiceServicer_to_server(CompatMailServicer(api.mails), server)

@@ -8,7 +8,9 @@ from typing import Any
 
 import grpc
 
+from otpmail.api.access import Access
 from otpmail.settings.certificates import CertificateFiles
+from otpmail.settings.listen import UNIX
 
 
 class ServerTls:
@@ -44,6 +46,22 @@ class ServerTls:
             return _configuration(given)
 
         return fetch
+
+
+def port_of(server: grpc.aio.Server, access: Access) -> Callable[[str], int]:
+    """Return the function that binds an address: with TLS where it is set, and without it for a Unix socket."""
+    if access.certificates is None:
+        return server.add_insecure_port
+    tls = ServerTls(access.certificates)
+    access.follow(tls.renew)
+
+    def add_port(address: str) -> int:
+        """Bind an address, with TLS unless it is a Unix socket."""
+        if address.startswith(UNIX):
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.credentials())
+
+    return add_port
 
 
 def _configuration(files: CertificateFiles) -> grpc.ServerCertificateConfiguration:

@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class CallersFile:
-    """The content of the file: the callers as `rpc.auth` looks them up, and each as the file has it."""
+    """The content of the file: the callers as `api.auth` looks them up, and each as the file has it."""
 
     callers: Callers
     entries: tuple[Entry, ...]

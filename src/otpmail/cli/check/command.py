@@ -47,9 +47,9 @@ def check(
 
 def _check_files(settings: "Settings") -> None:
     """Read the files that the settings name, as the service does at its start."""
+    from otpmail.api.access import doubt_about_certificate, read_access
     from otpmail.compose.templates import Templates
     from otpmail.relays.secure import tls_context
-    from otpmail.rpc.access import doubt_about_certificate, read_access
 
     reads: list[Callable[[], object]] = [
         partial(Templates.load, settings.otp),

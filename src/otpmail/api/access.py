@@ -1,0 +1,285 @@
+"""Reads who may call over the port, and the TLS of the port: at the start, and again when one of the files changes.
+
+The files are CALLERS_FILE and those of TLS. A faulty file leaves what was in force before.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from otpmail.api.auth import Authenticator
+from otpmail.api.methods import METHODS
+from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
+from otpmail.errors import SettingsError
+from otpmail.events import Observer
+from otpmail.otp.terms import Profiles, TermsOfCallers
+from otpmail.settings import OtpSettings, ServerSettings
+from otpmail.settings.callers import CallersFile, read_callers
+from otpmail.settings.certificates import CertificateFiles
+from otpmail.threads import call_detached
+
+LOOK_SECONDS = 0.25
+"""Between two looks at the files. They are read once two looks agree, so that a change is in force within a second."""
+
+_READ_SECONDS = 30.0
+_HUNG_SECONDS = 600.0  # to the next look after one that hung in the file system for that time
+_FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
+
+Look = tuple[object, ...]
+ValueT = TypeVar("ValueT")
+
+
+class _Callers(NamedTuple):
+    """The content of CALLERS_FILE, and the terms of codes that its profiles set."""
+
+    file: CallersFile
+    terms: TermsOfCallers
+
+
+class WatchedFiles(Generic[ValueT]):
+    """Files that are read together, whenever they change. `read` raises SettingsError; `value` is its last result.
+
+    A file that is being written, or exchanged with others, could be read half. Half a file of callers may be a good
+    one, with some of them. So files are read once they have looked the same twice, and again if they changed meanwhile.
+    """
+
+    def __init__(self, setting: str, paths: Collection[Path], read: Callable[[], ValueT]) -> None:
+        self.setting = setting
+        self._paths = paths
+        self._read = read
+        self._seen, self._was_fresh = self._look()
+        self._last = self._seen
+        self.value = read()
+        self.problems: tuple[str, ...] = ()
+        """The mistakes that the last reading found."""
+        self.rests_until = 0.0
+        """Until when no look is taken unless it is requested, on the clock of the loop."""
+
+    def __repr__(self) -> str:
+        return f"<WatchedFiles {self.setting} {self.problems}>"
+
+    def read_if_changed(self, *, always: bool) -> ValueT | None:
+        """Read the files again if they have changed. Returns what they hold, None if nothing is new.
+
+        With `always` it does not wait for a second look. Raises SettingsError. Runs in a thread.
+        """
+        look, is_fresh = self._look()
+        is_still, self._last = look == self._last, look
+        may_differ = look != self._seen or self._was_fresh
+        if not (always or (may_differ and is_still)):
+            return None
+        try:
+            value = self._read()
+        except SettingsError:
+            if self._is_whole(look, is_fresh=is_fresh):
+                raise
+            return None
+        if not self._is_whole(look, is_fresh=is_fresh):
+            return None
+        return value if value != self.value or self.problems else None
+
+    def _is_whole(self, look: Look, *, is_fresh: bool) -> bool:
+        """Whether the files still look as before they were read. If not, a later look reads them again."""
+        if self._look()[0] != look:
+            return False
+        self._seen, self._was_fresh = look, is_fresh
+        return True
+
+    def _look(self) -> tuple[Look, bool]:
+        """Return marks of the files, and whether one changed so lately that a change could leave the same."""
+        now = time.time_ns()
+        looks: list[object] = []
+        is_fresh = False
+        for path in self._paths:
+            try:
+                found = os.stat(path)  # noqa: PTH116  a link is followed: Kubernetes changes what it leads to
+            except OSError as error:
+                looks.append(error.errno)
+                continue
+            is_fresh = is_fresh or abs(now - found.st_mtime_ns) < _FRESH_NS
+            looks.append((found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev))
+        return tuple(looks), is_fresh
+
+
+class Access:
+    """The authentication of callers, and the TLS of the port. `run` keeps both up to date.
+
+    Raises SettingsError for a file that can't be used.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        observer: Observer,
+        profiles: Profiles,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        read_seconds: float = _READ_SECONDS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._now = now
+        self._look_seconds, self._read_seconds = look_seconds, read_seconds
+        self._settings = settings
+        self._observer = observer
+        self._profiles = profiles
+        self._requested = asyncio.Event()
+        self._callers: WatchedFiles[_Callers] | None = None
+        self._certificates: WatchedFiles[CertificateFiles] | None = None
+        if (path := settings.callers_file) is not None:
+            self._callers = WatchedFiles("CALLERS_FILE", (path,), partial(_read_callers, settings, profiles, path))
+            profiles.renew(self._callers.value.terms)
+        if (path := settings.tls_cert_file) is not None:
+            files = [file for file in (path, settings.tls_key_file, settings.tls_client_ca_file) if file is not None]
+            self._certificates = WatchedFiles("TLS_CERT_FILE", files, partial(_read_certificates, settings, path))
+        self.authenticator = self._build_authenticator()
+        self._followers: list[Callable[[CertificateFiles], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Access {self.authenticator!r}{', TLS' * (self._certificates is not None)}>"
+
+    @property
+    def shows_tokens_on(self) -> str:
+        """The first host that other machines reach where tokens come without TLS; empty without one."""
+        address = self._settings.open_to_strangers
+        if address is None or self._certificates is not None or self._callers is None:
+            return ""
+        return address.host if self._callers.value.file.callers.by_token else ""
+
+    @property
+    def certificate_not_after(self) -> float | None:
+        """When the certificate of the port expires, in seconds since the epoch; None without TLS."""
+        return None if self._certificates is None else self._certificates.value.not_after
+
+    @property
+    def certificates(self) -> CertificateFiles | None:
+        """The certificate of the port, and the authorities of its callers' certificates; None without TLS."""
+        return None if self._certificates is None else self._certificates.value
+
+    def follow(self, take: Callable[[CertificateFiles], None]) -> None:
+        """Call `take` with each later certificate of the port."""
+        self._followers.append(take)
+
+    def request(self) -> None:
+        """Read the files again soon, whether or not they look changed."""
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Read the files whenever they change or it is requested, until cancelled; return at once if there are none.
+
+        At the start and at each reading, the observer learns of a certificate that callers refuse, or will soon.
+        """
+        self._notify_of_doubt()
+        while self._callers is not None or self._certificates is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._look_seconds):
+                    await self._requested.wait()
+            always = self._requested.is_set()
+            self._requested.clear()
+            if self._callers is not None:
+                await self._renew(self._callers, self._take_callers, always=always)
+            if self._certificates is not None:
+                is_new = await self._renew(self._certificates, self._take_certificates, always=always)
+                if is_new or always:
+                    self._notify_of_doubt()
+
+    def _notify_of_doubt(self) -> None:
+        if self._certificates is not None:
+            files = self._certificates.value
+            if doubt := files.doubt(self._now()):
+                setting = self._certificates.setting
+                self._observer.notify(CertificateDoubtful(setting, doubt, files.not_before, files.not_after))
+
+    def _build_authenticator(self) -> Authenticator | None:
+        if not self._settings.asks_callers:
+            return None
+        callers = None if self._callers is None else self._callers.value.file.callers
+        return Authenticator(callers, by_certificate=self._settings.tls_client_ca_file is not None)
+
+    async def _renew(self, files: WatchedFiles[ValueT], take: Callable[[ValueT], str], *, always: bool) -> bool:
+        """Read the files if they have changed, and take what they hold; returns whether that is new."""
+        now = asyncio.get_running_loop().time()
+        if now < files.rests_until and not always:
+            return False
+        try:
+            value = await call_detached(partial(files.read_if_changed, always=always), timeout=self._read_seconds)
+        except SettingsError as error:
+            problems = error.problems
+        except TimeoutError:
+            problems = (f"{files.setting}: could not be read in {self._read_seconds:g} s",)
+            files.rests_until = now + _HUNG_SECONDS
+        except Exception as error:  # noqa: BLE001  whatever is in a file, it is not to end the service
+            problems = (f"{files.setting}: could not be read: {error or type(error).__name__}",)
+        else:
+            if value is not None:
+                files.value, files.problems = value, ()
+                self._observer.notify(AccessRenewed(files.setting, take(value)))
+            return value is not None
+        if problems != files.problems or always:
+            files.problems = problems
+            for problem in problems:
+                self._observer.notify(AccessKept(files.setting, problem))
+        return False
+
+    def _take_callers(self, found: _Callers) -> str:
+        assert self.authenticator is not None
+        self._profiles.renew(found.terms)
+        self.authenticator.renew(found.file.callers)
+        count = len(found.file.entries)
+        return f"{count} {'caller' if count == 1 else 'callers'}"
+
+    def _take_certificates(self, files: CertificateFiles) -> str:
+        for take in self._followers:
+            take(files)
+        return "for new connections"
+
+
+def read_access(settings: ServerSettings, otp: OtpSettings, relays: Collection[str] | None = None) -> None:
+    """Read the files once, as a start does. Raises SettingsError with a line for each that can't be used."""
+    problems: list[str] = []
+    read_with_profiles, read_pair = (
+        partial(_read_callers, settings, Profiles(otp, relays)),
+        partial(_read_certificates, settings),
+    )
+    for path, read in ((settings.callers_file, read_with_profiles), (settings.tls_cert_file, read_pair)):
+        try:
+            if path is not None:
+                read(path)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(*problems)
+
+
+def doubt_about_certificate(settings: ServerSettings, now: float) -> str:
+    """Return a line if callers refuse the certificate of the port, or will soon. Raises SettingsError as at a start."""
+    path = settings.tls_cert_file
+    return "" if path is None else _read_certificates(settings, path).doubt(now)
+
+
+def _read_certificates(settings: ServerSettings, path: Path) -> CertificateFiles:
+    return CertificateFiles.read(path, settings.tls_key_file, settings.tls_client_ca_file)
+
+
+def _read_callers(settings: ServerSettings, profiles: Profiles, path: Path) -> _Callers:
+    """Read the file, and check what it says against the settings beside it."""
+    file = read_callers(path, METHODS, profiles.rules)
+    if not file.entries and settings.open_to_strangers is not None and not settings.allow_anonymous:
+        raise SettingsError(
+            f"CALLERS_FILE: {path} has [anonymous] alone, and HOST can be reached by strangers; add callers, or set "
+            "ALLOW_ANONYMOUS=true"
+        )
+    if settings.tls_client_ca_file is None:
+        for entry in file.entries:
+            if entry.certificates:
+                raise SettingsError(
+                    f"CALLERS_FILE: {path}: {entry.caller.name} has subjects or sans, and TLS_CLIENT_CA_FILE is not set"
+                )
+    callers = [entry.caller for entry in file.entries]
+    if (anonymous := file.callers.anonymous) is not None:
+        callers.append(anonymous)
+    return _Callers(file, profiles.read(callers))

@@ -1,0 +1,128 @@
+"""Tells who calls: by the token in a call's metadata, else by the certificate of its connection."""
+
+import hmac
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from hashlib import sha256
+
+from otpmail.api.calls import Context
+from otpmail.callers import ANONYMOUS, CERTIFICATE_PREFIX, Caller, Callers, Permissions
+from otpmail.errors import PermissionDenied, Unauthenticated
+from otpmail.settings.callers import USUAL_PRIORITIES
+
+Admit = Callable[[str, Context], Caller]
+"""Returns who calls a method, by its context. Raises Unauthenticated or PermissionDenied."""
+
+KEY = "authorization"
+"""The metadata with the token of a caller."""
+
+MOST_CHARACTERS = 1024
+"""The most that is looked at of one value of it; a token of ours has 51 characters."""
+
+AUTHORIZATION: ContextVar[Sequence[str] | bytes] = ContextVar("AUTHORIZATION", default=())
+"""All values of that metadata until `api.auth` looks at them, and from then on the SHA-256 of the token.
+
+gRPC would read the metadata of a call again, in 8 us.
+"""
+
+_SCHEME = "bearer"
+_LONGEST_NAME = 256  # characters; each mail of the caller keeps it
+_MISSING = "this service wants a token: send the metadata `authorization: Bearer TOKEN`"
+_NOT_ONE = "the metadata authorization must come once, as `Bearer TOKEN`"
+_UNKNOWN = "the token is not one of this service"
+_NOBODY = (bytes(32), ANONYMOUS)
+
+# Names in a certificate, in the order in which one of them is the caller's name: by gRPC's property, and our kind.
+_NAMES = (
+    ("peer_uri", "uri"),
+    ("peer_dns", "dns"),
+    ("peer_email", "email"),
+    ("peer_ip", "ip"),
+    ("x509_subject", "subject"),
+)
+
+
+class Authenticator:
+    """Tells who calls, and whether the caller may call a method.
+
+    `callers` may be exchanged at any time. With None no token is asked for. With `by_certificate` each TLS connection
+    has shown a certificate of a trusted authority. Without `callers` its name is the caller's.
+    """
+
+    def __init__(self, callers: Callers | None, *, by_certificate: bool) -> None:
+        self._by_certificate = by_certificate
+        self.renew(callers)
+
+    def __repr__(self) -> str:
+        return f"<Authenticator {len(self._tokens)} tokens, {len(self._certificates)} certificates>"
+
+    def renew(self, callers: Callers | None) -> None:
+        """Know these callers, and no others, from the next call on."""
+        self._names_itself = callers is None
+        callers = callers or Callers({}, {})
+        self._tokens = {digest: (digest, caller) for digest, caller in callers.by_token.items()}
+        self._certificates = callers.by_certificate
+        self._anonymous = callers.anonymous
+
+    def admit(self, method: str, context: Context) -> Caller:
+        """Return who calls. Raises Unauthenticated, and PermissionDenied for a method that the caller may not call."""
+        caller = self.identify(context)
+        methods = caller.may.methods
+        if methods is not None and method not in methods:
+            raise PermissionDenied(
+                f"method: {caller.name} may not call {method[1:]}; add it to `methods` in {caller.place}"
+            )
+        return caller
+
+    def admit_anybody(self, _: str, context: Context) -> Caller:
+        """Return who calls a method that every caller may call. Raises Unauthenticated."""
+        return self.identify(context)
+
+    def identify(self, context: Context) -> Caller:
+        """Return who calls, by the present callers, also for a call that was asked before.
+
+        Raises Unauthenticated.
+        """
+        if given := AUTHORIZATION.get():
+            if not isinstance(given, bytes):
+                AUTHORIZATION.set(())  # no token outlives this look, since timers keep the context of a call
+                AUTHORIZATION.set(given := _digest_of(given))
+            return self._of_token(given)
+        if self._by_certificate and (names := _names_of(context.auth_context())):
+            return self._of_certificate(names)
+        if self._anonymous is None:
+            raise Unauthenticated(_MISSING)
+        return self._anonymous
+
+    def _of_token(self, digest: bytes) -> Caller:
+        """Return the caller of a token. A dict may find it, since the digest of a nearly right token is another one."""
+        known, caller = self._tokens.get(digest, _NOBODY)
+        if not hmac.compare_digest(known, digest):
+            raise Unauthenticated(_UNKNOWN)
+        return caller
+
+    def _of_certificate(self, names: list[str]) -> Caller:
+        for name in names:
+            if (caller := self._certificates.get(name)) is not None:
+                return caller
+        if self._names_itself:
+            if len(names[0]) > _LONGEST_NAME or not names[0].isprintable():
+                raise Unauthenticated("the name in this certificate is too long, or holds control characters")
+            return Caller(f"{CERTIFICATE_PREFIX}{names[0]}", Permissions(priorities=USUAL_PRIORITIES))
+        if self._anonymous is None:
+            raise Unauthenticated(f"no caller has this certificate: {', '.join(names)}")
+        return self._anonymous
+
+
+def _digest_of(given: Sequence[str]) -> bytes:
+    """Return the SHA-256 of the token in the values of `authorization`. Raises Unauthenticated unless there is one."""
+    scheme, _, token = given[0].strip().partition(" ")
+    if len(given) > 1 or scheme.lower() != _SCHEME or not token:
+        raise Unauthenticated(_NOT_ONE)
+    return sha256(token.strip().encode()).digest()
+
+
+def _names_of(properties: Mapping[str, Iterable[bytes]]) -> list[str]:
+    """Return the names in the certificate of a connection, none without one. Host names are in lower case."""
+    names = [(kind, name.decode(errors="replace")) for key, kind in _NAMES for name in properties.get(key, ())]
+    return [f"{kind}:{name.lower() if kind == 'dns' else name}" for kind, name in names]

@@ -1,0 +1,84 @@
+"""Builds what every door shares: the methods in their guard, who may call them, and what is being read."""
+
+from otpmail.api.access import Access
+from otpmail.api.address import AddressServicer
+from otpmail.api.auth import Admit
+from otpmail.api.batching import MOST_SECONDS, Batching
+from otpmail.api.bounds import bounds_of_mail, bounds_of_original_mail
+from otpmail.api.calls import CallEnded, Ended
+from otpmail.api.guard import Guard
+from otpmail.api.mail import MailServicer
+from otpmail.api.methods import SERVICES
+from otpmail.api.otp import OtpServicer
+from otpmail.api.parse import parsers
+from otpmail.api.reads import Reads
+from otpmail.api.refusals import Refusals
+from otpmail.events import Observer
+from otpmail.mail.service import MailService
+from otpmail.otp.service import OtpService
+from otpmail.settings import ServerSettings
+
+
+class Api:
+    """The use cases as methods, for all doors.
+
+    A request has at most `most_octets`. `batch_seconds` is the longest that unary calls are held back under load
+    (`api.batching`). The `observer` is notified of refused calls. Doors end running calls by the errors in `ended`.
+    `access` says who may call. Raises SettingsError for a file of callers or of TLS that can't be used.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        codes: OtpService,
+        mails: MailService,
+        observer: Observer,
+        most_octets: int,
+        most_unsettled: int,
+        ended: Ended = CallEnded,
+        batch_seconds: float = MOST_SECONDS,
+    ) -> None:
+        self.codes, self.mails = codes, mails
+        self.most_octets = most_octets
+        self.asks_callers = settings.asks_callers
+        self.access = Access(settings, observer, codes.profiles)
+        self.memory = mails.admission.memory
+        self.reads = Reads(self.memory, most_octets=most_octets, ended=ended)
+        bounds = (bounds_of_mail(mails.limits), bounds_of_original_mail(mails.limits))
+        self._parsers, self._refused = parsers(SERVICES, bounds), Refusals(observer).note
+        authenticator = self.access.authenticator
+        self._admit = None if authenticator is None else authenticator.admit
+        self._admit_anybody = None if authenticator is None else authenticator.admit_anybody
+        self.guard = Guard(
+            Batching(most_seconds=batch_seconds),
+            self._parsers,
+            self.reads,
+            mails.admission.turns.wait,
+            admit=self._admit,
+            refused=self._refused,
+        )
+        self.otp, self.address = OtpServicer(codes), AddressServicer(codes.addresses)
+        self.mail = MailServicer(mails, self.reads, most_unsettled=most_unsettled, admit=self._admit)
+
+    def __repr__(self) -> str:
+        return f"<Api {self.guard!r}, {self.reads!r}>"
+
+    def open_guard(self) -> Guard:
+        """Return a guard for methods that anybody may call, also in a stop, and for which no stop waits."""
+        return self._beside(None)
+
+    def known_guard(self) -> Guard:
+        """Return a guard as `open_guard` does, for methods that every caller may call who is known."""
+        return self._beside(self._admit_anybody)
+
+    def _beside(self, admit: Admit | None) -> Guard:
+        return Guard(Batching(most_seconds=0), self._parsers, self.reads, admit=admit, refused=self._refused)
+
+    def refuse_calls(self) -> None:
+        """Answer new calls with UNAVAILABLE; running calls go on."""
+        self.guard.refuse_calls()
+
+    async def idle(self) -> None:
+        """Wait until no call to our own methods is running; calls to health and reflection do not count."""
+        await self.guard.idle.wait()

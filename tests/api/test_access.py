@@ -1,0 +1,296 @@
+"""Files about callers and TLS: read at the start, and again when they change."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+import trustme
+
+from otpmail.api.access import Access, WatchedFiles, read_access
+from otpmail.api.auth import AUTHORIZATION
+from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
+from otpmail.errors import SettingsError, Unauthenticated
+from otpmail.events import ALL_EVENTS, Event
+from otpmail.otp.terms import Profiles
+from otpmail.settings import OtpSettings, ServerSettings
+
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
+
+class Noted:
+    """An observer from which tests take events as they come."""
+
+    event_types = ALL_EVENTS
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+
+    def notify(self, event: Event) -> None:
+        """Keep the event."""
+        self.events.put_nowait(event)
+
+    async def next(self) -> Event:
+        """Wait for the next event."""
+        async with asyncio.timeout(30):
+            return await self.events.get()
+
+
+def _table(name: str, token: str) -> str:
+    return f'[callers.{name}]\ntokens = ["{sha256(token.encode()).hexdigest()}"]\n'
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file in one step, so that no reader finds half of it."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
+def _who(access: Access, token: str) -> str:
+    AUTHORIZATION.set([f"Bearer {token}"])
+    assert access.authenticator is not None
+    return access.authenticator.admit("/x/y", None).name
+
+
+@contextmanager
+def _running(access: Access) -> Iterator[None]:
+    task = asyncio.create_task(access.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def _settings(**values: Any) -> ServerSettings:
+    return ServerSettings.from_layers({name: str(value) for name, value in values.items()})
+
+
+async def test_a_change_is_in_force(tmp_path: Path) -> None:
+    """A file that has changed is read again by itself, and the next call is asked for what it has now."""
+    file, noted = tmp_path / "callers.toml", Noted()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    assert _who(access, "one") == "shop"
+    with _running(access):
+        _write(file, _table("shop", "two") + _table("news", "three"))
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "2 callers")
+    assert (_who(access, "two"), _who(access, "three")) == ("shop", "news")
+    with pytest.raises(Unauthenticated):
+        _who(access, "one")
+
+
+async def test_the_templates_of_a_profile(tmp_path: Path) -> None:
+    """Templates are read again when that is requested; a wrong one leaves those before, by its line."""
+    file, noted, folder = tmp_path / "callers.toml", Noted(), tmp_path / "mails" / "en"
+    folder.mkdir(parents=True)
+    for name in ("subject.txt", "body.txt"):
+        (folder / name).write_text("$code")
+    _write(file, _table("shop", "one") + '[callers.shop.profiles.login]\ntemplates = "mails"\n')
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    with _running(access):
+        (folder / "body.txt").write_text("Your code: $code")
+        access.request()
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+        (folder / "body.txt").unlink()
+        access.request()
+        kept = await noted.next()
+        assert isinstance(kept, AccessKept)
+        assert "[callers.shop.profiles.login] templates en: body.txt and body.html are missing" in kept.problem
+
+
+async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
+    """A file with a mistake, or none at all, leaves the callers before; its line comes once, and at each request."""
+    file, noted = tmp_path / "callers.toml", Noted()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    with _running(access):
+        _write(file, "[callers.shop]\n")
+        line = f"CALLERS_FILE: {file}: line 1: [callers.shop] has neither tokens nor subjects nor sans, so nobody can "
+        assert await noted.next() == AccessKept("CALLERS_FILE", f"{line}call as it")
+        access.request()
+        assert await noted.next() == AccessKept("CALLERS_FILE", f"{line}call as it")
+        file.unlink()
+        assert await noted.next() == AccessKept("CALLERS_FILE", f"CALLERS_FILE: {file} does not exist")
+        assert _who(access, "one") == "shop"
+        _write(file, _table("shop", "one"))
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+    assert noted.events.empty()
+
+
+async def test_files_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that does not answer costs one thread, and no more until the file is asked for again."""
+    file, noted, asked, answer = tmp_path / "callers.toml", Noted(), SimpleQueue[None](), threading.Event()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01, read_seconds=0.05)
+
+    def hang(*_: object) -> None:
+        asked.put(None)
+        answer.wait(60)
+
+    monkeypatch.setattr("otpmail.api.access.read_callers", hang)
+    problem = AccessKept("CALLERS_FILE", "CALLERS_FILE: could not be read in 0.05 s")
+    try:
+        with _running(access):
+            _write(file, _table("shop", "two"))
+            assert await noted.next() == problem
+            await asyncio.sleep(0.1)  # in which it would look ten times
+            assert asked.qsize() <= 1  # on a machine without time for it, the look itself took too long
+            access.request()
+            assert await noted.next() == problem
+            assert asked.qsize() <= 2
+    finally:
+        answer.set()
+    assert _who(access, "one") == "shop"
+
+
+def _issue(folder: Path, first: datetime, last: datetime) -> dict[str, Path]:
+    """Write a certificate that is valid between these times, and return its settings."""
+    issued = trustme.CA().issue_cert("localhost", not_before=first, not_after=last)
+    _write(folder / "both.pem", issued.private_key_and_cert_chain_pem.bytes().decode())
+    return {"TLS_CERT_FILE": folder / "both.pem"}
+
+
+async def test_a_certificate_that_expires(tmp_path: Path) -> None:
+    """The observer learns at the start and at each reading that a certificate expires soon or has, until it is new."""
+    first, noted = datetime(2030, 1, 1, tzinfo=UTC), Noted()
+    last = first + timedelta(days=90)
+    settings = _issue(tmp_path, first, last)
+    now = [(last - timedelta(days=1)).timestamp()]
+    access = Access(_settings(**settings), noted, Profiles(OtpSettings()), look_seconds=0.01, now=lambda: now[0])
+    times = first.timestamp(), last.timestamp()
+    assert access.certificate_not_after == times[1]
+    with _running(access):
+        soon = "TLS_CERT_FILE: the certificate expires on 2030-04-01 00:00:00 UTC; renew it before"
+        assert await noted.next() == CertificateDoubtful("TLS_CERT_FILE", soon, *times)
+        now[0] += 2 * 86_400
+        access.request()
+        over = "TLS_CERT_FILE: the certificate expired on 2030-04-01 00:00:00 UTC; callers refuse it, so renew it"
+        assert await noted.next() == CertificateDoubtful("TLS_CERT_FILE", over, *times)
+        _issue(tmp_path, first, last + timedelta(days=90))
+        assert await noted.next() == AccessRenewed("TLS_CERT_FILE", "for new connections")
+        access.request()
+        _issue(tmp_path, last + timedelta(days=9), last + timedelta(days=99))
+        assert await noted.next() == AccessRenewed("TLS_CERT_FILE", "for new connections")
+        early = "TLS_CERT_FILE: the certificate is not valid before 2030-04-10 00:00:00 UTC; callers refuse it"
+        found = await noted.next()
+        assert isinstance(found, CertificateDoubtful)
+        assert found.problem == early
+    assert access.certificate_not_after == (last + timedelta(days=99)).timestamp()
+    assert noted.events.empty()
+
+
+async def test_without_files() -> None:
+    """Without files nobody is asked, and nothing is looked at."""
+    access = Access(_settings(), Noted(), Profiles(OtpSettings()))
+    assert access.authenticator is None
+    async with asyncio.timeout(30):
+        await access.run()
+
+
+def test_a_change_that_looks_the_same(tmp_path: Path) -> None:
+    """A file that changes twice within the tick of its clock, with one size, is read twice."""
+    file = tmp_path / "file"
+    file.write_text("a")
+    watched = WatchedFiles("FILE", (file,), file.read_text)
+    for text in "bcd":
+        file.write_text(text)
+        found = watched.read_if_changed(always=False) or watched.read_if_changed(always=False)
+        assert found == text
+        watched.value = found
+
+
+def test_a_file_that_is_being_written(tmp_path: Path) -> None:
+    """A file is not read while it grows: half of it may be a good file, with some of its callers."""
+    file = tmp_path / "callers.toml"
+    whole = _table("shop", "one") + _table("news", "two")
+    file.write_text(_table("old", "three"))
+    watched = WatchedFiles("FILE", (file,), file.read_text)
+    with file.open("w") as written:
+        for part in ("", whole[: len(whole) // 2], whole[len(whole) // 2 :]):
+            written.write(part)
+            written.flush()
+            assert watched.read_if_changed(always=False) is None
+    assert watched.read_if_changed(always=False) == whole
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    """A reading of a file that has changed meanwhile counts for nothing, good or faulty: it is read again."""
+    file = tmp_path / "file"
+    file.write_text("old")
+    later = ["ab", "abc"]
+
+    def read() -> str:
+        found = file.read_text()
+        if found != "old" and later:
+            file.write_text(later.pop(0))
+            if later:
+                raise SettingsError("half")
+        return found
+
+    watched = WatchedFiles("FILE", (file,), read)
+    file.write_text("a")
+    assert [watched.read_if_changed(always=True) for _ in range(3)] == [None, None, "abc"]
+
+
+@pytest.mark.parametrize(
+    "line", ['methods = ["SendCode"]', 'from = ["a@shop.example"]', "return_paths = []", 'priorities = ["urgent"]']
+)
+async def test_a_permission_that_changes(tmp_path: Path, line: str) -> None:
+    """A file in which nothing but a permission has changed is in force, for its callers and for anonymous ones."""
+    file, noted = tmp_path / "callers.toml", Noted()
+    for text in (_table("shop", "one"), f"{_table('shop', 'one')}[anonymous]\n"):
+        _write(file, text)
+        access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+        with _running(access):
+            _write(file, f"{text}{line}\n")
+            assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "line"),
+    [
+        (
+            "[anonymous]\n",
+            {"HOST": "0.0.0.0"},
+            "has [anonymous] alone, and HOST can be reached by strangers; add callers, or set ALLOW_ANONYMOUS=true",
+        ),
+        (
+            '[callers.shop]\nsubjects = ["CN=shop"]\n',
+            {},
+            "shop has subjects or sans, and TLS_CLIENT_CA_FILE is not set",
+        ),
+    ],
+)
+def test_a_file_that_does_not_go_with_the_settings(
+    tmp_path: Path, text: str, settings: dict[str, str], line: str
+) -> None:
+    """The file of callers is checked against the settings beside it."""
+    file = tmp_path / "callers.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        read_access(_settings(CALLERS_FILE=file, **settings), OtpSettings())
+    assert caught.value.problems[0].endswith(line)
+    read_access(_settings(CALLERS_FILE=file, ALLOW_ANONYMOUS="true", TLS_CLIENT_CA_FILE="ca.pem"), OtpSettings())
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "host"),
+    [
+        (_table("shop", "one"), {"HOST": "127.0.0.1,192.0.2.1"}, "192.0.2.1"),
+        (_table("shop", "one"), {"HOST": "::"}, "::"),
+        (_table("shop", "one"), {"HOST": "localhost,unix:/run/otpmail.sock"}, ""),
+        ("[anonymous]\n", {"HOST": "::", "ALLOW_ANONYMOUS": "true"}, ""),
+    ],
+)
+def test_tokens_in_plain_text(tmp_path: Path, text: str, settings: dict[str, str], host: str) -> None:
+    """The warning names the first host where tokens of other machines would come without TLS."""
+    file = tmp_path / "callers.toml"
+    file.write_text(text)
+    assert Access(_settings(CALLERS_FILE=file, **settings), Noted(), Profiles(OtpSettings())).shows_tokens_on == host
