@@ -84,12 +84,18 @@ class Process:
         self._process.send_signal(signal.SIGTERM)
 
     @property
+    def pid(self) -> int:
+        """The id of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def cpu(self) -> float:
         """The processor time used so far by it and its children, in seconds; 0 on systems other than Linux."""
         assert self._process is not None
         if sys.platform != "linux":
             return 0.0
-        return _cpu(self._process.pid) + sum(self.cpu_of_children)
+        return cpu_of(self._process.pid) + sum(self.cpu_of_children)
 
     @property
     def cpu_of_children(self) -> list[float]:
@@ -98,7 +104,7 @@ class Process:
         if sys.platform != "linux":
             return []
         pid = self._process.pid
-        return [_cpu(int(child)) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+        return [cpu_of(int(child)) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
     @property
     def resident(self) -> int:
@@ -120,7 +126,8 @@ class Process:
         self._lines.put_nowait(None)
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
+    """Return the processor time that a process has used so far, in seconds. On Linux only."""
     return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3), which Python does not offer
 
 

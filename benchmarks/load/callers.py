@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,19 @@ async def call(
         )
     )
     return _join(parts) | {"server_cpu": server.process.cpu - before}
+
+
+async def take_turns(servers: Sequence[Server], *, turns: int, calls: int) -> list[dict[str, list[dict[str, float]]]]:
+    """Call the servers by turns, and return what each of their turns took, by method (`benchmarks.load.by_turns`)."""
+    done = await run(
+        "benchmarks.load.by_turns",
+        *("--addresses", *(server.address for server in servers)),
+        *("--pids", *(server.process.pid for server in servers)),
+        *("--tokens", *(server.token for server in servers)),
+        *("--turns", turns, "--calls", calls),
+    )
+    figures: list[dict[str, list[dict[str, float]]]] = done["services"]
+    return figures
 
 
 async def offer(

@@ -42,6 +42,16 @@ async def send_code(codes: otp_pb2_grpc.OtpServiceAsyncStub, number: int, metada
     return sent.otp_code
 
 
+async def validate_code(
+    codes: otp_pb2_grpc.OtpServiceAsyncStub, number: int, code: str, metadata: Metadata = ()
+) -> None:
+    """Validate the code with this number. Raises RuntimeError unless it is valid."""
+    wanted = otp_pb2.ValidateCodeRequest(email=holder(number), code=code)
+    check = await codes.ValidateCode(wanted, metadata=metadata)
+    if check.result != otp_pb2.ValidateCodeResponse.RESULT_VALID:
+        raise RuntimeError(f"code {number} is not valid: {check}")
+
+
 def _send_mail(channel: grpc.aio.Channel, _: list[str], metadata: Metadata) -> Call:
     mails: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
 
@@ -78,11 +88,7 @@ def _validate_code(channel: grpc.aio.Channel, issued: list[str], metadata: Metad
     codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
 
     async def call(number: int) -> None:
-        code = issued[number] if issued else ANY_CODE
-        wanted = otp_pb2.ValidateCodeRequest(email=holder(number), code=code)
-        check = await codes.ValidateCode(wanted, metadata=metadata)
-        if check.result != otp_pb2.ValidateCodeResponse.RESULT_VALID:
-            raise RuntimeError(f"code {number} is not valid: {check}")
+        await validate_code(codes, number, issued[number] if issued else ANY_CODE, metadata)
 
     return call
 

@@ -2,6 +2,7 @@
 
 It counts Python's call events for code under src/otpmail in the loop's thread: a resumed coroutine is another call.
 Generated code and comprehensions are left out. A move is a call whose file differs from that of the call before.
+Each method is called without tokens and with the settings that ship, and then with a token and all limits.
 The counts do not depend on the machine. `scripts/count-calls` prints them and fails above the limits; with `--tree` it
 prints each call below its caller.
 """
@@ -13,7 +14,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from itertools import count, pairwise
@@ -25,6 +26,9 @@ import grpc.aio
 import uvloop
 
 import otpmail
+from benchmarks.load.calls import Metadata, metadata_of
+from benchmarks.peers.asking import LIMITS as ALL_LIMITS
+from benchmarks.peers.asking import write_callers
 from benchmarks.peers.servers import Certificates, relay
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import table
@@ -40,7 +44,16 @@ _SAMPLES = 7  # calls of each method, of which the shortest counts: a timer, or 
 _IDLE_SECONDS = 0.3  # before each call: longer than the batch window looks back, so that it holds no call back
 _REST_SECONDS = 0.02  # after each call: what the answer does not wait for belongs to the call too
 
-LIMITS = {"SendMail": (130, 90), "SendCode": (180, 120)}
+_ASKING = ", with a token and all limits"
+
+LIMITS = {
+    "SendMail": (130, 90),
+    "SendCode": (180, 120),
+    "ValidateCode": (54, 35),
+    f"SendMail{_ASKING}": (146, 102),
+    f"SendCode{_ASKING}": (196, 132),
+    f"ValidateCode{_ASKING}": (66, 45),
+}
 """The most calls and moves of one call to each method."""
 
 Trace = list[tuple[int, str, str]]
@@ -95,7 +108,8 @@ class CallTracer:
 class Caller:
     """Makes the calls; each code that SendCode returns is validated once."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata) -> None:
+        self._metadata = metadata
         self._mails: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
         self._codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
         self._numbers = count()
@@ -108,28 +122,33 @@ class Caller:
     async def send_mail(self) -> None:
         """Send a text mail to one recipient, and wait until it is relayed."""
         request = mail_pb2.SendMailRequest(to=[_EMAIL], subject="Hello", text="Good morning")
-        answer = await self._mails.SendMail(request)
+        answer = await self._mails.SendMail(request, metadata=self._metadata)
         assert answer.mail.state == mail_pb2.Mail.STATE_RELAYED
 
     async def send_code(self) -> None:
         """Have a code mailed, and wait until its mail is relayed."""
         self._email = f"ada{next(self._numbers)}@example.org"  # since an address gets few mails in an hour
-        answer = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=self._email))
+        answer = await self._codes.SendCode(otp_pb2.SendCodeRequest(email=self._email), metadata=self._metadata)
         assert answer.mail.state == mail_pb2.Mail.STATE_RELAYED
         self._code = answer.otp_code
 
     async def validate_code(self) -> None:
         """Validate the last code."""
-        answer = await self._codes.ValidateCode(otp_pb2.ValidateCodeRequest(email=self._email, code=self._code))
+        request = otp_pb2.ValidateCodeRequest(email=self._email, code=self._code)
+        answer = await self._codes.ValidateCode(request, metadata=self._metadata)
         assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
 
 
 @asynccontextmanager
-async def serving(directory: Path) -> AsyncIterator[str]:
-    """Run the service in this thread, its relay in a process of its own, and yield the service's address."""
+async def serving(directory: Path, changed: Mapping[str, object]) -> AsyncIterator[str]:
+    """Run the service in this thread, its relay in a process of its own, and yield the service's address.
+
+    The settings are those that ship, but for those that are `changed`.
+    """
     async with relay(Certificates.make(directory)) as at:
         settings = {name: str(value) for name, value in at.environment.items()}
         settings |= {"HOST": "127.0.0.1", "PORT": "0", "OTP_RETURN_CODE": "true"}
+        settings |= {name: str(value) for name, value in changed.items()}
         app, stop = App(Settings.load(**settings)), asyncio.Event()
         started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         running = asyncio.create_task(app.run(stop, started.set_result))
@@ -153,15 +172,24 @@ async def trace(call: Callable[[], Awaitable[None]], before: Callable[[], Awaita
 
 
 async def measure() -> dict[str, Trace]:
-    """Return the shortest trace of each method."""
-    with tempfile.TemporaryDirectory(prefix="otpmail-benchmark-") as directory:
-        async with serving(Path(directory)) as address, grpc.aio.insecure_channel(address) as channel:
-            caller = Caller(channel)
-            samples = {
-                "SendMail": await trace(caller.send_mail, None),
-                "SendCode": await trace(caller.send_code, None),
-                "ValidateCode": await trace(caller.validate_code, caller.send_code),
-            }
+    """Return the shortest trace of each method, without and with a token and limits."""
+    with tempfile.TemporaryDirectory(prefix="otpmail-benchmark-") as name:
+        directory = Path(name)
+        token = write_callers(file := directory / "callers.toml")
+        usual = await measure_with(directory, {}, ())
+        asking = await measure_with(directory, {**ALL_LIMITS, "CALLERS_FILE": file}, metadata_of(token))
+    return usual | {f"{method}{_ASKING}": trace for method, trace in asking.items()}
+
+
+async def measure_with(directory: Path, changed: Mapping[str, object], metadata: Metadata) -> dict[str, Trace]:
+    """Return the shortest trace of each method with some settings changed."""
+    async with serving(directory, changed) as address, grpc.aio.insecure_channel(address) as channel:
+        caller = Caller(channel, metadata)
+        samples = {
+            "SendMail": await trace(caller.send_mail, None),
+            "SendCode": await trace(caller.send_code, None),
+            "ValidateCode": await trace(caller.validate_code, caller.send_code),
+        }
     return {method: min(traces, key=len) for method, traces in samples.items()}
 
 

@@ -3,15 +3,20 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otp.trying import POLICY, send
 from otpmail.callers import ANONYMOUS, Caller, Permissions
 from otpmail.errors import LimitExceeded
-from otpmail.model import Reached
+from otpmail.limits.rules import stretch_of
+from otpmail.model import DAY, HOUR, Counts, Reached
 from otpmail.otp.policy import Policy
-from otpmail.otp.quotas import Quotas
+from otpmail.otp.quotas import Quotas, admit
 from otpmail.settings import OtpSettings
 from otpmail.settings.otp import LIMITS, limits_in_shadow
+from otpmail.store.challenges import Quota
+from otpmail.store.counts_codec import decode_counts, encode_counts, with_one_more
 
 SHOP, BANK = Caller("shop"), Caller("bank")
 
@@ -102,3 +107,45 @@ def test_the_wait_in_shadow() -> None:
 def test_the_contract_of_the_original_has_caps_in_shadow() -> None:
     """The original's clients may call ten times at once, and the caps of an address are in shadow for them."""
     assert _flood(POLICY, 12, compat=True) == [()] * 10 + [(Reached("address", 100),)] * 2
+
+
+@st.composite
+def _counted(draw: st.DrawFn) -> tuple[bytes, Quota, float]:
+    """Return counts of a limit as octets, the limit, and a time: its stretch may be a later one, or an earlier."""
+    span = draw(st.sampled_from([HOUR, DAY]))
+    stretch, most = stretch_of(span), draw(st.integers(1, 50))
+    quota = Quota("caller", b"key", most, draw(st.booleans()), draw(st.booleans()), stretch)
+    numbers = sorted(draw(st.sets(st.integers(1000, 1030), max_size=13)))
+    counts: Counts = tuple([(number, draw(st.integers(1, 9))) for number in numbers])
+    ends = float((numbers[-1] + 13) * stretch) if numbers else 0.0
+    needed = draw(st.sampled_from([0.0, 0.0, 1e9]))
+    now = draw(st.integers(990, 1050)) * stretch + draw(st.floats(0.0, stretch - 1))
+    return encode_counts(counts, ends, needed), quota, now
+
+
+@given(_counted())
+def test_counting_octets_is_what_the_rules_do(given: tuple[bytes, Quota, float]) -> None:
+    """Octets with one more are those that the rules make of them, where nothing is worth a line."""
+    octets, quota, now = given
+    after = with_one_more(octets, quota.most, now, quota.stretch)
+    if after is None:
+        return
+    admitted = admit(decode_counts(octets), quota, now)
+    assert after == encode_counts(admitted.counts, admitted.ends, admitted.needed)
+    assert admitted.reached is None
+
+
+@pytest.mark.parametrize("span", [HOUR, DAY])
+def test_most_mails_take_the_fast_path(span: int) -> None:
+    """A caller with less than half of its limit spent is counted on the octets, also as time passes."""
+    stretch, now, octets, slow = stretch_of(span), 1e9, encode_counts((), 0.0, 0.0), 0
+    quota = Quota("caller", b"key", 1000, warns=True, stretch=stretch)
+    for _ in range(400):
+        now += stretch / 25
+        after = with_one_more(octets, quota.most, now, stretch)
+        if after is None:
+            slow += 1
+            admitted = admit(decode_counts(octets), quota, now)
+            after = encode_counts(admitted.counts, admitted.ends, admitted.needed)
+        octets = after
+    assert slow <= 4  # where the oldest stretch has ended

@@ -87,19 +87,16 @@ class Authenticator:
             if not isinstance(given, bytes):
                 AUTHORIZATION.set(())  # no token outlives this look, since timers keep the context of a call
                 AUTHORIZATION.set(given := _digest_of(given))
-            return self._of_token(given)
+            # A dict may find it, since the digest of a nearly right token is another one.
+            known, caller = self._tokens.get(given, _NOBODY)
+            if not hmac.compare_digest(known, given):
+                raise Unauthenticated(_UNKNOWN)
+            return caller
         if self._by_certificate and (names := _names_of(context.auth_context())):
             return self._of_certificate(names)
         if self._anonymous is None:
             raise Unauthenticated(_MISSING)
         return self._anonymous
-
-    def _of_token(self, digest: bytes) -> Caller:
-        """Return the caller of a token. A dict may find it, since the digest of a nearly right token is another one."""
-        known, caller = self._tokens.get(digest, _NOBODY)
-        if not hmac.compare_digest(known, digest):
-            raise Unauthenticated(_UNKNOWN)
-        return caller
 
     def _of_certificate(self, names: list[str]) -> Caller:
         for name in names:

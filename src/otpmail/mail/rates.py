@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 
 from otpmail.call_events import LimitReached
 from otpmail.callers import Caller
@@ -13,6 +14,8 @@ from otpmail.limits.rules import stretch_of
 from otpmail.model import DAY, HOUR
 from otpmail.store.challenges import LimitStore, Quota
 
+_REMEMBERED = 1024  # callers, whose limits are at hand
+
 
 class Rates:
     """Counts mails in the store, so that replicas share a rate. Those named in `shadows` refuse nothing."""
@@ -21,6 +24,7 @@ class Rates:
         self._store = store
         self._observer = observer
         self._shadows = shadows
+        self._quotas = lru_cache(_REMEMBERED)(self._quotas_of)
 
     def __repr__(self) -> str:
         return f"<Rates in {self._store!r}>"
@@ -30,24 +34,8 @@ class Rates:
 
         A mail that is not accepted counts for nothing, and nor does one whose request id has found another.
         """
-        quotas = self._quotas(caller)
-        counted = await self._count(caller, quotas)
-        try:
-            job = await accept()
-        except BaseException:
-            await self._take_back(quotas, counted)
-            raise
-        if job.id != mail_id:
-            await self._take_back(quotas, counted)
-        return job
-
-    async def _take_back(self, quotas: Sequence[Quota], counted: float) -> None:
-        """Count a mail no more. While the store is down it counts on, rather than hide what became of the mail."""
-        with suppress(Unavailable):
-            await self._store.uncount(quotas, counted)
-
-    async def _count(self, caller: Caller, quotas: Sequence[Quota]) -> float:
-        """Count a mail, and return when."""
+        rates = caller.may.rates
+        quotas = self._quotas(caller.name, rates.mails_per_hour, rates.mails_per_day) if rates is not None else ()
         try:
             when, reached = await self._store.count(quotas)
         except LimitExceeded as error:
@@ -55,16 +43,24 @@ class Rates:
             raise
         for limit, percent in reached:
             self._observer.notify(LimitReached(limit, caller.name, percent))
-        return when
+        try:
+            job = await accept()
+        except BaseException:
+            await self._take_back(quotas, when)
+            raise
+        if job.id != mail_id:
+            await self._take_back(quotas, when)
+        return job
 
-    def _quotas(self, caller: Caller) -> tuple[Quota, ...]:
-        rates = caller.may.rates
-        if rates is None:
-            return ()
+    async def _take_back(self, quotas: Sequence[Quota], when: float) -> None:
+        """Count a mail no more. While the store is down it counts on, rather than hide what became of the mail."""
+        with suppress(Unavailable):
+            await self._store.uncount(quotas, when)
+
+    def _quotas_of(self, name: str, per_hour: int | None, per_day: int | None) -> tuple[Quota, ...]:
         found = []
-        spans = (("mails_per_hour", rates.mails_per_hour, HOUR), ("mails_per_day", rates.mails_per_day, DAY))
-        for limit, most, span in spans:
+        for limit, most, span in (("mails_per_hour", per_hour, HOUR), ("mails_per_day", per_day, DAY)):
             if most is not None:
-                key = hashlib.blake2b(f"{limit}\0{caller.name}".encode(), digest_size=16).digest()
+                key = hashlib.blake2b(f"{limit}\0{name}".encode(), digest_size=16).digest()
                 found.append(Quota(limit, key, most, limit in self._shadows, warns=True, stretch=stretch_of(span)))
         return tuple(found)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from otpmail.code_record import CALL, NO_CALL, STRANGERS, Budget, CodeRecord, EarlierRecord, Lane, Slot
 from otpmail.errors import MemoryFull
 from otpmail.limits.rules import counts_end, without_one
-from otpmail.model import Challenge, Check, CheckResult, Counts, Reached, Sending
+from otpmail.model import LONG, Challenge, Check, CheckResult, Counts, Reached, Sending
 from otpmail.otp.quotas import admit, budgets_of
 from otpmail.otp.records import (
     adopt,
@@ -114,10 +114,12 @@ class Policy(SendingRules):
 
     def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:
         """Whether limits over many addresses hold for an attempt: for each of strangers but at a long code."""
-        known = recent(_NOBODY if record is None else record, now, self.resend)
-        challenge = slot_of(known, attempt).challenge
+        known = _NOBODY if record is None else record
+        if LONG not in [slot.challenge.length for slot in known.slots if slot.challenge is not None]:
+            return attempt.device == STRANGERS
+        challenge = slot_of(recent(known, now, self.resend), attempt).challenge
         is_long = challenge is not None and challenge.is_long and attempt.only in (None, challenge.id)
-        return not is_long and lane_of(known, attempt.device).device == STRANGERS
+        return not is_long and attempt.device == STRANGERS
 
     def admit(self, counts: Counts, quota: Quota, now: float) -> Admitted:
         """Count one mail more for a limit over many addresses. Raises LimitExceeded."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 from otpmail.callers import Caller
 from otpmail.code_record import Budget
@@ -19,6 +20,7 @@ from otpmail.otp.refusals import refusal
 from otpmail.settings import OtpSettings
 from otpmail.store.challenges import Admitted, Quota
 
+_REMEMBERED = 1024  # callers, whose limits are at hand
 _WHOLE = 100  # percent
 
 
@@ -34,34 +36,42 @@ class Quotas:
         caps = settings.sends_per_caller_hour, settings.sends_per_service_hour
         self.are_for_guesses = settings.failures_per_caller_hour is not None
         self.are_usual = any(cap is not None for cap in caps)
+        self._of_guesses = lru_cache(_REMEMBERED)(self._for_guesses)
+        self._of_caller = lru_cache(_REMEMBERED)(self._for_caller)
 
     def __repr__(self) -> str:
         return f"<Quotas {'' if self.are_usual else 'of blocks alone'}>"
 
     def of_guesses(self, caller: Caller) -> tuple[Quota, ...]:
         """Return the limits of a wrong code, over all addresses of a caller."""
-        most = self._settings.failures_per_caller_hour
-        if most is None:
-            return ()
-        return (Quota("guesses", _key(f"guesses\0{caller.name}"), most, "guesses" in self._shadows, warns=True),)
+        return self._of_guesses(caller.name)
 
     def of(self, caller: Caller, block: str) -> tuple[Quota, ...]:
         """Return the limits of a mail for a caller, and for the block of an end user, if that is known.
 
         A caller learns nothing of others: a block has a limit for each caller.
         """
-        settings = self._settings
+        quotas = self._of_caller(caller.name, caller.may.codes_per_hour)
+        if not block:
+            return quotas
+        key = _key(f"block\0{caller.name}\0{block}")
+        return (Quota("block", key, self._settings.sends_per_block_hour, "block" in self._shadows), *quotas)
+
+    def _for_guesses(self, name: str) -> tuple[Quota, ...]:
+        most = self._settings.failures_per_caller_hour
+        return () if most is None else (self._warning("guesses", f"guesses\0{name}", most),)
+
+    def _for_caller(self, name: str, codes_per_hour: int | None) -> tuple[Quota, ...]:
         found = []
-        if block:
-            key = _key(f"block\0{caller.name}\0{block}")
-            found.append(Quota("block", key, settings.sends_per_block_hour, "block" in self._shadows))
-        most = caller.may.codes_per_hour or settings.sends_per_caller_hour
+        most = codes_per_hour or self._settings.sends_per_caller_hour
         if most is not None:
-            found.append(Quota("caller", _key(f"caller\0{caller.name}"), most, "caller" in self._shadows, warns=True))
-        if settings.sends_per_service_hour is not None:
-            most = settings.sends_per_service_hour
-            found.append(Quota("service", _key("service"), most, "service" in self._shadows, warns=True))
+            found.append(self._warning("caller", f"caller\0{name}", most))
+        if self._settings.sends_per_service_hour is not None:
+            found.append(self._warning("service", "service", self._settings.sends_per_service_hour))
         return tuple(found)
+
+    def _warning(self, limit: str, counted: str, most: int) -> Quota:
+        return Quota(limit, _key(counted), most, limit in self._shadows, warns=True)
 
 
 def admit(counts: Counts, quota: Quota, now: float) -> Admitted:

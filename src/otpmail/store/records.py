@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from otpmail.code_record import Budget, CodeRecord
 from otpmail.model import Check, CheckResult, Reached, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Quota, Rules, Send
-from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts
+from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts, with_one_more
 
 T = TypeVar("T")
 Rule = Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]
@@ -56,23 +56,38 @@ class RuledRecords(ABC):
         after, sending = rules.send(record, send)
         reached = list(sending.reached)
         if after is not record:
-            admitted = [self._rules.admit(decode_counts(others.counts(one.key)), one, send.now) for one in quotas]
-            reached += [one.reached for one in admitted if one.reached is not None]
+            counts, levels = self._with_one_more([others.counts(quota.key) for quota in quotas], quotas, send.now)
+            reached += levels
             if mailbox:
                 noted, more = rules.note(others.record(mailbox), send, sending)
                 reached += [one for one in more if one not in reached]
                 others.keep_record(mailbox, noted)
-            for quota, one in zip(quotas, admitted, strict=True):
-                others.keep_counts(quota.key, encode_counts(one.counts, one.ends, one.needed))
+            for quota, octets in zip(quotas, counts, strict=True):
+                others.keep_counts(quota.key, octets)
         counted = tuple([quota.key for quota in quotas])
         return after, Sending(sending.challenge, sending.next_send, counted, tuple(reached), mailbox)
 
     def _admitted(self, others: Others, quotas: Sequence[Quota], now: float) -> tuple[float, tuple[Reached, ...]]:
         """Count a mail for limits over many addresses: for all of them or none."""
-        admitted = [self._rules.admit(decode_counts(others.counts(one.key)), one, now) for one in quotas]
-        for quota, one in zip(quotas, admitted, strict=True):
-            others.keep_counts(quota.key, encode_counts(one.counts, one.ends, one.needed))
-        return now, tuple([one.reached for one in admitted if one.reached is not None])
+        counts, reached = self._with_one_more([others.counts(quota.key) for quota in quotas], quotas, now)
+        for quota, octets in zip(quotas, counts, strict=True):
+            others.keep_counts(quota.key, octets)
+        return now, tuple(reached)
+
+    def _with_one_more(
+        self, known: Sequence[bytes], quotas: Sequence[Quota], now: float
+    ) -> tuple[list[bytes], list[Reached]]:
+        """Return the octets of counts with one more for each limit, and what is worth a line. Raises LimitExceeded."""
+        counts, reached = [], []
+        for octets, quota in zip(known, quotas, strict=True):
+            after = with_one_more(octets, quota.most, now, quota.stretch)
+            if after is None:
+                one = self._rules.admit(decode_counts(octets), quota, now)
+                after = encode_counts(one.counts, one.ends, one.needed)
+                if one.reached is not None:
+                    reached.append(one.reached)
+            counts.append(after)
+        return counts, reached
 
     def _taken_back(self, others: Others, quotas: Sequence[Quota], when: float) -> None:
         """Count a mail no more."""
@@ -89,19 +104,18 @@ class RuledRecords(ABC):
         every case, so that the time does not tell whether a code is live.
         """
         rules = attempt.rules or self._rules
-        if record is not None and _is_again(record, now, attempt):
+        if record is not None and record.answers and _is_again(record, now, attempt):
             return rules.check(record, now, guess, attempt)
         is_limited = rules.is_limited(record, now, attempt)
-        quotas = [quota if is_limited else quota._replace(is_shadow=True) for quota in attempt.quotas]
-        known = {quota: others.counts(quota.key) for quota in quotas}
-        admitted = [self._rules.admit(decode_counts(octets), quota, now) for quota, octets in known.items()]
+        quotas = attempt.quotas if is_limited else [quota._replace(is_shadow=True) for quota in attempt.quotas]
+        known = [others.counts(quota.key) for quota in quotas]
+        counted, reached = self._with_one_more(known, quotas, now)
         after, check = rules.check(record, now, guess, attempt)
         is_counted = is_limited and check.result is CheckResult.WRONG_CODE and after is not record
-        for (quota, octets), one in zip(known.items(), admitted, strict=True):
-            counted = encode_counts(one.counts, one.ends, one.needed)
-            others.keep_counts(quota.key, counted if is_counted else octets)
-        if is_counted:
-            check = replace(check, reached=tuple([one.reached for one in admitted if one.reached is not None]))
+        for quota, octets in zip(quotas, counted if is_counted else known, strict=True):
+            others.keep_counts(quota.key, octets)
+        if is_counted and reached:
+            check = replace(check, reached=tuple(reached))
         return after, check
 
     def _uncounted(self, others: Others, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:

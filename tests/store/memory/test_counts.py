@@ -12,34 +12,40 @@ _FREE = encode_counts(((3, 1),), 4200.0, 0.0)
 _REACHED = encode_counts(((3, 9),), 4200.0, 4200.0)
 
 
+class _Taken:
+    """How much memory a store takes."""
+
+    octets = 0
+
+
 def test_counts_that_limit_somebody_are_never_forgotten() -> None:
     """Without room ten thousand new counts push out others, and none that has reached its limit."""
-    counts = MemoryCounts()
+    counts = MemoryCounts(taken := _Taken())
     reached = [f"reached {number}".encode() for number in range(100)]
     for key in reached:
         counts.write(key, _REACHED)
     for number in range(50):
         counts.write(f"free {number}".encode(), _FREE)
-    octets, count = counts.octets, len(counts)
+    octets, count = taken.octets, len(counts)
     for number in range(10_000):
         key = f"new {number}".encode()
         counts.make_room(key, _NOW)
         counts.write(key, _FREE)
     assert len(counts) <= count
-    assert counts.octets <= octets
+    assert taken.octets <= octets
     assert all(counts.read(key) == _REACHED for key in reached)
 
 
 def test_without_room_a_new_count_is_refused() -> None:
     """Where all counts limit somebody, a new one is refused, and one that is there goes on."""
-    counts = MemoryCounts()
+    counts = MemoryCounts(taken := _Taken())
     counts.write(b"a", _REACHED)
     counts.make_room(b"a", _NOW)
     with pytest.raises(MemoryFull):
         counts.make_room(b"b", _NOW)
     counts.make_room(b"b", 4200.0)
     assert len(counts) == 0
-    assert counts.octets == 0
+    assert taken.octets == 0
 
 
 def _sweep(counts: MemoryCounts, now: float) -> int:
@@ -48,19 +54,19 @@ def _sweep(counts: MemoryCounts, now: float) -> int:
 
 def test_counts_that_have_ended_are_swept() -> None:
     """A sweep of all shards drops what has ended, and nothing else."""
-    counts = MemoryCounts()
+    counts = MemoryCounts(taken := _Taken())
     for number in range(5):
         counts.write(bytes([number]), _FREE)
     counts.write(b"reached", _REACHED)
     assert _sweep(counts, 4199.0) == 0
     assert _sweep(counts, 4200.0) == 6
     assert _sweep(counts, 4200.0) == 0
-    assert counts.octets == 0
+    assert taken.octets == 0
 
 
 def test_room_for_a_new_count_takes_a_few_steps_however_many_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among ten thousand counts that limit somebody, no new one looks at more than a dozen of them."""
-    counts = MemoryCounts()
+    counts = MemoryCounts(_Taken())
     for number in range(10_000):
         counts.write(f"reached {number}".encode(), _REACHED)
     for number in range(100):
@@ -86,7 +92,7 @@ def test_room_for_a_new_count_takes_a_few_steps_however_many_are_reached(monkeyp
 
 def test_reached_counts_are_spare_again_in_their_order() -> None:
     """What is reached gives way once its time has come, the first first, and one that is reached again stays."""
-    counts = MemoryCounts()
+    counts = MemoryCounts(taken := _Taken())
     again = encode_counts(((3, 9), (15, 1)), 7800.0, 7800.0)
     for number in range(20):
         counts.write(f"reached {number}".encode(), _REACHED)
@@ -100,12 +106,12 @@ def test_reached_counts_are_spare_again_in_their_order() -> None:
         counts.make_room(b"new", 4200.0)
     assert counts.read(b"reached 0") == again
     counts.make_room(b"new", 7800.0)
-    assert (len(counts), counts.octets) == (0, 0)
+    assert (len(counts), taken.octets) == (0, 0)
 
 
 def test_keys_of_reached_counts_are_kept_no_longer_than_the_counts() -> None:
     """Where there is always room, a sweep forgets also when reached counts would have been spare."""
-    counts = MemoryCounts()
+    counts = MemoryCounts(_Taken())
     for number in range(3000):
         counts.write(f"reached {number}".encode(), _REACHED)
     _sweep(counts, 4200.0)

@@ -1,4 +1,4 @@
-"""Code records in this process: a dict guarded by an asyncio.Lock, swept by a periodic task."""
+"""Code records in this process: a dict that a periodic task sweeps. Each decision is one step of the loop."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -35,10 +35,9 @@ class MemoryChallengeStore(RuledRecords):
     def __init__(self, clock: Callable[[], float], rules: Rules) -> None:
         super().__init__(rules)
         self.now = clock
-        self.counts = MemoryCounts()
-        self._others = Others(self.counts.read, self.counts.write, self._record, self._keep)
         self.octets = 0
-        self._lock = asyncio.Lock()
+        self.counts = MemoryCounts(self)
+        self._others = Others(self.counts.read, self.counts.write, self._record, self._keep)
         self._shards: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(_SHARDS))
 
     def __repr__(self) -> str:
@@ -52,34 +51,28 @@ class MemoryChallengeStore(RuledRecords):
         if not send.room and self._make_room(send.key, send.now):
             send = send._replace(room=True)
         if send.quotas or send.mailbox:
-            return self.update(send.key, self._with_counts(send))
+            return self.update(send.key, partial(self._with_counts, send=send))
         return self.update(send.key, partial((send.rules or self._rules).send, send=send))
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
         if attempt.quotas:
-            rule = partial(self._guessed, self._others, now=now, guess=guess, attempt=attempt)
-            return self.update(key, self._sized(rule))
+            return self.update(key, partial(self._guessed, self._others, now=now, guess=guess, attempt=attempt))
         return self.update(key, partial((attempt.rules or self._rules).check, now=now, guess=guess, attempt=attempt))
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back, and what it has counted for."""
         if sending.counted or sending.mailbox:
-            return self.update(key, self._sized(partial(self._uncounted, self._others, sending=sending)))
+            return self.update(key, partial(self._uncounted, self._others, sending=sending))
         return self.update(key, partial(self._rules.unsend, sending=sending))
 
     async def count(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
         """Count a mail for limits over many addresses."""
-        before = self.counts.octets
-        counted = self._admitted(self._others, quotas, self.now())
-        self.octets += self.counts.octets - before
-        return counted
+        return self._admitted(self._others, quotas, self.now())
 
     async def uncount(self, quotas: Sequence[Quota], when: float) -> None:
         """Take a mail back."""
-        before = self.counts.octets
         self._taken_back(self._others, quotas, when)
-        self.octets += self.counts.octets - before
 
     async def update(self, key: bytes, rule: Rule[T]) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
@@ -87,46 +80,26 @@ class MemoryChallengeStore(RuledRecords):
         When the rule raises, the record stays unchanged.
         """
         shard = self._shards[hash(key) % _SHARDS]
-        async with self._lock:
-            kept = shard.get(key)
-            # A record is decoded and encoded in every case, so that the time does not tell whether there is one.
-            before = record_codec.decode_record(_NO_RECORD if kept is None else kept)
-            after, result = rule(before if kept is not None else None)
-            octets = record_codec.encode_record(before if after is None else after)
-            self.octets += (0 if after is None else len(octets) + _ENTRY_OCTETS) - (
-                0 if kept is None else len(kept) + _ENTRY_OCTETS
-            )
-            if after is None:
-                shard.pop(key, None)
-            else:
-                shard[key] = octets
-            return result
+        kept = shard.get(key)
+        # A record is decoded and encoded in every case, so that the time does not tell whether there is one.
+        before = record_codec.decode_record(_NO_RECORD if kept is None else kept)
+        after, result = rule(before if kept is not None else None)
+        octets = record_codec.encode_record(before if after is None else after)
+        self.octets += (0 if after is None else len(octets) + _ENTRY_OCTETS) - (
+            0 if kept is None else len(kept) + _ENTRY_OCTETS
+        )
+        if after is None:
+            shard.pop(key, None)
+        else:
+            shard[key] = octets
+        return result
 
-    def _with_counts(self, send: Send) -> Rule[Sending]:
-        """Return the rule of a mail that counts for limits over many addresses."""
-        counts = self.counts
-
-        def rule(record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
-            """Count the mail, where there is room for its counts."""
-            if not send.room:
-                for quota in send.quotas:
-                    counts.make_room(quota.key, send.now)
-            return self._counted(self._others, record, send)
-
-        return self._sized(rule)
-
-    def _sized(self, rule: Rule[T]) -> Rule[T]:
-        """Return the rule, which changes counts, so that `octets` has what they take after it."""
-
-        def sized(record: CodeRecord | None) -> tuple[CodeRecord | None, T]:
-            """Apply the rule, and note how much larger the counts are after it."""
-            before = self.counts.octets
-            try:
-                return rule(record)
-            finally:
-                self.octets += self.counts.octets - before
-
-        return sized
+    def _with_counts(self, record: CodeRecord | None, *, send: Send) -> tuple[CodeRecord | None, Sending]:
+        """Count a mail for limits over many addresses, where there is room for its counts."""
+        if not send.room:
+            for quota in send.quotas:
+                self.counts.make_room(quota.key, send.now)
+        return self._counted(self._others, record, send)
 
     def _record(self, key: bytes) -> CodeRecord | None:
         kept = self._shards[hash(key) % _SHARDS].get(key)
@@ -154,14 +127,11 @@ class MemoryChallengeStore(RuledRecords):
         """Drop the records that have ended, a shard at a time, and return how many those were."""
         dropped = 0
         for shard in self._shards:
-            async with self._lock:
-                now = self.now()
-                ended = [key for key, kept in shard.items() if record_codec.record_ends(kept) <= now]
-                for key in ended:
-                    self.octets -= len(shard.pop(key)) + _ENTRY_OCTETS
-                before = self.counts.octets
-                dropped += len(ended) + self.counts.sweep(now)
-                self.octets += self.counts.octets - before
+            now = self.now()
+            ended = [key for key, kept in shard.items() if record_codec.record_ends(kept) <= now]
+            for key in ended:
+                self.octets -= len(shard.pop(key)) + _ENTRY_OCTETS
+            dropped += len(ended) + self.counts.sweep(now)
             await asyncio.sleep(0)  # other tasks have the loop between two shards
         return dropped
 

@@ -1,6 +1,7 @@
 """The counts of limits over many addresses, in this process."""
 
 from collections import defaultdict, deque
+from typing import Protocol
 
 from otpmail.errors import MemoryFull
 from otpmail.store.counts_codec import NO_COUNTS, counts_end, counts_needed
@@ -15,8 +16,14 @@ _FULL = "limits that are reached take their part"
 _Shard = dict[bytes, bytes]
 
 
+class Taken(Protocol):
+    """How much memory a store takes, in `octets`."""
+
+    octets: int
+
+
 class MemoryCounts:
-    """Counts by key. `octets` is the memory that all of them take.
+    """Counts by key. The memory that they take counts in `taken`.
 
     Without room those that limit nobody at present give way to new ones. Counts that have reached their limit never do.
     Its whole state, of each shard: the counts that are `spare`, the one that changed longest ago first, and those that
@@ -24,8 +31,8 @@ class MemoryCounts:
     they are spare again, of which there are a few dozen: the ends of the stretches of a count.
     """
 
-    def __init__(self) -> None:
-        self.octets = 0
+    def __init__(self, taken: Taken) -> None:
+        self._taken = taken
         self._spare: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
         self._reached: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
         self._turns: deque[int] = deque()
@@ -68,12 +75,16 @@ class MemoryCounts:
     def write(self, key: bytes, octets: bytes) -> None:
         """Keep counts as octets, as those that changed last."""
         shard = hash(key) % _SHARDS
+        needed = counts_needed(octets)
+        if key in (spare := self._spare[shard]) and not needed and octets != NO_COUNTS:
+            self._taken.octets += len(octets) - len(spare.pop(key))
+            spare[key] = octets
+            return
         before = self._reached[shard].get(key)
         self._drop(shard, key)
         if octets == NO_COUNTS:
             return
-        self.octets += len(octets) + _ENTRY_OCTETS
-        needed = counts_needed(octets)
+        self._taken.octets += len(octets) + _ENTRY_OCTETS
         if not needed:
             self._keep_spare(shard, key, octets)
             return
@@ -133,4 +144,4 @@ class MemoryCounts:
     def _drop(self, shard: int, key: bytes) -> None:
         octets = self._spare[shard].pop(key, None) or self._reached[shard].pop(key, None)
         if octets is not None:
-            self.octets -= len(octets) + _ENTRY_OCTETS
+            self._taken.octets -= len(octets) + _ENTRY_OCTETS
