@@ -103,9 +103,10 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
 
 
-def test_what_the_readme_saves_in_a_clone_is_ignored() -> None:
-    """A program that the README has people save in their clone is neither untracked nor linted there."""
-    saved = re.findall(r"Save it as `([^`]+)`", (ROOT / "README.md").read_text("utf-8"))
+@pytest.mark.parametrize("page", ["README.md", "docs/callers.md"])
+def test_what_a_page_saves_in_a_clone_is_ignored(page: str) -> None:
+    """A program that a page has people save in their clone is neither untracked nor linted there."""
+    saved = re.findall(r"[Ss]ave (?:it|this|this one) as `([^`]+)`", (ROOT / page).read_text("utf-8"))
     assert saved
     ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
     excluded = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["extend-exclude"]
