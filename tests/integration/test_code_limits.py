@@ -70,3 +70,18 @@ async def test_a_long_code_is_not_refused_for_guesses_elsewhere(
     for _ in range(6):
         assert (await _check(service, "ABCD-EFGH-JKLM")).result == _WRONG
     assert (await _check(service, long.otp_code)).result == _VALID
+
+
+async def test_a_device_is_not_refused_for_guesses_of_strangers(
+    serve: Callable[..., Awaitable[Service]], stored: dict[str, Any]
+) -> None:
+    """Once a caller's wrong codes of an hour are used up, a device with its token signs in as before."""
+    service = await serve(**stored, OTP_FAILURES_PER_CALLER_HOUR=1)
+    token = (await _check(service, (await _send(service)).otp_code)).device_token
+    bob = await _send(service, _BOB)
+    assert (await _check(service, _other(bob.otp_code), _BOB)).result == _WRONG
+    mine = await _send(service, device_token=token)
+    assert (await _check(service, _other(mine.otp_code), device_token=token)).result == _WRONG
+    assert (await _check(service, mine.otp_code, device_token=token)).result == _VALID
+    with pytest.raises(grpc.aio.AioRpcError, match="too many wrong codes"):
+        await _check(service, bob.otp_code, _BOB)

@@ -40,11 +40,22 @@ def test_what_has_ended_is_gone(record: CodeRecord) -> None:
 
 
 def test_devices_have_few_lanes() -> None:
-    """Of more than sixteen devices the one is forgotten that was used longest ago, and strangers' lane never is."""
-    lanes: tuple[Lane, ...] = (Lane(STRANGERS, (1,)),)
+    """Sixteen devices have lanes of their own, none of which gives way; a further one counts in strangers' lane."""
+    record = CodeRecord(lanes=(Lane(STRANGERS, (1,)),))
     for number in range(20):
-        lanes = with_lane(lanes, Lane(b"device%02d" % number, (number,)))
-    assert [lane.device for lane in lanes] == [STRANGERS, *[b"device%02d" % number for number in range(4, 20)]]
-    lanes = with_lane(lanes, Lane(b"device05", (5, 6)))
+        lane = lane_of(record, b"device%02d" % number)
+        failed = Lane(lane.device, (*lane.failures, number))
+        record = CodeRecord(lanes=with_lane(record.lanes, failed))
+    own = [Lane(b"device%02d" % number, (number,)) for number in range(16)]
+    assert record.lanes == (Lane(STRANGERS, (1, 16, 17, 18, 19)), *own)
+    assert lane_of(record, b"device05") == own[5]
+    lanes = with_lane(record.lanes, Lane(b"device05", (5, 6)))
     assert lanes[-1] == Lane(b"device05", (5, 6)) == lane_of(CodeRecord(lanes=lanes), b"device05")
     assert with_lane(lanes, Lane(STRANGERS, (2,)))[0] == Lane(STRANGERS, (2,))
+
+
+def test_devices_have_few_lanes_without_strangers() -> None:
+    """Where strangers have done nothing yet, a further device begins their lane."""
+    record = CodeRecord(lanes=tuple([Lane(b"device%02d" % number, (1,)) for number in range(16)]))
+    assert lane_of(record, b"device16") == lane_of(record, STRANGERS) == Lane(STRANGERS)
+    assert lane_of(CodeRecord(lanes=record.lanes[1:]), b"device16") == Lane(b"device16")

@@ -61,9 +61,23 @@ class Mailbox:
                 assert self._failures(attempt.device) != before
         return check
 
+    def guess(self, attempt: Attempt) -> Check:
+        """Type six digits that are wrong, and note a guess that was compared with a short code."""
+        before = _times_of(self.record)
+        self.record, check = self.policy.check(self.record, self.now, Typed(), attempt)
+        if check.result is CheckResult.WRONG_CODE and _times_of(self.record) != before:
+            self.guesses.append(self.now)
+        return check
+
     def _failures(self, device: bytes) -> list[tuple[float, ...]]:
         lanes = self.record.lanes if self.record is not None else ()
         return [lane.failures for lane in lanes if lane.device == device]
+
+
+def _times_of(record: CodeRecord | None) -> list[int]:
+    """Return how often each live challenge was tried."""
+    slots = record.slots if record is not None else ()
+    return [slot.challenge.attempts for slot in slots if slot.challenge is not None]
 
 
 class Attacker:
@@ -130,3 +144,78 @@ def test_a_day_of_an_attack(seed: int, device: bytes) -> None:
     assert _most_in(mailbox.guesses, HOUR) <= POLICY.failures.per_hour
     assert 0 < _most_in(mailbox.mails[STRANGERS], DAY) <= POLICY.sends.per_day
     assert _most_in(mailbox.mails[STRANGERS], HOUR) <= POLICY.sends.per_hour
+
+
+def _tokens(count: int) -> list[bytes]:
+    return [b"token%03d" % number for number in range(count)]
+
+
+def _guess_all_day(mailbox: Mailbox, devices: list[bytes]) -> None:
+    """Ask for codes and guess with each of these devices and as a stranger, as often as it can be done in a day."""
+    end = mailbox.now + DAY
+    while mailbox.now < end:
+        for device in (STRANGERS, *devices):
+            mailbox.send(bytes(8), device)
+            for _ in range(6):
+                mailbox.guess(Attempt(device=device))
+        mailbox.now += 97.0
+
+
+@pytest.mark.parametrize(("count", "lanes"), [(1, 2), (40, 17)])
+def test_a_day_of_an_attacker_with_tokens(count: int, lanes: int) -> None:
+    """Each token gives the guesses of a lane, and forty give those of sixteen: none resets another.
+
+    Mails are as few: those of each lane.
+    """
+    mailbox = Mailbox(Random(1))
+    _guess_all_day(mailbox, _tokens(count))
+    assert (lanes - 1) * POLICY.failures.per_day < _most_in(mailbox.guesses, DAY) <= lanes * POLICY.failures.per_day
+    mails = sorted(at for times in mailbox.mails.values() for at in times)
+    assert _most_in(mails, DAY) <= lanes * POLICY.sends.per_day
+    assert _most_in(mails, HOUR) <= lanes * POLICY.sends.per_hour
+
+
+def test_an_owner_beside_an_attacker_with_tokens() -> None:
+    """A device that has a lane has its short code, while others fill the table; one without gets a long code."""
+    mailbox = Mailbox(Random(2))
+    first = mailbox.send(b"session1", DEVICE)
+    for device in (STRANGERS, *_tokens(40)):
+        mailbox.send(bytes(8), device)
+        for _ in range(6):
+            mailbox.guess(Attempt(device=device))
+    assert first is not None
+    assert mailbox.check(first, Attempt(b"session1", DEVICE)).result is CheckResult.VALID
+    mailbox.guess(Attempt(device=b"token040"))  # takes the place
+    mailbox.now += HOUR
+    for _ in range(12):
+        mailbox.now += 31.0
+        mailbox.send(bytes(8), b"token000")
+        mailbox.guess(Attempt(device=b"token000"))
+    again = mailbox.send(b"session2", DEVICE)
+    assert again is not None
+    assert mailbox.check(again, Attempt(b"session2", DEVICE)).result is CheckResult.VALID
+
+
+def test_a_person_with_many_devices() -> None:
+    """Thirty devices that sign in one after the other each get a short code: a right one frees its place.
+
+    So do sixteen that ask and never type, and the devices after them, which count with strangers.
+    """
+    mailbox = Mailbox(Random(3))
+    for number in range(30):
+        challenge = mailbox.send(b"session ", b"device%02d" % number)
+        assert challenge is not None
+        assert not challenge.is_long
+        assert mailbox.check(challenge, Attempt(b"session ", b"device%02d" % number)).result is CheckResult.VALID
+    assert mailbox.record is None
+    asked = [mailbox.send(b"session ", b"device%02d" % number) for number in range(20)]
+    assert mailbox.record is not None
+    assert len(mailbox.record.lanes) == 17
+    for number in (3, 18):
+        mailbox.guess(Attempt(b"session ", b"device%02d" % number))
+        check = mailbox.check(asked[number], Attempt(b"session ", b"device%02d" % number))
+        assert check.result is CheckResult.VALID
+    mailbox.now += DAY
+    later = mailbox.send(b"session ", b"device19")
+    assert later is not None
+    assert [lane.device for lane in mailbox.record.lanes] == [b"device19"]

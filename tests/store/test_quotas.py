@@ -202,6 +202,34 @@ async def test_a_long_code_is_not_refused_for_wrong_codes_elsewhere(
         await _check(codes, clock, short, 1, quota, by=0)
 
 
+async def test_devices_beyond_those_with_lanes_are_limited_as_strangers(codes: ChallengeStore, clock: Clock) -> None:
+    """With the guesses of a caller used up, a device with a lane of its own is checked, and a seventeenth is refused.
+
+    Wrong codes of the former do not count for the caller, those of the latter do.
+    """
+    quota = Quota("guesses", b"the counts of gu", 2)
+    key, devices = b"address 00000001", [b"device%02d" % number for number in range(17)]
+    sent = {
+        device: await codes.send(
+            Send(
+                key, clock.time, Challenge((number + 1).to_bytes(16), "k1", clock.time + LIFE, length=6), device=device
+            )
+        )
+        for number, device in enumerate(devices)
+    }
+
+    async def check(device: bytes, by: int) -> CheckResult:
+        typed = f"{(int(BOOK.code(sent[device].challenge)) + by) % 10**6:06d}"
+        return (await codes.check(key, clock.time, BOOK.guess(typed), Attempt(device=device, quotas=(quota,)))).result
+
+    for device in (*devices[:4], devices[16], devices[16]):
+        assert await check(device, 1) is CheckResult.WRONG_CODE
+    with pytest.raises(LimitExceeded, match="wrong codes"):
+        await check(devices[16], 0)
+    assert await check(devices[0], 0) is CheckResult.VALID
+    assert await check(devices[16], 0) is CheckResult.VALID  # in the place that is free now
+
+
 def test_the_time_that_a_mail_was_counted_at() -> None:
     """A mail is taken back from the stretch in which it was sent."""
     sending = Sending(Challenge(bytes(16), "k1", 0.0), 3599.0 + POLICY.resend, (BLOCK.key,))

@@ -66,7 +66,7 @@ class Policy(SendingRules):
             slots = with_room(tuple([known for known in slots if known is not slot]), now)
         after = Slot(send.scope, device, sending.challenge, sending.next_send, call, replaced)
         sends = (*lane.sends, sending.next_send)[-self.sends.most :]
-        lanes = with_lane(record.lanes, Lane(device, lane.failures, sends))
+        lanes = with_lane(record.lanes, Lane(lane.device, lane.failures, sends))
         is_fresh = sending.challenge.id == send.fresh.id
         if reached:
             sending = replace(sending, reached=reached)

@@ -8,7 +8,7 @@ from otpmail.store.challenges import Attempt
 
 _ANSWER_SECONDS = 60.0  # for which the same check has the same answer
 _MOST_ANSWERS = 4
-_MOST_LANES = 16  # of devices: of more, the one that was used longest ago is forgotten
+_MOST_LANES = 16  # of devices: while all of them count, a further device counts with strangers
 
 
 def recent(record: CodeRecord, now: float, resend: float) -> CodeRecord:
@@ -80,11 +80,17 @@ def released(record: CodeRecord | None) -> CodeRecord | None:
 
 
 def lane_of(record: CodeRecord, device: bytes) -> Lane:
-    """Return the lane of a device, an empty one where it has none."""
+    """Return the lane in which a device counts: its own, a new one, or strangers' where too many devices have one.
+
+    No lane gives way to another: who has many tokens would forget the failures of one by the use of others.
+    """
     for lane in record.lanes:
         if lane.device == device:
             return lane
-    return Lane(device)
+    if len(record.lanes) < _MOST_LANES or device == STRANGERS:
+        return Lane(device)
+    devices = [lane for lane in record.lanes if lane.device != STRANGERS]
+    return Lane(device) if len(devices) < _MOST_LANES else lane_of(record, STRANGERS)
 
 
 def with_lane(lanes: tuple[Lane, ...], lane: Lane) -> tuple[Lane, ...]:
@@ -93,11 +99,7 @@ def with_lane(lanes: tuple[Lane, ...], lane: Lane) -> tuple[Lane, ...]:
     if len(lanes) == 1 and lanes[0].device == device:
         return (lane,)
     others = [known for known in lanes if known.device != device]
-    if device == STRANGERS:
-        return (lane, *others)
-    if len(others) > _MOST_LANES:
-        del others[1 if others[0].device == STRANGERS else 0]
-    return (*others, lane)
+    return (lane, *others) if device == STRANGERS else (*others, lane)
 
 
 def with_slot(slots: tuple[Slot, ...], slot: Slot, after: Slot, *, last: bool = False) -> tuple[Slot, ...]:

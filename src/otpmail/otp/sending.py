@@ -66,7 +66,7 @@ class SendingRules:
 
         The original's contract knows no wait between two mails, and the limits of an address are in shadow there.
         """
-        now, sends, is_device = send.now, lane.sends, send.device != STRANGERS
+        now, sends, is_device = send.now, lane.sends, lane.device != STRANGERS
         reached: tuple[Reached, ...] = ()
         if attacked and (self.locks or send.compat):
             is_daily = self.failures.is_daily(lane.failures)

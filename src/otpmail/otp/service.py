@@ -149,7 +149,7 @@ class OtpService:
             new_device(),
             request.compat,
             place.earlier,
-            self._quotas.of_guesses(call.caller) if self._quotas.are_for_guesses and device == STRANGERS else (),
+            self._quotas.of_guesses(call.caller) if self._quotas.are_for_guesses else (),
             terms.rules,
         )
         if terms.test_addresses and (use := self._fixed.find(call, place, request.purpose, terms)) is not None:

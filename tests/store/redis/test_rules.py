@@ -47,7 +47,10 @@ _LIVES = st.sampled_from([2.0, 60.0, 120.0, 600.0, 600.0, 7200.0])
 _WHICH = st.integers(0, 2)
 _BOUND = st.sampled_from(["", "", "live", "other"])
 _SCOPES = st.sampled_from([bytes(8), bytes(8), b"scope  1", b"scope  2", b"scope  3", b"scope  4"])
-_DEVICES = st.sampled_from([STRANGERS, STRANGERS, STRANGERS, b"device 1", b"device 2"])
+_DEVICES = st.sampled_from([STRANGERS, STRANGERS, STRANGERS, b"device 1", b"device 2", b"device15"])
+_MANY = [b"device%02d" % number for number in range(16)]
+"""As many devices as have lanes of their own."""
+
 _REQUESTS = st.sampled_from([b"", b"", b"request1", b"request2"])
 _COMPAT = st.sampled_from([False, False, False, True])
 _KEYS = st.sampled_from(["k1", "k1", "k2", "k3", FIXED_KEY])
@@ -81,6 +84,7 @@ _STEPS = st.one_of(
     st.tuples(st.just("quotas"), st.sampled_from(_QUOTAS)),
     st.tuples(st.just("mailbox"), st.booleans()),
     st.tuples(st.just("profile"), st.sampled_from(_PROFILES)),
+    st.tuples(st.just("fill"), st.sampled_from([16, 16, 15])),
     st.tuples(st.just("void"), _SCOPES, _BOUND),
     st.tuples(st.sampled_from(["again", "withdraw"])),
     st.tuples(st.just("unsend"), _WHICH),
@@ -140,6 +144,21 @@ _A_PROFILE_CHANGES = [
     *(_A_SEND, _A_WRONG_CODE, ("profile", _PROFILES[1]), ("wait", 75.0), _A_SEND),
     *[("check", "right", *_HERE, "live", b"", False)] * 2,
     *(_A_SEND, ("wait", 301.0), ("profile", _PROFILES[3]), _A_SEND, *[_A_WRONG_CODE] * 3, _A_SEND, ("unsend", 0)),
+]
+
+
+_MORE_DEVICES_THAN_HAVE_LANES = [
+    ("fill", 16),
+    ("send", bytes(8), b"device 1", True, False, 600.0, "k1"),
+    *[("check", "wrong", bytes(8), b"device 1", "", b"", False)] * 3,
+    *(("wait", "next"), ("send", bytes(8), b"device 1", True, False, 600.0, "k1"), ("unsend", 0)),
+    *[("check", "wrong", bytes(8), b"device 1", "", b"", False)] * 3,
+    *[("send", b"scope  %d" % number, b"device 1", False, True, 600.0, "k1") for number in range(2)],
+    *[("send", b"scope  %d" % number, b"device 1", True, False, 600.0, "k1") for number in range(8)],
+    ("check", "right", b"scope  1", b"device 1", "", b"", False),
+    ("check", "right", bytes(8), b"device03", "", b"", False),
+    ("send", b"scope  9", b"device 1", True, False, 600.0, "k1"),
+    ("check", "wrong", b"scope  9", b"device 1", "", b"", False),
 ]
 
 
@@ -348,7 +367,7 @@ async def _outcome(decision: Awaitable[Any]) -> Any:
     try:
         return await decision
     except LimitExceeded as error:
-        return str(error), error.subject, error.retry_after
+        return str(error), error.subject, error.setting, error.retry_after
 
 
 @contextmanager
@@ -375,6 +394,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_WITHDRAWN_AFTER_IT_REPLACED)
         @example(_REPLACED_AND_NEITHER_MAIL_SENT)
         @example(_LIMITED_AND_TAKEN_BACK)
+        @example(_MORE_DEVICES_THAN_HAVE_LANES)
         @example(_A_PROFILE_CHANGES)
         @example(_A_TEST_ADDRESS_AND_NOT)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
@@ -386,7 +406,13 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
 
 async def _decide(pair: _Pair, steps: list[tuple[Any, ...]]) -> None:
     for name, *details in steps:
-        await pair.step(name, *details)
+        for one, *more in _each_asks(details[0]) if name == "fill" else [(name, *details)]:
+            await pair.step(one, *more)
+
+
+def _each_asks(count: int) -> list[tuple[Any, ...]]:
+    """Return a step of each of many devices, which asks for a code."""
+    return [("send", bytes(8), device, True, False, 600.0, "k1") for device in _MANY[:count]]
 
 
 @pytest.mark.parametrize("digits", [4, 10])

@@ -130,8 +130,8 @@ class RedisChallengeStore:
         """Return the decision in a script's answer (`code_send.lua`) to a question. Raises LimitExceeded."""
         name, *answer = msgpack.unpackb(packed, raw=True)
         if name:
-            is_device = send.device != STRANGERS
-            raise self._rules.refusal(name.decode(), device=is_device, retry_after=float(answer[0]))
+            after, *is_device = answer
+            raise self._rules.refusal(name.decode(), device=any(is_device), retry_after=float(after))
         challenge_id, key_id, expires, attempts, length, next_send, reached, most = answer
         challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length, most)
         counted = tuple([quota.key for quota in send.quotas])

@@ -47,24 +47,25 @@ local function is_again(asked)
   return asked.slot.call == asked.call and asked.call ~= NO_CALL
 end
 
--- Why no mail may be sent, packed for the answer; false where one may. Notes the limits in shadow that would refuse it.
+-- Why no mail may be sent, with when and whether a device's limit says so, packed for the answer; false where one may. Notes the limits in shadow that would refuse it.
 local function hindrance(asked)
   local now, resend = asked.now, asked.rules.resend
   local spaced = asked.spaced and not is_again(asked)
   if asked.attacked and asked.locks then
     local name = asked.failed_daily and 'failures_per_day' or 'failures_per_hour'
-    return cmsgpack.pack({ name, asked.failures_free - now })
+    return cmsgpack.pack({ name, asked.failures_free - now, asked.lane.device ~= STRANGERS })
   end
   local free, is_daily = free_at(asked.rules.sends, asked.lane.sends)
   if spaced and free - resend > now then
     if not (asked.compat or asked.rules.shadows.address) then
-      return cmsgpack.pack({ is_daily and 'sends_per_day' or 'sends_per_hour', free - resend - now })
+      local name = is_daily and 'sends_per_day' or 'sends_per_hour'
+      return cmsgpack.pack({ name, free - resend - now, asked.lane.device ~= STRANGERS })
     end
     asked.reached[1] = { 'address', 100 }
   end
   local next_send = asked.slot.next_send + asked.rules.wait
   if spaced and next_send > now and not asked.compat then
-    if not asked.rules.shadows.resend then return cmsgpack.pack({ 'resend', next_send - now }) end
+    if not asked.rules.shadows.resend then return cmsgpack.pack({ 'resend', next_send - now, asked.lane.device ~= STRANGERS }) end
     asked.reached[#asked.reached + 1] = { 'resend', 100 }
   end
   return false

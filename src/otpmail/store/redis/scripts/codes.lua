@@ -9,7 +9,7 @@ local LONG = 12 -- letters of a code that nobody guesses
 local FIXED = ':fixed' -- in place of a key, for the code of a test address
 local NO_CALL = string.rep('\0', 4)
 local STRANGERS = string.rep('\0', 8)
-local MOST_LANES = 16 -- of devices
+local MOST_LANES = 16 -- of devices: while all of them count, a further device counts with strangers
 
 -- The time that a test gives, or the server's, which `kept` makes one that never falls back (clock_look.lua).
 local function time(given, kept)
@@ -168,10 +168,14 @@ local function noted(times, at, limit)
   return list
 end
 
+-- The lane in which a device counts: its own, a new one, or strangers' (otp.records.lane_of).
 local function lane_of(record, device)
+  local strangers, devices = { device = STRANGERS, failures = {}, sends = {} }, 0
   for _, lane in ipairs(record.lanes) do
     if lane.device == device then return lane end
+    if lane.device == STRANGERS then strangers = lane else devices = devices + 1 end
   end
+  if devices >= MOST_LANES then return strangers end
   return { device = device, failures = {}, sends = {} }
 end
 
@@ -181,7 +185,6 @@ local function put_lane(record, lane)
   if lane.device == STRANGERS then
     table.insert(others, 1, lane)
   else
-    if #others > MOST_LANES then table.remove(others, others[1].device == STRANGERS and 2 or 1) end
     others[#others + 1] = lane
   end
   record.lanes = others
