@@ -13,6 +13,7 @@ OtpmailError
 │   │   └── MemoryFull                       no octets are left of MEMORY_MAX_MB
 │   ├── DeadlineExceeded (TimeoutError)      the caller's deadline comes before its mail has settled
 │   └── Unavailable                          the relay or the store is down; names the time to wait
+│       ├── RelayDown                        no relay is up, so no mail is accepted that waits for one
 │       └── Stopping                         the service accepts nothing more
 ├── SettingsError (ValueError)               a setting is wrong; names it
 ├── StoreError                               the store can't be opened or read
@@ -139,6 +140,12 @@ class Unavailable(CallerError):
     def __init__(self, description: str, *, retry_after: float = 1.0) -> None:
         super().__init__(description)
         self.retry_after = retry_after
+
+
+class RelayDown(Unavailable):
+    """No relay is up, so the service accepts no mail whose caller waits for one."""
+
+    reason = "RELAY_DOWN"
 
 
 class Stopping(Unavailable):

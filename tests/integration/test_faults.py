@@ -86,7 +86,7 @@ async def test_a_relay_that_cannot_be_used(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await _send(service)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert reason(caught.value) == "UNAVAILABLE"
+            assert reason(caught.value) == "RELAY_DOWN"
             assert retry_seconds(caught.value) >= 1
             assert len(service.logged("relay-down")) == 1
         assert relay.mails == []

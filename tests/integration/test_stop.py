@@ -132,7 +132,7 @@ async def test_a_stop_without_a_relay(service: Service) -> None:
         await service.mail.SendMail(_request(number, mail_pb2.WAIT_FOR_QUEUE))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.mail.SendMail(_request(9, mail_pb2.WAIT_FOR_RELAY))
-    assert reason(caught.value) == "UNAVAILABLE"
+    assert reason(caught.value) == "RELAY_DOWN"
     assert await service.stop() == 1
     last = service.log[-1]
     assert (last["event"], last["level"], last["out_of_time"], last["lost"], last["kept"]) == (

@@ -14,7 +14,7 @@ from otpmail.callers import Call, Caller
 from otpmail.counts import counted
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
-from otpmail.errors import QueueFull, ShareSpent, Stopping, Unavailable
+from otpmail.errors import QueueFull, RelayDown, ShareSpent, Stopping
 from otpmail.limits.memory import Memory
 from otpmail.mail.turns import Turns
 from otpmail.model import Priority, WaitFor
@@ -177,7 +177,7 @@ class Admission:
         if not wait_for.guarantees and self._relays.down:
             what = "refuses the sign-in of this service" if self._relays.refuses_sign_in else "is down"
             text = ": ".join(filter(None, (f"the relay {what}", self._relays.outage)))
-            raise Unavailable(text, retry_after=max(1.0, self._relays.retry_after))
+            raise RelayDown(text, retry_after=max(1.0, self._relays.retry_after))
 
     def has_place_for_stream(self, source: str, wait_for: WaitFor, priority: Priority) -> bool:
         """Whether a stream may have a place. Single calls, which can't wait, are left some."""

@@ -1,0 +1,124 @@
+"""The client whose calls are awaited. It may be made at import, and used in any event loop."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from otpmail.client import addresses, codes, mails
+from otpmail.client.endpoint import Endpoint
+from otpmail.client.methods import awaited
+from otpmail.client.plan import Plan
+from otpmail.client.retry import Attempts, Retries
+from otpmail.client.status import error_of
+
+ResultT = TypeVar("ResultT")
+
+_USUAL = Retries()
+
+
+class Client:
+    """Calls a service from asyncio.
+
+    Without arguments it calls the service of OTPMAIL_SERVER, else 127.0.0.1:40700, with the token of OTPMAIL_TOKEN and
+    by TLS if OTPMAIL_CA_FILE is set. They are read when the client first needs them. `timeout` is in seconds for each
+    call with its retries. Each event loop has a connection of its own, which opens with its first call.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        token: str | None = None,
+        ca_file: str | Path | None = None,
+        cert_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        tls_name: str | None = None,
+        timeout: float | None = None,
+        retries: Retries = _USUAL,
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
+    ) -> None:
+        self._endpoint = Endpoint(server, token, ca_file, cert_file, key_file, tls_name)
+        self._timeout = timeout
+        self._retries = retries
+        self._sleep = sleep
+        self._channels: dict[asyncio.AbstractEventLoop, dict[str, grpc.aio.Channel]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Client {self._endpoint.target}>"
+
+    send_code = awaited(codes.send_code)
+    check_code = awaited(codes.check_code)
+    revoke_code = awaited(codes.revoke_code)
+    send_mail = awaited(mails.send_mail)
+    get_mail = awaited(mails.get_mail)
+    cancel_mail = awaited(mails.cancel_mail)
+    retry_mail = awaited(mails.retry_mail)
+    get_address = awaited(addresses.get_address)
+    release_address = awaited(addresses.release_address)
+    forget_address = awaited(addresses.forget_address)
+    report_delivery = awaited(addresses.report_delivery)
+
+    async def run(self, plan: Plan[ResultT]) -> ResultT:
+        """Make a call, and repeat it where that is safe. The methods above use it."""
+        target = self._endpoint.target
+        call = self._channel(target).unary_unary(
+            plan.method,
+            request_serializer=type(plan.request).SerializeToString,
+            response_deserializer=plan.response.FromString,
+        )
+        attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
+        while True:
+            try:
+                answer = await call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
+            except grpc.aio.AioRpcError as failure:
+                error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)
+            else:
+                return plan.read(answer)
+            await self._sleep(attempts.wait_after(error))
+
+    def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
+        given = timeout if timeout is not None else self._timeout
+        return Attempts(
+            self._retries,
+            timeout=usual if given is None else given,
+            is_repeatable=is_repeatable,
+            now=monotonic,
+            random=random.random,
+        )
+
+    def _channel(self, target: str) -> grpc.aio.Channel:
+        """Return the channel of the running loop to a service."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._channels:
+            for ended in [known for known in list(self._channels) if known.is_closed()]:
+                self._channels.pop(ended, None)
+        channels = self._channels.setdefault(loop, {})
+        channel = channels.get(target)
+        if channel is None:
+            options = self._endpoint.options(target)
+            credentials = self._endpoint.credentials(target)
+            channel = channels[target] = (
+                grpc.aio.insecure_channel(target, options)
+                if credentials is None
+                else grpc.aio.secure_channel(target, credentials, options)
+            )
+        return channel
+
+    async def close(self) -> None:
+        """Close the connections of the running loop. A later call opens a new one."""
+        for channel in self._channels.pop(asyncio.get_running_loop(), {}).values():
+            await channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,140 @@
+"""The calls about mails."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from otpmail.client import decode
+from otpmail.client.plan import RELAY_SECONDS, Plan, new_request_id, raise_if, wait_for_value
+from otpmail.client.values import Attachment, Mail, OutgoingMail, Priority, WaitFor
+from otpmail.v1 import mail_pb2
+
+_SERVICE = "/otpmail.v1.MailService"
+
+
+def send_mail(
+    to: str | Sequence[str],
+    subject: str = "",
+    text: str = "",
+    html: str = "",
+    *,
+    cc: str | Sequence[str] = (),
+    bcc: str | Sequence[str] = (),
+    from_: str = "",
+    sender: str = "",
+    return_path: str = "",
+    reply_to: str | Sequence[str] = (),
+    headers: Sequence[tuple[str, str]] = (),
+    attachments: Sequence[Attachment] = (),
+    message_id: str = "",
+    labels: Mapping[str, str] | None = None,
+    priority: Priority = Priority.NORMAL,
+    wait_for: WaitFor = WaitFor.RELAY,
+    ttl: float | None = None,
+    request_id: str = "",
+    raise_outcome: bool = True,
+    timeout: float | None = None,
+) -> Plan[Mail]:
+    """Send one mail. It is answered once the mail has settled, or with `WaitFor.QUEUE` once it is accepted.
+
+    Raises NotSent where it did not reach everyone, unless `raise_outcome=False`. Raises RelayDown.
+    """
+    request = mail_request(
+        OutgoingMail(
+            to=to,
+            subject=subject,
+            text=text,
+            html=html,
+            cc=cc,
+            bcc=bcc,
+            from_=from_,
+            sender=sender,
+            return_path=return_path,
+            reply_to=reply_to,
+            headers=headers,
+            attachments=attachments,
+            message_id=message_id,
+            labels=labels or {},
+            priority=priority,
+            wait_for=wait_for,
+            ttl=ttl,
+            request_id=request_id,
+        )
+    )
+
+    def read(answer: mail_pb2.SendMailResponse) -> Mail:
+        """Return the mail, or raise how it ended."""
+        sent = decode.mail(answer.mail)
+        raise_if(raise_outcome, decode.outcome(sent))
+        return sent
+
+    return Plan(f"{_SERVICE}/SendMail", request, mail_pb2.SendMailResponse, read, timeout, usual=RELAY_SECONDS)
+
+
+def get_mail(mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None) -> Plan[Mail]:
+    """Return the present state of a mail, by its id or the request_id of the request for it. Raises NotFound."""
+    request = mail_pb2.GetMailRequest(id=mail_id, request_id=request_id, caller=caller)
+    return Plan(f"{_SERVICE}/GetMail", request, mail_pb2.Mail, decode.mail, timeout)
+
+
+def cancel_mail(
+    mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None
+) -> Plan[Mail]:
+    """Cancel a mail that is not with the relay. Raises NotFound, and WrongState where it is too late.
+
+    It is not repeated by itself: after a lost answer the mail may be cancelled, and the second call would be refused.
+    """
+    request = mail_pb2.CancelMailRequest(id=mail_id, request_id=request_id, caller=caller)
+    return Plan(f"{_SERVICE}/CancelMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
+
+
+def retry_mail(mail_id: str, *, caller: str = "", timeout: float | None = None) -> Plan[Mail]:
+    """Send a mail again that did not reach all of its recipients. Raises NotFound and WrongState.
+
+    It is not repeated by itself, as `cancel_mail` is not.
+    """
+    request = mail_pb2.RetryMailRequest(id=mail_id, caller=caller)
+    return Plan(f"{_SERVICE}/RetryMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
+
+
+def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
+    """Return the request for a mail, with a request_id."""
+    request = mail_pb2.SendMailRequest(
+        to=_listed(mail.to),
+        cc=_listed(mail.cc),
+        bcc=_listed(mail.bcc),
+        subject=mail.subject,
+        text=mail.text,
+        html=mail.html,
+        sender=mail.sender,
+        return_path=mail.return_path,
+        reply_to=_listed(mail.reply_to),
+        headers=[mail_pb2.Header(name=name, value=value) for name, value in mail.headers],
+        attachments=[_attachment(file) for file in mail.attachments],
+        message_id=mail.message_id,
+        labels=mail.labels,
+        priority=mail_pb2.Priority.Value(f"PRIORITY_{mail.priority}"),
+        wait_for=wait_for_value(mail.wait_for),
+        request_id=mail.request_id or new_request_id(),
+    )
+    setattr(request, "from", mail.from_)  # a keyword in Python
+    if mail.ttl is not None:
+        ttl = Duration()
+        ttl.FromTimedelta(timedelta(seconds=mail.ttl))
+        request.ttl.CopyFrom(ttl)
+    return request
+
+
+def _attachment(file: Attachment) -> mail_pb2.Attachment:
+    return mail_pb2.Attachment(
+        filename=file.filename,
+        content=file.content,
+        content_type=file.content_type,
+        content_id=file.content_id,
+        alternative=file.alternative,
+    )
+
+
+def _listed(addresses: str | Sequence[str]) -> Sequence[str]:
+    return [addresses] if isinstance(addresses, str) else addresses

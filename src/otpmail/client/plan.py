@@ -1,0 +1,55 @@
+"""What a call asks of the service, the same for both clients: its request, and how to read the answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from google.protobuf.message import Message
+
+from otpmail.client.errors import Error
+from otpmail.client.values import WaitFor
+from otpmail.v1 import mail_pb2
+
+ResultT = TypeVar("ResultT")
+
+QUICK_SECONDS = 10.0
+RELAY_SECONDS = 75.0
+"""For calls that wait for the relay: more than the service's MAIL_WAIT_SECONDS, so that the service answers first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[ResultT]):
+    """A call: its method, the request, and what makes a result of the answer, or raises.
+
+    `timeout` is in seconds for the call with its retries, None for that of the client, else `usual`. `is_repeatable`
+    says whether the call may be made again after one whose answer was lost.
+    """
+
+    method: str
+    request: Message = field(repr=False)
+    response: type[Message]
+    read: Callable[[Any], ResultT]
+    timeout: float | None
+    usual: float = QUICK_SECONDS
+    is_repeatable: bool = True
+
+
+def new_request_id() -> str:
+    """Return a name for a request that is made again with the same name."""
+    return uuid4().hex
+
+
+def wait_for_value(wait_for: WaitFor) -> mail_pb2.WaitFor.ValueType:
+    """Return the field of a request for this."""
+    return mail_pb2.WAIT_FOR_QUEUE if wait_for == WaitFor.QUEUE else mail_pb2.WAIT_FOR_RELAY
+
+
+def nothing(_: Message) -> None:
+    """Read an answer that says nothing."""
+
+
+def raise_if(wanted: bool, error: Error | None) -> None:  # noqa: FBT001  reads as a sentence
+    """Raise the error, if there is one and the caller wants it."""
+    if wanted and error is not None:
+        raise error

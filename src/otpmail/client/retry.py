@@ -1,0 +1,68 @@
+"""Decides whether a call is repeated, and when. Pure: the time and the randomness are passed in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from otpmail.client.errors import Error, Unavailable
+
+_FIRST_SECONDS = 0.1
+_MOST_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a call is made at most, and the longest time that the client waits between two.
+
+    A service that asks for a longer wait gets none: the call raises, with the time in `retry_after`.
+    """
+
+    attempts: int = 5
+    most_wait: float = 5.0
+
+
+class Attempts:
+    """The attempts of one call: how long the next one may take, and how long to wait before it."""
+
+    def __init__(
+        self,
+        retries: Retries,
+        *,
+        timeout: float | None,
+        is_repeatable: bool,
+        now: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._retries = retries
+        self._is_repeatable = is_repeatable
+        self._now, self._random = now, random
+        self._ends = None if timeout is None else now() + timeout
+        self._failures = 0
+
+    def __repr__(self) -> str:
+        return f"<Attempts {self._failures} failed of {self._retries.attempts}>"
+
+    def left(self) -> float | None:
+        """Return how many seconds are left for the call, None for any time."""
+        return None if self._ends is None else max(0.0, self._ends - self._now())
+
+    def succeeded(self) -> None:
+        """Start to count again, as an answer has come over a stream."""
+        self._failures = 0
+
+    def wait_after(self, error: Error) -> float:
+        """Return the seconds to wait before the next attempt. Raises the error if there is none.
+
+        The wait grows twofold with each failure, and is not below what the service asks. Both have jitter.
+        """
+        self._failures += 1
+        if not self._is_repeatable or not isinstance(error, Unavailable):
+            raise error
+        if self._failures >= self._retries.attempts:
+            raise error
+        grown: float = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** (self._failures - 1))
+        spread = self._random()
+        wait = max(grown * (0.5 + spread), (error.retry_after or 0.0) * (1 + spread / 4))
+        left = self.left()
+        if wait > self._retries.most_wait or (left is not None and wait >= left):
+            raise error
+        return wait

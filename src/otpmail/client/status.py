@@ -1,0 +1,97 @@
+"""Turns the status of a failed call into an error of the client, by its code and the details that the service adds."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from otpmail.client import errors
+
+DETAILS_KEY = "grpc-status-details-bin"
+
+_BUSY = frozenset({"QUEUE_FULL", "SHARE_SPENT", "MEMORY_FULL"})
+_Code = grpc.StatusCode
+_NUMBERS = {code.value[0]: code for code in _Code}
+
+_KINDS: Mapping[grpc.StatusCode, Callable[[str], errors.Error]] = MappingProxyType(
+    {
+        _Code.INVALID_ARGUMENT: errors.InvalidRequest,
+        _Code.NOT_FOUND: errors.NotFound,
+        _Code.UNAUTHENTICATED: errors.Unauthenticated,
+        _Code.PERMISSION_DENIED: errors.NotAllowed,
+        _Code.FAILED_PRECONDITION: errors.WrongState,
+        _Code.RESOURCE_EXHAUSTED: errors.TooSoon,
+        _Code.UNAVAILABLE: errors.Unavailable,
+        _Code.DEADLINE_EXCEEDED: errors.TimedOut,
+    }
+)
+
+Metadata = Iterable[Any]  # pairs, whose type each of gRPC's two kinds has its own name for
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+def error_of(code: grpc.StatusCode, details: str | None, trailers: Metadata | None, target: str) -> errors.Error:
+    """Return the error for a status. `target` is the service, for the words where none answered."""
+    packed = next((value for key, value in trailers or () if key == DETAILS_KEY and isinstance(value, bytes)), b"")
+    try:
+        status = Status.FromString(packed)
+    except DecodeError:  # of a server that is not ours
+        status = Status()
+    text = details or code.name
+    info = _detail(status, ErrorInfo)
+    retry = _detail(status, RetryInfo)
+    retry_after = None if retry is None else retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    match code:
+        case _Code.INVALID_ARGUMENT | _Code.OUT_OF_RANGE:
+            return _invalid(text, _detail(status, BadRequest))
+        case _Code.RESOURCE_EXHAUSTED:
+            return _exhausted(text, info, _detail(status, QuotaFailure), retry_after)
+        case _Code.UNAVAILABLE:
+            return _unavailable(text, info, retry_after, target)
+        case _Code.DEADLINE_EXCEEDED:
+            if info is None:
+                return errors.TimedOut(f"no answer from {target} in time")
+            return errors.TimedOut(text, mail_id=info.metadata["mail_id"])
+    return of_code(code, text, error_id=info.metadata["error_id"] if info is not None else "")
+
+
+def of_code(code: grpc.StatusCode | int, text: str, *, error_id: str = "") -> errors.Error:
+    """Return the error for a code without details, such as that of one mail of a stream."""
+    found = _NUMBERS.get(code) if isinstance(code, int) else code
+    if found is _Code.UNAUTHENTICATED:
+        text += "; the client reads the token from OTPMAIL_TOKEN"
+    kind = _KINDS.get(found) if found is not None else None
+    return errors.ServiceError(text, error_id=error_id) if kind is None else kind(text)
+
+
+def _invalid(text: str, request: BadRequest | None) -> errors.InvalidRequest:
+    violations: Sequence[BadRequest.FieldViolation] = () if request is None else request.field_violations
+    for violation in violations:
+        return errors.InvalidRequest(text, field=violation.field, description=violation.description)
+    return errors.InvalidRequest(text)
+
+
+def _exhausted(
+    text: str, info: ErrorInfo | None, quota: QuotaFailure | None, retry_after: float | None
+) -> errors.Error:
+    if info is not None and info.reason in _BUSY:
+        return errors.Busy(text, retry_after=retry_after)
+    for violation in () if quota is None else quota.violations:
+        return errors.TooSoon(text, retry_after=retry_after, limit=violation.quota_id, subject=violation.subject)
+    return errors.TooSoon(text, retry_after=retry_after)
+
+
+def _unavailable(text: str, info: ErrorInfo | None, retry_after: float | None, target: str) -> errors.Unavailable:
+    if info is None:
+        return errors.Unreachable(f"no service answers on {target}: {text}")
+    kind = errors.RelayDown if info.reason == "RELAY_DOWN" else errors.Unavailable
+    return kind(text, retry_after=retry_after)
+
+
+def _detail(status: Status, kind: type[MessageT]) -> MessageT | None:
+    found = kind()
+    return next((found for packed in status.details if packed.Unpack(found)), None)

@@ -1,0 +1,120 @@
+"""The client whose calls block. Threads may share it."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+
+from otpmail.client import addresses, codes, mails
+from otpmail.client.endpoint import Endpoint
+from otpmail.client.methods import blocking
+from otpmail.client.plan import Plan
+from otpmail.client.retry import Attempts, Retries
+from otpmail.client.status import error_of
+
+ResultT = TypeVar("ResultT")
+
+_USUAL = Retries()
+
+
+class SyncClient:
+    """Calls a service, and blocks until it answers. Its arguments and methods are those of `Client`.
+
+    A process that forks makes its first call after the fork, as gRPC asks.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        token: str | None = None,
+        ca_file: str | Path | None = None,
+        cert_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        tls_name: str | None = None,
+        timeout: float | None = None,
+        retries: Retries = _USUAL,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._endpoint = Endpoint(server, token, ca_file, cert_file, key_file, tls_name)
+        self._timeout = timeout
+        self._retries = retries
+        self._sleep = sleep
+        self._lock = Lock()
+        self._channels: dict[str, grpc.Channel] = {}
+
+    def __repr__(self) -> str:
+        return f"<SyncClient {self._endpoint.target}>"
+
+    send_code = blocking(codes.send_code)
+    check_code = blocking(codes.check_code)
+    revoke_code = blocking(codes.revoke_code)
+    send_mail = blocking(mails.send_mail)
+    get_mail = blocking(mails.get_mail)
+    cancel_mail = blocking(mails.cancel_mail)
+    retry_mail = blocking(mails.retry_mail)
+    get_address = blocking(addresses.get_address)
+    release_address = blocking(addresses.release_address)
+    forget_address = blocking(addresses.forget_address)
+    report_delivery = blocking(addresses.report_delivery)
+
+    def run(self, plan: Plan[ResultT]) -> ResultT:
+        """Make a call, and repeat it where that is safe. The methods above use it."""
+        target = self._endpoint.target
+        call = self._channel(target).unary_unary(
+            plan.method,
+            request_serializer=type(plan.request).SerializeToString,
+            response_deserializer=plan.response.FromString,
+        )
+        attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
+        while True:
+            try:
+                answer = call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
+            except grpc.RpcError as failure:
+                error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)
+            else:
+                return plan.read(answer)
+            self._sleep(attempts.wait_after(error))
+
+    def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
+        given = timeout if timeout is not None else self._timeout
+        return Attempts(
+            self._retries,
+            timeout=usual if given is None else given,
+            is_repeatable=is_repeatable,
+            now=time.monotonic,
+            random=random.random,
+        )
+
+    def _channel(self, target: str) -> grpc.Channel:
+        with self._lock:
+            channel = self._channels.get(target)
+            if channel is None:
+                options = self._endpoint.options(target)
+                credentials = self._endpoint.credentials(target)
+                channel = self._channels[target] = (
+                    grpc.insecure_channel(target, options)
+                    if credentials is None
+                    else grpc.secure_channel(target, credentials, options)
+                )
+            return channel
+
+    def close(self) -> None:
+        """Close the connections. A later call opens a new one."""
+        with self._lock:
+            channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,102 @@
+"""Where the service is, by arguments and the environment, and what reaches this machine's own loopback."""
+
+import asyncio
+import gc
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+import uvloop
+
+from client.scripted import Scripted
+from otpmail.client import Client, SyncClient
+from otpmail.client.endpoint import Endpoint, is_here
+from otpmail.v1 import otp_pb2
+
+_VALID = otp_pb2.ValidateCodeResponse(result=otp_pb2.ValidateCodeResponse.RESULT_VALID)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "127.0.0.1:1",
+        "127.9.9.9:1",
+        "localhost:1",
+        "LOCALHOST:1",
+        "a.localhost:1",
+        "[::1]:1",
+        "unix:/a",
+        "dns:///localhost:1",
+    ],
+)
+def test_what_is_here(target: str) -> None:
+    """Loopback addresses and Unix sockets are on this machine."""
+    assert is_here(target)
+
+
+@pytest.mark.parametrize("target", ["otpmail:40700", "10.0.0.1:1", "[2001:db8::1]:1", "localhost.example.org:1"])
+def test_what_is_elsewhere(target: str) -> None:
+    """Other names and addresses are not, so that a proxy may be needed there."""
+    assert not is_here(target)
+
+
+@pytest.mark.parametrize("kind", [Client, SyncClient])
+async def test_a_proxy_does_not_take_calls_to_loopback(
+    kind: type[Client | SyncClient], monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    """GRPC reads http_proxy in lower case for any address; the client asks no proxy for this machine's own loopback."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_tcp_port}")
+    async with Scripted(_VALID) as service:
+        monkeypatch.setenv("OTPMAIL_SERVER", service.address)
+        client = kind()
+        if isinstance(client, Client):
+            async with client:
+                assert await client.check_code("ada@example.org", "123456")
+        else:
+            with client:
+                assert await asyncio.to_thread(client.check_code, "ada@example.org", "123456")
+
+
+def test_the_environment_is_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is made at import goes by the environment of its calls; arguments win, also an empty token."""
+    late, given = Endpoint(), Endpoint("10.0.0.1:1", "")
+    assert late.target == "127.0.0.1:40700"
+    monkeypatch.setenv("OTPMAIL_SERVER", "10.0.0.2:2")
+    monkeypatch.setenv("OTPMAIL_TOKEN", "token")
+    assert (late.target, given.target) == ("10.0.0.2:2", "10.0.0.1:1")
+    assert late.metadata() == (("authorization", "Bearer token"),)
+    assert given.metadata() == ()
+
+
+def test_one_client_serves_many_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client at module level works in each loop, asyncio's or uvloop's, and keeps nothing of the loops that ended."""
+    client = Client()
+
+    async def check() -> int:
+        """Start a service in this loop, and call it."""
+        async with Scripted(_VALID, _VALID) as service:
+            monkeypatch.setenv("OTPMAIL_SERVER", service.address)
+            await client.check_code("ada@example.org", "123456")
+            await client.check_code("ada@example.org", "123456")
+            return len(client._channels)
+
+    assert [asyncio.run(check()), uvloop.run(check()), asyncio.run(check())] == [1, 1, 1]
+    gc.collect()  # a channel of a loop that has ended leaves no warning
+
+
+@pytest.mark.parametrize("given", ["arguments", "environment"])
+async def test_tls_by_an_authority(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTPMAIL_CA_FILE makes calls by TLS and trusts that authority; OTPMAIL_TLS_NAME is the name in the certificate."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("otpmail.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    pair = certificate.private_key_pem.bytes(), b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
+    async with Scripted(_VALID, credentials=grpc.ssl_server_credentials([pair])) as service:
+        options = {"ca_file": str(tmp_path / "ca.pem"), "tls_name": "otpmail.example"}
+        if given == "environment":
+            for name, value in options.items():
+                monkeypatch.setenv(f"OTPMAIL_{name.upper()}", value)
+            options = {}
+        async with Client(service.address, **options) as client:  # type: ignore[arg-type]
+            assert await client.check_code("ada@example.org", "123456")
