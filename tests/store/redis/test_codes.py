@@ -55,9 +55,9 @@ class _Codes:
         """Return a new challenge."""
         return Challenge(uuid4().bytes, "k1", self.clock() + life, length=6)
 
-    async def check(self, typed: str) -> CheckResult:
+    async def check(self, typed: str, request: bytes = b"") -> CheckResult:
         """Check a code."""
-        return (await self.store.check(KEY, 0.0, BOOK.guess(typed))).result
+        return (await self.store.check(KEY, 0.0, BOOK.guess(typed), Attempt(request=request))).result
 
 
 @pytest.fixture
@@ -98,6 +98,43 @@ async def test_a_server_that_was_set_back(codes: _Codes) -> None:
     assert await codes.check(code) is CheckResult.NO_LIVE_CODE
     assert await codes.check(code) is CheckResult.NO_LIVE_CODE
     assert await codes.check(await codes.send()) is CheckResult.VALID
+
+
+async def test_a_server_that_was_set_back_and_a_check_that_is_repeated(codes: _Codes) -> None:
+    """A check that was told NO_LIVE_CODE of a used code is told so again, by its request id.
+
+    The one that has used the code is VALID again for a minute.
+    """
+    code = await codes.send()
+    record = await codes.client.command("GET", codes.keys.codes(KEY)[0])
+    assert await codes.check(code, b"request1") is CheckResult.VALID
+    await codes.client.command("SET", codes.keys.codes(KEY)[0], record)
+    for _ in range(3):
+        assert await codes.check(code, b"request2") is CheckResult.NO_LIVE_CODE
+    await codes.client.command("SET", codes.keys.codes(KEY)[0], record)
+    for _ in range(3):
+        assert await codes.check(code, b"request1") is CheckResult.VALID
+    codes.clock.set_to(codes.clock() + 61)
+    assert await codes.check(code, b"request1") is CheckResult.NO_LIVE_CODE
+
+
+async def test_a_check_that_is_repeated_on_another_replica(
+    redis_server: RedisServer, codes: _Codes, make_client: MakeClient
+) -> None:
+    """A check whose answer was lost is VALID again on another replica, which has heard that the code was used."""
+    other = _Codes(make_client(redis_server), codes.namespace)
+    listening = other.listen()
+    while await codes.client.command("PUBLISH", codes.keys.used, b"no announcement") < 1:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    code = await codes.send()
+    assert await codes.check(code, b"request1") is CheckResult.VALID
+    async with asyncio.timeout(10):
+        while "Challenges 1>" not in repr(other.store.used):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert await other.check(code, b"request1") is CheckResult.VALID
+    assert await other.check(code, b"request2") is CheckResult.NO_LIVE_CODE
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
 
 
 async def test_a_server_that_was_set_back_under_two_replicas(
@@ -148,7 +185,29 @@ def test_the_latest_used_codes_alone_are_remembered() -> None:
     used = UsedChallenges(lambda: 0.0, most=2)
     assert [used.add(bytes([number]), 1.0) for number in range(3)] == [True] * 3
     assert [used.add(bytes([number]), 1.0) for number in (2, 1, 0)] == [False, False, True]
-    assert used.octets == 300
+    assert used.octets == 364
+
+
+def test_the_same_check_is_no_other() -> None:
+    """A check with a request id has used a challenge for a minute, also as another replica tells it.
+
+    Any other check has not.
+    """
+    now = 1000.0
+    used, other = UsedChallenges(lambda: now), UsedChallenges(lambda: now)
+    assert used.add(b"challenge 1     ", 1600.0, b"request1")
+    assert used.add(b"challenge 2     ", 1600.0)
+    other.receive(struct.pack("<8s16sd8s", used.origin, b"challenge 1     ", 1600.0, b"request1"))
+    other.receive(struct.pack("<8s16sd8s", used.origin, b"challenge 2     ", 1600.0, bytes(8)))
+    for replica in (used, other):
+        assert [replica.add(b"challenge 1     ", 1600.0, name) for name in (b"request1", b"request2", b"")] == [
+            True,
+            False,
+            False,
+        ]
+        assert [replica.add(b"challenge 2     ", 1600.0, name) for name in (b"request1", bytes(8), b"")] == [False] * 3
+    now += 60.0
+    assert not used.add(b"challenge 1     ", 1600.0, b"request1")
 
 
 async def test_an_emptied_server(codes: _Codes) -> None:

@@ -335,7 +335,7 @@ class _Pair:
 
 
 def _answer(request: bytes, until: float, answer: list[Any]) -> Answer:
-    result, left, retry, device, time = answer
+    result, left, retry, device, time, *_ = answer
     check = Check(CheckResult(result.decode()), left, retry if retry is not False else None, device, time)
     return Answer(request, check, until)
 

@@ -167,17 +167,21 @@ class RedisChallengeStore:
         ]
         counts = self.counts([quota.key for quota in attempt.quotas])
         packed = await self._client.run(_CHECK, [*names, self._keys.nobody, *counts], words, replicated=True)
-        return self._check_of(msgpack.unpackb(packed, raw=True))
+        return self._check_of(msgpack.unpackb(packed, raw=True), attempt.request)
 
-    def _check_of(self, answer: Sequence[Any]) -> Check:
-        """Return the check in a script's answer (`code_check.lua`). Raises LimitExceeded."""
+    def _check_of(self, answer: Sequence[Any], request: bytes) -> Check:
+        """Return the check in a script's answer (`code_check.lua`). Raises LimitExceeded.
+
+        A right code is NO_LIVE_CODE where another check has used it: the server was set back. That holds for an answer
+        that it has kept, too.
+        """
         if answer[0] not in _RESULTS:
             raise self._rules.refusal(answer[0].decode(), device=False, retry_after=float(answer[1]))
         name, left, retry, device, time, *more = answer
         result = _RESULTS[name]
         reached: tuple[Reached, ...] = ()
         if more and result is CheckResult.VALID:
-            if not self.used.add(more[0], float(more[1])):
+            if not self.used.add(more[0], float(more[1]), request):
                 return Check(CheckResult.NO_LIVE_CODE)
         elif more:
             reached = _reached(more[0])

@@ -4,8 +4,8 @@
 -- attempt is bound to or '', the digest of a request id or '', a device for a right code, whether the original's contract
 -- asks ('1'), which code the text can be, as a number and as letters; the channel of used codes and our name there; limits over many addresses
 -- (counts.lua); then id and proof for each of our keys, also for the earlier record.
--- Returns {result, attempts left, retry time or false, device, time}. Unless it is an earlier answer, id and expiry of
--- the challenge stand behind a right code, and what is worth a line behind a wrong one that counts. Returns {limit,
+-- Returns {result, attempts left, retry time or false, device, time}. Behind a right code stand id and expiry of the
+-- challenge, and behind a wrong one that counts what is worth a line, unless it is an earlier answer. Returns {limit,
 -- seconds} where a limit over many addresses is reached.
 
 local ANSWER = 60 -- seconds for which the same check has the same answer
@@ -67,7 +67,8 @@ elseif is_live and left <= 0 then
   answer = { 'too_many_attempts', 0, next_send, '', 0 }
 elseif is_live and matches then
   is_used = true
-  answer = { 'valid', 0, false, asked.device == STRANGERS and asked.new_device or asked.device, now }
+  local device = asked.device == STRANGERS and asked.new_device or asked.device
+  answer = { 'valid', 0, false, device, now, challenge.id, challenge.expires }
 elseif is_live and (not asked.lengths[challenge.length] or challenge.length == LONG) then
   answer = { 'wrong_code', left, false, '', 0 }
 elseif is_live then
@@ -107,6 +108,7 @@ if not is_used then
   return cmsgpack.pack(answer)
 end
 -- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).
-redis.pcall('PUBLISH', ARGV[at + 8], struct.pack('<c8c16d', ARGV[at + 9], challenge.id, challenge.expires))
-answer[6], answer[7] = challenge.id, challenge.expires
+local request = asked.request ~= '' and asked.request or string.rep('\0', 8)
+local use = struct.pack('<c8c16dc8', ARGV[at + 9], challenge.id, challenge.expires, request)
+redis.pcall('PUBLISH', ARGV[at + 8], use)
 return cmsgpack.pack(answer)
