@@ -65,6 +65,7 @@ class GroupCommit:
         """Have a mail kept with the others of this turn of the loop. Raises what `commit` raises.
 
         A call that is cancelled ends once its group has its answer: only then its request id and its place are free.
+        Where the answer was there already, the cancellation comes too late: the mail goes out.
         """
         group = self._open or self._begin()
         member = Member(job, fingerprint, asyncio.get_running_loop().create_future())
@@ -75,6 +76,8 @@ class GroupCommit:
         try:
             return await member.answer
         except asyncio.CancelledError:
+            if member.answer.done() and not member.answer.cancelled():
+                return member.answer.result()
             await wait_for_end(group.task)
             raise
 

@@ -14,6 +14,7 @@ from otpmail.limits.places import Places
 from otpmail.mail.admission import Reservation
 from otpmail.mail.group_commit import Answer, GroupCommit, Member, wait_for_end
 from otpmail.mail.idempotency import Idempotency
+from otpmail.mail.rates import Counted, Rates
 from otpmail.model import MailState
 from otpmail.store.base import Accepted, Entry, MailStore, Request, Running
 
@@ -27,16 +28,21 @@ class Prepared(NamedTuple):
     job: Job
     request: Request
     place: Reservation
+    counted: Counted | None = None
+    """What it counts for, where its caller has rates."""
 
 
 class Keeping:
     """Accepts mails once the store keeps them."""
 
-    def __init__(self, store: MailStore, backlog: Backlog, places: Places, idempotency: Idempotency) -> None:
+    def __init__(
+        self, store: MailStore, backlog: Backlog, places: Places, idempotency: Idempotency, rates: Rates
+    ) -> None:
         self._store = store
         self._backlog = backlog
         self._places = places
         self._idempotency = idempotency
+        self._rates = rates
         self._groups = GroupCommit(self._keep_group)
 
     def __repr__(self) -> str:
@@ -115,8 +121,13 @@ class Keeping:
         return ends
 
     def release(self, prepared: Prepared, end: Job | CallerError | None = None) -> None:
-        """Free the place and the request id of a prepared mail, with its job where it has one."""
+        """Free the place and the request id of a prepared mail, with its job where it has one.
+
+        It counts for no rate where it was not accepted, or its request id has found another.
+        """
         job = end if isinstance(end, Job) else None
+        if prepared.counted is not None and job is not prepared.job:
+            self._rates.take_back(prepared.counted)
         prepared.place.leave(is_accepted=job is not None)
         self._idempotency.end(prepared.request, job)
 

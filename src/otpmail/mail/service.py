@@ -77,7 +77,7 @@ class MailService:
         self._now = store.now
         self._idempotency = Idempotency(store, lifecycle, backlog, wait_seconds=settings.mail_wait_seconds)
         self.resumed = self._idempotency.resumed
-        self._keeping = Keeping(store, backlog, admission.places, self._idempotency)
+        self._keeping = Keeping(store, backlog, admission.places, self._idempotency, rates)
         self.keep, self.drop = self._keeping.keep_prepared, self._keeping.release
         self.keep_with = self._keeping.keep_with
         self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
@@ -231,15 +231,20 @@ class MailService:
                 await place.wait()
             try:
                 mail_id = next(self._ids)
-                accept = partial(self.accept_reserved, call, submission, mail_id, keep=False)
-                job = await (self.rates.counted(call.caller, mail_id, accept) if call.caller.may.rates else accept())
+                counted = await self.rates.count(call.caller) if call.caller.may.rates else None
+                try:
+                    job = await self.accept_reserved(call, submission, mail_id, keep=False)
+                except BaseException:
+                    if counted is not None:
+                        self.rates.take_back(counted)
+                    raise
             except BaseException:
                 place.leave(is_accepted=False)
                 raise
         except BaseException:
             self._idempotency.end(request, None)
             raise
-        return Prepared(job, request, place)
+        return Prepared(job, request, place, counted)
 
     def stop_waiting(self, job: Job, callback: DoneCallback) -> None:
         """Do not call `callback` any more. A queued job for which nobody else waits is cancelled."""

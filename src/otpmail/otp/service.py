@@ -1,5 +1,6 @@
 """The use cases of codes: send one, check one, revoke one."""
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from otpmail.errors import InvalidArgument, LimitExceeded
 from otpmail.events import CodeChecked, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
+from otpmail.mail.undoing import CLOSE_SECONDS, Undoing
 from otpmail.model import FIXED_KEY, LETTERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
 from otpmail.otp.addresses import AddressService
 from otpmail.otp.codes import CodeBook, KeyGoneError, new_challenge_id, reference
@@ -35,7 +37,6 @@ from otpmail.otp.request import (
     read_challenge_id,
 )
 from otpmail.otp.terms import Profiles, Terms
-from otpmail.otp.undoing import CLOSE_SECONDS, Undoing
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Issue
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
@@ -179,7 +180,7 @@ class OtpService:
 
     async def close(self, *, seconds: float = CLOSE_SECONDS) -> None:
         """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
-        await self._undoing.close(seconds)
+        await asyncio.gather(self._undoing.close(seconds), self._mails.rates.close(seconds))
 
     def _terms_of(self, call: Call, purpose: str) -> Terms:
         return self.profiles.of(call.caller, purpose or DEFAULT_PURPOSE)
@@ -215,7 +216,7 @@ class OtpService:
             try:
                 job = await self._mails.accept_reserved(call, submission(issued), mail_id)
             except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait
-                await self._undoing.run(self._store.unsend, key, sending)
+                await self._undoing.run(partial(self._store.unsend, key, sending))
                 if isinstance(error, InvalidArgument):
                     raise naming_variables(error) from None
                 raise
@@ -235,12 +236,11 @@ class OtpService:
             job = await issuing.run(self._mails, call, mail_id, submission)
         except BaseException as error:
             if issuing.sending is not None:
-                await self._undoing.run(self._store.unsend, send.key, issuing.sending)
+                await self._undoing.run(partial(self._store.unsend, send.key, issuing.sending))
             if isinstance(error, InvalidArgument):
                 raise naming_variables(error) from None
             raise
-        sending = issuing.sending
-        if sending is not None:
+        if (sending := issuing.sending) is not None:
             self._note_limits(call, sending.reached)
             self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
         return job
@@ -297,4 +297,4 @@ class OtpService:
         Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
         """
         if job.state in _NOT_SENT:
-            self._undoing.begin(self._store.refuse if job.is_refused else self._store.unsend, key, sending)
+            self._undoing.begin(partial(self._store.refuse if job.is_refused else self._store.unsend, key, sending))

@@ -188,6 +188,10 @@ class LimitStore(Protocol):
     Each raises Unavailable while the store can't take it.
     """
 
+    @property
+    def counts_at_once(self) -> bool:
+        """Whether nothing waits for `count`, so that no call can be cancelled meanwhile."""
+
     def count(self, quotas: Sequence[Quota]) -> Awaitable[tuple[float, tuple[Reached, ...]]]:
         """Count a mail for all of these limits; returns when, and what is worth a line. Raises LimitExceeded."""
 

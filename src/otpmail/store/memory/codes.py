@@ -31,6 +31,7 @@ class MemoryChallengeStore(RuledRecords):
     """
 
     reads_earlier = False
+    counts_at_once = True
 
     def __init__(self, clock: Callable[[], float], rules: Rules) -> None:
         super().__init__(rules)

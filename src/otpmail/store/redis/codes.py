@@ -40,6 +40,8 @@ class RedisChallengeStore:
     also on a server that was set back: living processes know it.
     """
 
+    counts_at_once = False
+
     def __init__(
         self,
         clock: Callable[[], float],

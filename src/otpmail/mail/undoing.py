@@ -1,0 +1,62 @@
+"""Takes back what a store has counted for mails that were not sent, whatever becomes of their calls."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from otpmail.errors import Unavailable
+
+CLOSE_SECONDS = 2.0
+"""For how long a stop waits."""
+
+_WAIT_SECONDS = 1.0  # for which a refused call waits until its mail counts no more
+_LONGEST_SECONDS = 60.0  # for which a store may be down until something is undone
+
+Undo = Callable[[], Awaitable[object]]
+"""A store's decision that takes something back."""
+
+
+class Undoing:
+    """The tasks that take something back. Build it inside a running loop."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Undoing {len(self._tasks)} decisions>"
+
+    def begin(self, undo: Undo) -> "asyncio.Task[None]":
+        """Undo a decision behind the call; `close` waits for it."""
+        return self.own(_apply(undo))
+
+    def own(self, undoing: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run what undoes something in the end, behind the call; `close` waits for it."""
+        task = asyncio.create_task(undoing)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def run(self, undo: Undo) -> None:
+        """Undo a decision, and wait for that a moment: it goes on behind the call while the store is down."""
+        await asyncio.wait((self.begin(undo),), timeout=_WAIT_SECONDS)
+
+    async def close(self, seconds: float) -> None:
+        """Wait for what is being undone, `seconds` at most."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+
+
+async def _apply(undo: Undo) -> None:
+    """Undo a decision, again and again while the store takes no changes, for a minute at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            while True:
+                try:
+                    await undo()
+                except Unavailable as error:
+                    await asyncio.sleep(error.retry_after)
+                else:
+                    return
