@@ -27,6 +27,7 @@ _MARKERS = (
     "ours: an attack that reads the log or the store of a process, which a foreign target does not show",
     "one_loop: runs on uvloop alone, since it waits for the end of a lease or the like",
     "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",
+    "requests(seconds, most): for how long the `mails` fixture keeps request ids, and how many",
     "v1: an attack by means that otpmail.v1 alone has",
     "service(wait=True, **settings): settings of the `service` fixture; wait=False does not wait until it serves",
 )

@@ -105,6 +105,18 @@ async def test_a_repeated_request(state: dict[str, Any], relay: Relay, send: Sen
     assert len(relay.mails) == (1 if _is_durable(state) else 2)
 
 
+async def test_how_many_request_ids_are_kept_is_a_setting(state: dict[str, Any], relay: Relay) -> None:
+    """With MAIL_REQUEST_COUNT=40 300 later requests push the first one out, and the last ones are known."""
+    async with Service(**state, MAIL_REQUEST_COUNT="40", MAIL_REMEMBER_COUNT="40") as service:
+        await service.wait_until_serving()
+        ids = {name: (await _send_mail(service, RELAY, request_id=name)).id for name in map(str, range(140))}
+        assert (await _send_mail(service, RELAY, request_id="139")).id == ids["139"]
+        for name in map(str, range(140, 300)):  # a file forgets with every so many settled mails
+            await _send_mail(service, RELAY, request_id=name)
+        assert (await _send_mail(service, RELAY, request_id="0")).id != ids["0"]
+    assert len(relay.mails) == 301
+
+
 @pytest.mark.parametrize(("send", "wait_for"), _WAYS, ids=_NAMES)
 async def test_a_request_after_a_kill(
     relay: Relay, certificates: Certificates, tmp_path: Path, send: Send, wait_for: int

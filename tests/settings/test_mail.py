@@ -28,6 +28,34 @@ def test_the_name_to_sign_in_with_is_the_sender(load: Load, problems: Problems) 
     assert line.endswith(", or EMAIL_HOST and EMAIL_FROM for a relay without sign-in")
 
 
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [
+        ({}, 86_400.0),
+        ({"MAIL_TTL": "2d"}, 172_800.0),
+        ({"MAIL_REQUEST_SECONDS": "3h", "MAIL_TTL": "1h"}, 10_800.0),
+        ({"MAIL_REQUEST_SECONDS": "30d"}, 2_592_000.0),
+    ],
+)
+def test_how_long_request_ids_are_kept(load: Load, settings: dict[str, str], seconds: float) -> None:
+    """A request id is kept for a day, or for as long as it is set, and not less than its mail may be retried."""
+    assert load(**settings).mail.request_seconds == seconds
+
+
+@pytest.mark.parametrize(("value", "ttl"), [("59", "10"), ("31d", "10"), ("60", "61"), ("23h", "")])
+def test_request_ids_that_are_kept_too_briefly_or_too_long(problems: Problems, value: str, ttl: str) -> None:
+    """MAIL_REQUEST_SECONDS is a minute to thirty days, and not less than MAIL_TTL."""
+    [line] = problems(MAIL_REQUEST_SECONDS=value, **({"MAIL_TTL": ttl} if ttl else {}))
+    assert line.startswith("MAIL_REQUEST_SECONDS: ")
+
+
+@pytest.mark.parametrize("value", ["0", "10000001"])
+def test_the_count_of_request_ids_has_bounds(problems: Problems, value: str) -> None:
+    """MAIL_REQUEST_COUNT is from 1 to ten million."""
+    [line] = problems(MAIL_REQUEST_COUNT=value)
+    assert line.startswith("MAIL_REQUEST_COUNT: ")
+
+
 MIB = 1 << 20
 
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from otpmail.store.base import Entry, MailStore
+from otpmail.store.base import MOST_REQUESTS, Entry, MailStore
 from otpmail.store.challenges import ChallengeStore
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import Boot, StoreClock
@@ -26,7 +26,7 @@ from otpmail.store.sqlite.database import Database
 from redis_server import HOST, KINDS, RedisServer
 from rules import BOOK, POLICY
 from store.clocks import Clock
-from store.entries import REMEMBER_COUNT, REMEMBER_SECONDS
+from store.entries import DAY, REMEMBER_COUNT, REMEMBER_SECONDS
 
 KEYS = {"k1": bytes(32)}
 
@@ -72,16 +72,24 @@ def servers() -> Iterator[Callable[[str], RedisServer]]:
 async def mails(
     request: pytest.FixtureRequest, clock: Clock, tmp_path: Path, servers: Callable[[str], RedisServer]
 ) -> AsyncIterator[MailStore]:
-    """The mails of each store in turn."""
+    """The mails of each store in turn. `@pytest.mark.requests` says how its request ids are kept."""
+    mark = request.node.get_closest_marker("requests")
+    said = {"seconds": DAY, "most": MOST_REQUESTS} | ({} if mark is None else mark.kwargs)
+    kept = {"request_seconds": said["seconds"], "most_requests": said["most"]}
     async with AsyncExitStack() as stack:
         if request.param in KINDS:
-            yield await stack.enter_async_context(redis_mails(servers(request.param), clock))
+            replica = redis_mails(servers(request.param), clock, **kept)
+            yield await stack.enter_async_context(replica)
             return
         opened: AnyStore = MemoryStore(
-            clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT, rules=POLICY
+            clock,
+            remember_seconds=REMEMBER_SECONDS,
+            remember_count=REMEMBER_COUNT,
+            rules=POLICY,
+            **kept,
         )
         if request.param == "sqlite":
-            opened = sqlite_store(tmp_path / "store.db", clock)
+            opened = sqlite_store(tmp_path / "store.db", clock, **kept)
         await opened.open()
         stack.push_async_callback(opened.close)
         yield opened.mails
@@ -95,6 +103,8 @@ async def redis_mails(
     namespace: str = "",
     keys: dict[str, bytes] | None = None,
     lease_seconds: float = 5.0,
+    request_seconds: float = DAY,
+    most_requests: int = MOST_REQUESTS,
 ) -> AsyncIterator[RedisMailStore]:
     """Open the mails of a replica, in a namespace of its own unless told otherwise, and close them at the end."""
     client = Client(OneServer((HOST, server.port)), Access())
@@ -106,6 +116,8 @@ async def redis_mails(
         lease_seconds=lease_seconds,
         remember_seconds=REMEMBER_SECONDS,
         remember_count=REMEMBER_COUNT,
+        request_seconds=request_seconds,
+        most_requests=most_requests,
     )
     await mails.open()
     try:
@@ -156,6 +168,8 @@ def sqlite_store(
     *,
     keys: dict[str, bytes] | None = None,
     remember_octets: int = 1 << 30,
+    request_seconds: float = DAY,
+    most_requests: int = MOST_REQUESTS,
     **options: Any,
 ) -> SqliteStore:
     """Return a SQLite store on the test's clock, not yet open; `options` are those of its `Database`."""
@@ -166,6 +180,8 @@ def sqlite_store(
         remember_seconds=REMEMBER_SECONDS,
         remember_count=REMEMBER_COUNT,
         remember_octets=remember_octets,
+        request_seconds=request_seconds,
+        most_requests=most_requests,
         rules=POLICY,
     )
 

@@ -6,14 +6,7 @@ from otpmail.store.base import Accepted, Earlier, MailStore, Request
 from store.entries import REMEMBER_COUNT, entry_of, mail_of, settled
 
 MOST = 60
-"""In place of MOST_REQUESTS, which take a server seconds."""
-
-
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every store remember few request ids."""
-    for place in ("memory.histories", "sqlite", "redis.forgetting"):
-        monkeypatch.setattr(f"otpmail.store.{place}.MOST_REQUESTS", MOST)
+"""Request ids that a store keeps (MAIL_REQUEST_COUNT)."""
 
 
 async def _send(mails: MailStore, caller: str, name: str, *, has_request: bool = True) -> None:
@@ -33,7 +26,7 @@ async def _forget(mails: MailStore, caller: str, name: str) -> None:
         await forget()
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.requests(most=MOST)
 async def test_a_flood_of_request_ids(mails: MailStore) -> None:
     """A repeated request has its first answer, however many requests another caller has sent since."""
     for number in range(3):
@@ -52,7 +45,7 @@ async def test_a_flood_of_request_ids(mails: MailStore) -> None:
     assert 0 not in found
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.requests(most=MOST)
 async def test_a_flood_of_mails(mails: MailStore) -> None:
     """A caller's mails are remembered, however many another caller has sent since, with and without request ids."""
     await _send(mails, "shop", "a", has_request=False)
@@ -66,7 +59,7 @@ async def test_a_flood_of_mails(mails: MailStore) -> None:
         assert found.id == f"shop-{name}"
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.requests(most=MOST)
 async def test_callers_who_share(mails: MailStore) -> None:
     """Of two floods the larger one loses more, and each keeps as many as the other."""
     for number in range(4 * MOST):

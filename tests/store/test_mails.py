@@ -1,5 +1,7 @@
 """Request ids and settled mails of every store: a request id decides once, and a mail is remembered for a while."""
 
+import pytest
+
 from otpmail.store.base import Accepted, Conflict, Earlier, MailStore, Request, Running
 from store.clocks import Clock
 from store.entries import DAY, R1, REMEMBER_SECONDS, entry_of, mail_of, settled
@@ -154,6 +156,17 @@ async def test_request_ids_live_a_day(mails: MailStore, clock: Clock) -> None:
     clock.time += 1
     assert await mails.claim(Request("shop", "r1", b"other"), "m3") == Accepted()
     assert await mails.claim(runs, "m4") == Running("m2")
+
+
+@pytest.mark.requests(seconds=300.0)
+async def test_request_ids_live_as_long_as_is_set(mails: MailStore, clock: Clock) -> None:
+    """MAIL_REQUEST_SECONDS says how long a repeated request finds its mail, and that no longer."""
+    await mails.claim(R1, "m1")
+    mails.settle(settled(mail_of(request_id="r1", create_time=clock.time), clock.time))
+    clock.time += 299
+    assert isinstance(await mails.claim(R1, "m3"), Earlier)
+    clock.time += 1
+    assert await mails.claim(Request("shop", "r1", b"other"), "m3") == Accepted()
 
 
 async def test_a_mail_that_ran_for_more_than_a_day_leaves_no_request_id(mails: MailStore, clock: Clock) -> None:

@@ -45,6 +45,9 @@ SecondToFiveMinutes = Annotated[float, Field(ge=1, le=300, json_schema_extra=_EX
 SecondsOrZero = Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, json_schema_extra=_EXTRA), _UNITS_TOO]
 """A time of at most ten years."""
 
+MinuteToMonth = Annotated[float, Field(ge=60, le=30 * 86_400, json_schema_extra=_EXTRA), _UNITS_TOO]
+"""A time from a minute to thirty days."""
+
 DayOrLess = Annotated[float, Field(gt=0, le=86_400, json_schema_extra=_EXTRA), _UNITS_TOO]
 """A time above 0, at most a day."""
 

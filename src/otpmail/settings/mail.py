@@ -9,7 +9,7 @@ from pydantic_settings import NoDecode
 from otpmail.address import parse_address, parse_mailbox
 from otpmail.errors import InvalidArgument
 from otpmail.header_names import is_header_name, is_own
-from otpmail.settings.duration import Seconds
+from otpmail.settings.duration import MinuteToMonth, Seconds
 from otpmail.settings.machine import available_memory
 from otpmail.settings.problems import Problem, quoted
 from otpmail.settings.section import Count, Section, broken_rule, lower_case
@@ -18,6 +18,7 @@ FOR_REQUESTS = 4
 """The part of the memory for requests that are half received: a quarter. The largest request must fit in there."""
 
 _MOST_MEMORY = 2 << 30
+_DAY = 86_400.0
 _ENVELOPE_OCTETS = 1 << 20  # the parts of a request beside the mail itself: addresses, headers, field tags
 
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -38,6 +39,8 @@ class MailSettings(Section):
     mail_max_recipients: Count = 100
     mail_remember_seconds: Seconds = 3600
     mail_remember_count: Count = 20_000
+    mail_request_seconds: MinuteToMonth | None = None
+    mail_request_count: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
     suppressions_max: Annotated[int, Field(ge=0, le=10_000_000)] = 1_000_000
     email_dedup_header: str = ""
     email_on_uncertain: Literal["retry", "fail"] = "retry"
@@ -51,6 +54,11 @@ class MailSettings(Section):
         return min(available_memory() // 2, _MOST_MEMORY)
 
     @property
+    def request_seconds(self) -> float:
+        """MAIL_REQUEST_SECONDS; without it a day, or MAIL_TTL if that is longer."""
+        return self.mail_request_seconds or max(_DAY, self.mail_ttl)
+
+    @property
     def most_request_octets(self) -> int:
         """How large a request may be: larger ones end with RESOURCE_EXHAUSTED before gRPC buffers them."""
         return self.mail_max_bytes + _ENVELOPE_OCTETS
@@ -61,7 +69,16 @@ class MailSettings(Section):
         return -(-FOR_REQUESTS * self.most_request_octets >> 20)
 
     def conflicts(self) -> Iterator[Problem]:
-        """Yield a problem where the memory does not hold the largest mail while it is received and written."""
+        """Yield a problem where the memory does not hold the largest mail, or a request id ends before its mail may.
+
+        A repeated call would send the mail again then, which may be in the queue still.
+        """
+        if self.request_seconds < self.mail_ttl:
+            yield Problem(
+                f"MAIL_REQUEST_SECONDS: {self.request_seconds:g} is less than MAIL_TTL ({self.mail_ttl:g}), so a "
+                "repeated call could send a mail again that is retried still; raise it, or lower MAIL_TTL",
+                ("MAIL_REQUEST_SECONDS", "MAIL_TTL"),
+            )
         needed = self.least_memory_mb
         if needed << 20 <= self.memory_octets:
             return

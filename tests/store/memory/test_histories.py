@@ -15,11 +15,10 @@ async def _send(store: MemoryMailStore, caller: str, name: str) -> None:
     store.settle(settled(mail_of(f"{caller}-{name}", caller=caller, request_id=name)))
 
 
-async def test_a_flood_of_another_caller(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_of_another_caller(clock: Clock) -> None:
     """A repeated request has its first answer, however many requests another caller has sent since."""
-    most = 2000  # in place of MOST_REQUESTS, which take seconds
-    monkeypatch.setattr("otpmail.store.memory.histories.MOST_REQUESTS", most)
-    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=100)
+    most = 2000
+    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=100, most_requests=most)
     await _send(store, "shop", "r")
     for number in range(most + 100):
         await _send(store, "flood", str(number))

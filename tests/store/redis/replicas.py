@@ -15,7 +15,7 @@ from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
 from otpmail.store.redis.subscription import Subscription
 from redis_server import HOST
-from store.entries import REMEMBER_COUNT, REMEMBER_SECONDS
+from store.entries import DAY, REMEMBER_COUNT, REMEMBER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -132,6 +132,7 @@ async def replica(
     subscribed: bool = False,
     remember_octets: int = 1 << 30,
     remember_seconds: float = REMEMBER_SECONDS,
+    request_seconds: float = DAY,
 ) -> AsyncIterator[Replica]:
     """Open a replica, and close it at the end. `port` is that of a proxy before the server.
 
@@ -147,6 +148,7 @@ async def replica(
         remember_seconds=remember_seconds,
         remember_count=REMEMBER_COUNT,
         remember_octets=remember_octets,
+        request_seconds=request_seconds,
     )
     await mails.open()
     subscription = Subscription(client)

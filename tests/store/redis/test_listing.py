@@ -132,6 +132,22 @@ async def test_replicas_that_remember_for_different_times(start: Start, now: flo
     assert set(await _listed(listing, lambda: (now, inf))) == names
 
 
+@pytest.mark.parametrize("reader", [100.0, 1_000_000.0])
+async def test_replicas_that_keep_request_ids_for_different_times(start: Start, now: float, reader: float) -> None:
+    """Whatever MAIL_REQUEST_SECONDS is now, or was when a mail settled, all mails of a page come."""
+    names: set[str] = set()
+    for seconds in (100.0, 1_000_000.0):
+        one = await start(request_seconds=seconds, now=now)
+        mails = [mail_of(f"{seconds:.0f}-{n}", request_id=f"{seconds}-{n}", create_time=now) for n in range(120)]
+        entries = [entry_of(mail) for mail in mails]
+        await one.accept(*entries)
+        _settle(one, entries, now)
+        assert await one.mails.get("shop", entries[-1].mail.id) is not None
+        names |= {entry.mail.id for entry in entries}
+    listing = await start(request_seconds=reader, now=now)
+    assert set(await _listed(listing, lambda: (now, inf))) == names
+
+
 async def test_mails_that_an_earlier_version_has_remembered(
     start: Start, redis_server: RedisServer, now: float
 ) -> None:

@@ -108,11 +108,11 @@ def test_shares_hold(seed: int) -> None:
     world.connection.close()
 
 
-async def test_a_flood_after_a_restart(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_after_a_restart(tmp_path: Path, clock: Clock) -> None:
     """A flood takes no request id of another caller that an earlier process has kept, also through later restarts."""
-    monkeypatch.setattr("otpmail.store.sqlite.MOST_REQUESTS", most := 100)
+    most = 100
     for start in range(4):
-        store = sqlite_store(tmp_path / "store.db", clock)
+        store = sqlite_store(tmp_path / "store.db", clock, most_requests=most)
         await store.open()
         for caller in ["shop"] * (start == 0) + ["flood"] * most:
             name = f"{start}-{store.mails._settled}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from math import inf
 from sys import maxsize
 
-from otpmail.store.base import Issue, StoreState
+from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS, Issue, StoreState
 from otpmail.store.challenges import Rules
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.addresses import MemoryAddressStore
@@ -31,6 +31,8 @@ class MemoryStore:
         remember_seconds: float = inf,
         remember_count: int,
         remember_octets: int = maxsize,
+        request_seconds: float = REQUEST_SECONDS,
+        most_requests: int = MOST_REQUESTS,
         most_addresses: int = maxsize,
         address_octets: int = maxsize,
         rules: Rules,
@@ -43,6 +45,8 @@ class MemoryStore:
             remember_seconds=remember_seconds,
             remember_count=remember_count,
             remember_octets=remember_octets,
+            request_seconds=request_seconds,
+            most_requests=most_requests,
         )
 
     def __repr__(self) -> str:

@@ -1,6 +1,7 @@
 """Settled mails and request ids of each caller. Where all take too much, the caller with most forgets first."""
 
 from collections.abc import Callable
+from functools import partial
 from sys import maxsize
 
 from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS
@@ -15,11 +16,18 @@ class History:
     __slots__ = ("contents", "requests", "settled")
 
     def __init__(
-        self, *, seconds: float, most: int, most_octets: int = maxsize, parts: Callable[[], int] = lambda: 1
+        self,
+        *,
+        seconds: float,
+        most: int,
+        most_octets: int = maxsize,
+        request_seconds: float = REQUEST_SECONDS,
+        most_requests: int = MOST_REQUESTS,
+        parts: Callable[[], int] = lambda: 1,
     ) -> None:
         self.settled = Remembered(seconds=seconds, most=most, most_octets=most_octets, parts=parts)
         self.contents = Remembered(seconds=seconds, most=most, most_octets=most_octets, parts=parts)
-        self.requests = Remembered(seconds=REQUEST_SECONDS, most=MOST_REQUESTS, most_octets=most_octets, parts=parts)
+        self.requests = Remembered(seconds=request_seconds, most=most_requests, most_octets=most_octets, parts=parts)
 
     def __repr__(self) -> str:
         return f"<History {len(self.settled)} settled, {len(self.requests)} request ids>"
@@ -44,25 +52,38 @@ class History:
 class Histories(dict[str, History]):
     """The history of each caller by its name, made when it is first asked for.
 
-    Each remembers `most` settled mails and MOST_REQUESTS request ids, and each kind takes `most_octets` at most. A
+    Each remembers `most` settled mails and `most_requests` request ids, and each kind takes `most_octets` at most. A
     history in which nothing is remembered is dropped in time: certificates may name ever new callers.
     """
 
-    def __init__(self, clock: Callable[[], float], *, seconds: float, most: int, most_octets: int = maxsize) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        seconds: float,
+        most: int,
+        most_octets: int = maxsize,
+        request_seconds: float = REQUEST_SECONDS,
+        most_requests: int = MOST_REQUESTS,
+    ) -> None:
         super().__init__()
         self._now = clock
         self._drop_at = _FEW
-        self._seconds = seconds
-        self._most = most
-        self._most_octets = most_octets
+        self._history = partial(
+            History,
+            seconds=seconds,
+            most=most,
+            most_octets=most_octets,
+            request_seconds=request_seconds,
+            most_requests=most_requests,
+            parts=self.__len__,
+        )
 
     def __missing__(self, caller: str) -> History:
         """Make the history of a caller that had none."""
         if len(self) >= self._drop_at:
             self._drop_ended()
-        self[caller] = history = History(
-            seconds=self._seconds, most=self._most, most_octets=self._most_octets, parts=self.__len__
-        )
+        self[caller] = history = self._history()
         return history
 
     @property

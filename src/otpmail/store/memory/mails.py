@@ -6,7 +6,17 @@ from sys import maxsize
 
 from otpmail.model import Mail
 from otpmail.store import codec
-from otpmail.store.base import REQUEST_SECONDS, Accepted, Conflict, Earlier, Entry, Progress, Request, Running
+from otpmail.store.base import (
+    MOST_REQUESTS,
+    REQUEST_SECONDS,
+    Accepted,
+    Conflict,
+    Earlier,
+    Entry,
+    Progress,
+    Request,
+    Running,
+)
 from otpmail.store.erasing import erased
 from otpmail.store.memory.histories import Histories, History
 from otpmail.store.sole import SoleOwner
@@ -35,12 +45,19 @@ class MemoryMailStore(SoleOwner):
         remember_seconds: float,
         remember_count: int,
         remember_octets: int = maxsize,
+        request_seconds: float = REQUEST_SECONDS,
+        most_requests: int = MOST_REQUESTS,
     ) -> None:
         self.now = clock
-        self._remember_seconds = remember_seconds
+        self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
         self._remember_octets = remember_octets
         self._histories = Histories(
-            clock, seconds=remember_seconds, most=remember_count, most_octets=remember_octets // 2
+            clock,
+            seconds=remember_seconds,
+            most=remember_count,
+            most_octets=remember_octets // 2,
+            request_seconds=request_seconds,
+            most_requests=most_requests,
         )
         self._nothing = History(seconds=remember_seconds, most=remember_count)  # what other callers have
         self.octets = 0
@@ -84,7 +101,7 @@ class MemoryMailStore(SoleOwner):
         kept = codec.encode_settled(
             mail,
             forgotten=now + self._remember_seconds,
-            request_ends=mail.create_time + REQUEST_SECONDS if keep_request else 0.0,
+            request_ends=mail.create_time + self._request_seconds if keep_request else 0.0,
             fingerprint=b"" if request is None else request[0],
         )
         history = self._histories.get(mail.caller)

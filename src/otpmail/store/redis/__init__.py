@@ -6,7 +6,7 @@ from functools import partial
 from sys import maxsize
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.base import Entry, Issued, StoreState
+from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS, Entry, Issued, StoreState
 from otpmail.store.challenges import Proofs, Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
@@ -46,6 +46,8 @@ class RedisStore:
         remember_seconds: float,
         remember_count: int,
         remember_octets: int = maxsize,
+        request_seconds: float = REQUEST_SECONDS,
+        most_requests: int = MOST_REQUESTS,
         most_addresses: int = maxsize,
         address_octets: int = maxsize,
         allow_volatile: bool = False,
@@ -72,6 +74,8 @@ class RedisStore:
             remember_seconds=remember_seconds,
             remember_count=remember_count,
             remember_octets=remember_octets,
+            request_seconds=request_seconds,
+            most_requests=most_requests,
         )
         self.addresses = RedisAddressStore(
             self._clock, client, names, keys, most=most_addresses, most_octets=address_octets

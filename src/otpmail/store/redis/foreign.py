@@ -7,7 +7,7 @@ from typing import Any
 
 from otpmail.errors import FailedPrecondition, StoreError, Unavailable
 from otpmail.model import Mail
-from otpmail.store.base import REQUEST_SECONDS, Entry
+from otpmail.store.base import Entry
 from otpmail.store.redis.announcements import KEPT_SECONDS, Announcements
 from otpmail.store.redis.records import Claim, Record, microseconds
 from otpmail.store.redis.replica import Replica
@@ -109,8 +109,8 @@ class ForeignMails:
     async def settled(self, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
         """Yield settled mails, in slices: of each index those that end last come first."""
         for key, seconds in (
-            (self._keys.settled, await self._least_remembered()),
-            (self._keys.answered, REQUEST_SECONDS),
+            (self._keys.settled, await self._least_remembered(self._keys.remembering)),
+            (self._keys.answered, await self._least_remembered(self._keys.answering)),
         ):
             async for some in self._settled(key, seconds, wanted):
                 yield some
@@ -123,13 +123,13 @@ class ForeignMails:
             now = self._now()
             yield [record.mail for record in await self._read_all(mail_ids) if record.forgotten > now]
 
-    async def _least_remembered(self) -> float:
+    async def _least_remembered(self, times: bytes) -> float:
         """Return the shortest time for which a mail is remembered that has not ended, by whatever replica's setting.
 
         It is 0 where that is not known.
         """
         seconds, _ = await self._client.command("TIME")
-        found = await self._client.command("ZRANGEBYSCORE", self._keys.remembering, 1000 * int(seconds), "+inf")
+        found = await self._client.command("ZRANGEBYSCORE", times, 1000 * int(seconds), "+inf")
         return min(map(int, found), default=0) / 1000
 
     async def settled_octets(self, key: bytes) -> AsyncIterator[tuple[list[str], list[bytes | None]]]:

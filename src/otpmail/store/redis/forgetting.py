@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.base import MOST_REQUESTS
 from otpmail.store.levels import level
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.replica import Replica
@@ -23,14 +22,16 @@ _LOOKED_AT = 200  # mails of which the callers are asked for at a time: a millis
 class Forgetting:
     """Forgets what is past its time on the server, and the oldest beyond a bound. Every replica does so.
 
-    There are `most` settled mails without a request id at most, MOST_REQUESTS with one, and `most_octets` of contents
+    There are `most` settled mails without a request id at most, `most_requests` with one, and `most_octets` of contents
     that may be retried. It does no harm if another replica has forgotten a mail already.
     """
 
-    def __init__(self, replica: Replica, foreign: ForeignMails, *, most: int, most_octets: int) -> None:
+    def __init__(
+        self, replica: Replica, foreign: ForeignMails, *, most: int, most_requests: int, most_octets: int
+    ) -> None:
         self._client, self._keys = replica.client, replica.keys
         self._foreign = foreign
-        self._most = most
+        self._most, self._most_requests = most, most_requests
         self._most_octets = most_octets
         self._making_room: asyncio.Task[None] | None = None
 
@@ -51,8 +52,9 @@ class Forgetting:
 
     async def _forget_ended(self) -> None:
         keys, now = self._keys, await self._now()
-        await self._client.command("ZREMRANGEBYSCORE", keys.remembering, "-inf", now)
-        for index, bound in ((keys.settled, self._most), (keys.answered, MOST_REQUESTS)):
+        for times in (keys.remembering, keys.answering):
+            await self._client.command("ZREMRANGEBYSCORE", times, "-inf", now)
+        for index, bound in ((keys.settled, self._most), (keys.answered, self._most_requests)):
             await self._client.command("ZREMRANGEBYSCORE", index, "-inf", now)
             if await self._client.command("ZCARD", index) > bound:
                 await self._forget_excess(index, bound)

@@ -54,6 +54,8 @@ class Keys:
         """Settled mails that a repeated request id finds, by their ends."""
         self.remembering = self.named("remembering")
         """For how many milliseconds `settled` are remembered: each value, by when the last mail of it ends."""
+        self.answering = self.named("answering")
+        """For how many milliseconds `answered` are, likewise."""
 
         self.marks = self.named("key-marks")
         """Marks of the keys of each replica (`digests.Digests.marks`), by when it was last there."""

@@ -8,7 +8,18 @@ from sys import maxsize
 
 from otpmail.errors import CallerError, StoreError, Unavailable
 from otpmail.model import Mail
-from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Owner, Progress, Running, TakenOver
+from otpmail.store.base import (
+    MOST_REQUESTS,
+    REQUEST_SECONDS,
+    Accepted,
+    Conflict,
+    Earlier,
+    Entry,
+    Owner,
+    Progress,
+    Running,
+    TakenOver,
+)
 from otpmail.store.cipher import Cipher
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance, Acceptor
@@ -56,6 +67,8 @@ class RedisMailStore:
         remember_seconds: float,
         remember_count: int,
         remember_octets: int = maxsize,
+        request_seconds: float = REQUEST_SECONDS,
+        most_requests: int = MOST_REQUESTS,
     ) -> None:
         self.now = clock
         self._keys, self._records, self._lease = keys, Records(cipher), Lease(client, keys, lease_seconds)
@@ -67,14 +80,17 @@ class RedisMailStore:
             content_octets=remember_octets,
             recent_octets=min(_RECENT_OCTETS, remember_octets // 8),
             remember_seconds=remember_seconds,
+            request_seconds=request_seconds,
         )
         self._books = self._owned.books
         self._announcements = Announcements(replica, self._books)
         self._foreign = ForeignMails(replica, self._announcements)
-        self._forgetting = Forgetting(replica, self._foreign, most=remember_count, most_octets=remember_octets)
+        self._forgetting = Forgetting(
+            replica, self._foreign, most=remember_count, most_requests=most_requests, most_octets=remember_octets
+        )
         self._owned.notes.found_no_room = self._forgetting.begin_making_room
         self._acceptor = Acceptor(replica, begun=self._owned.begun, doubtful=self._owned.doubt)
-        self._remember_seconds = remember_seconds
+        self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
         self._memory = MemoryMailStore(
             clock, remember_seconds=remember_seconds, remember_count=remember_count, remember_octets=remember_octets
         )
@@ -185,7 +201,7 @@ class RedisMailStore:
         if held is None:  # its caller waits for the relay, and it has no request id
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
             return
-        times = Times(self.now(), self._remember_seconds, keep_request)
+        times = Times(self.now(), self._remember_seconds, keep_request, self._request_seconds)
         caller = self._keys.caller(mail.caller)
         self._owned.settle(*settlement_of(mail, held, self._records, times, entry, caller=caller))
 

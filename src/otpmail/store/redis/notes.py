@@ -67,7 +67,7 @@ class Note(NamedTuple):
 class Notes:
     """Writes notes one step after the other. Contents for retries take `most_octets` on the server at most.
 
-    Settled mails are remembered for `remember_seconds`.
+    Settled mails are remembered for `remember_seconds`, those with a request id for `request_seconds`.
 
     `accepted` is called with a note that would take back a mail of which another call knows. `found_no_room` is called
     where the server had no room for a content.
@@ -75,10 +75,10 @@ class Notes:
     written, and the task that writes.
     """
 
-    def __init__(self, replica: Replica, *, most_octets: int, remember_seconds: float) -> None:
+    def __init__(self, replica: Replica, *, most_octets: int, remember_seconds: float, request_seconds: float) -> None:
         self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
         self._most_octets = most_octets
-        self._remember = int(1000 * remember_seconds)
+        self._times = int(1000 * remember_seconds), int(1000 * request_seconds)
         self._patience = 0
         self._one_at_a_time = asyncio.Lock()
         self.waiting: deque[Note] = deque()
@@ -214,11 +214,11 @@ class Notes:
         async with self._one_at_a_time:
             name, epoch, sent = lease.name, lease.epoch, lease.mark
             names = [keys.epoch, keys.owners, keys.settled, keys.answered, keys.contents, keys.content_octets]
-            names.append(keys.remembering)
+            names += (keys.remembering, keys.answering)
             for note in batch:
                 record = keys.mail(note.mail_id)
                 names += (keys.own(note.held.owner), record, note.held.request or record)
-            arguments: list[Any] = [epoch, name, self._most_octets, self._remember]
+            arguments: list[Any] = [epoch, name, self._most_octets, *self._times]
             for some in words:
                 arguments += some
             status, *answer = await self._run(names, arguments)

@@ -26,13 +26,26 @@ class Owned:
 
     `arrivals` has the mails of other replicas that this one has taken over. Contents for retries take `content_octets`
     at most on the server, and settlements of a moment ago `recent_octets` here. Settled mails are remembered for
-    `remember_seconds`.
+    `remember_seconds`, those with a request id for `request_seconds`.
     """
 
-    def __init__(self, replica: Replica, *, content_octets: int, recent_octets: int, remember_seconds: float) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        content_octets: int,
+        recent_octets: int,
+        remember_seconds: float,
+        request_seconds: float,
+    ) -> None:
         self._keys, self._lease, self._records = replica.keys, replica.lease, replica.records
         self.books = Books(self._records, recent_octets=recent_octets)
-        self.notes = Notes(replica, most_octets=content_octets, remember_seconds=remember_seconds)
+        self.notes = Notes(
+            replica,
+            most_octets=content_octets,
+            remember_seconds=remember_seconds,
+            request_seconds=request_seconds,
+        )
         self.doubtful = Doubtful(self.notes)
         self._reconciliation = Reconciliation(
             replica, notes=self.notes, books=self.books, doubtful=self.doubtful, take=self.add_taken

@@ -5,17 +5,18 @@ from typing import NamedTuple
 
 from otpmail.model import Mail
 from otpmail.store import codec
-from otpmail.store.base import REQUEST_SECONDS, Entry
+from otpmail.store.base import Entry
 from otpmail.store.redis.notes import Held, Note
 from otpmail.store.redis.records import Records
 
 
 class Times(NamedTuple):
-    """When a mail settles, for how long it is remembered, and whether its request id is kept."""
+    """When a mail settles, for how long it is remembered, and its request id, if that is kept."""
 
     now: float
     remember_seconds: float
     keep_request: bool
+    request_seconds: float
 
 
 def settlement_of(
@@ -27,7 +28,7 @@ def settlement_of(
     """
     now, settle_time = times.now, mail.settle_time or times.now
     forgotten = settle_time + times.remember_seconds
-    request_ends = mail.create_time + REQUEST_SECONDS if times.keep_request and mail.request_id else 0.0
+    request_ends = mail.create_time + times.request_seconds if times.keep_request and mail.request_id else 0.0
     octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
     numbers = (
         _milliseconds(max(forgotten, request_ends) - now),

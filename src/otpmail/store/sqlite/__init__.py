@@ -7,7 +7,7 @@ from functools import partial
 from sqlite3 import Connection
 from sys import maxsize
 
-from otpmail.store.base import MOST_REQUESTS, Entry, Issued, StoreState
+from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS, Entry, Issued, StoreState
 from otpmail.store.challenges import Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import Mark, StoreClock
@@ -42,6 +42,8 @@ class SqliteStore:
         remember_seconds: float,
         remember_count: int,
         remember_octets: int = maxsize,
+        request_seconds: float = REQUEST_SECONDS,
+        most_requests: int = MOST_REQUESTS,
         most_addresses: int = maxsize,
         address_octets: int = maxsize,
         rules: Rules,
@@ -50,7 +52,7 @@ class SqliteStore:
         digests = Digests(keys)
         self._marks = digests.marks
         database.functions = step_functions(digests)
-        rows = Rows(Cipher(keys), most=remember_count, most_requests=MOST_REQUESTS, most_octets=remember_octets)
+        rows = Rows(Cipher(keys), most=remember_count, most_requests=most_requests, most_octets=remember_octets)
         self._writer = Writer(database, self._clock, rows)
         self.challenges = SqliteChallengeStore(self._clock, rules, self._writer, digests)
         self.mails = SqliteMailStore(
@@ -61,6 +63,7 @@ class SqliteStore:
             remember_seconds=remember_seconds,
             remember_count=remember_count,
             remember_octets=remember_octets,
+            request_seconds=request_seconds,
         )
         self.addresses = SqliteAddressStore(
             self._clock, self._writer, keys, most=most_addresses, most_octets=address_octets

@@ -64,12 +64,13 @@ class SqliteMailStore(SoleOwner):
         remember_seconds: float,
         remember_count: int,
         remember_octets: int = maxsize,
+        request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self.now = clock
         self._writer = writer
         self._rows = rows
         self._digests = digests
-        self._remember_seconds = remember_seconds
+        self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
         self._memory = MemoryMailStore(
             clock, remember_seconds=remember_seconds, remember_count=remember_count, remember_octets=remember_octets
         )
@@ -160,7 +161,8 @@ class SqliteMailStore(SoleOwner):
             self.octets = self._memory.octets
             return
         forgotten = (mail.settle_time or self.now()) + self._remember_seconds
-        settlement = settlement_of(mail, seq, forgotten=forgotten, keep_request=keep_request, entry=entry)
+        request_ends = mail.create_time + self._request_seconds if keep_request and mail.request_id else 0.0
+        settlement = settlement_of(mail, seq, forgotten=forgotten, request_ends=request_ends, entry=entry)
         self._writer.note(partial(self._rows.settle, settlement), seq)
         self._settled += 1
         if self._settled % _FORGET_EVERY == 0:
@@ -280,4 +282,4 @@ class SqliteMailStore(SoleOwner):
         now = self.now()
         key = request_key(request.caller, request.request_id)
         fingerprints = self._digests.kept_fingerprints(request.fingerprint)
-        return Claim(key, fingerprints, mail_id, seq, now, now + REQUEST_SECONDS)
+        return Claim(key, fingerprints, mail_id, seq, now, now + self._request_seconds)

@@ -2,14 +2,16 @@
 
 from otpmail.model import Mail
 from otpmail.store import codec
-from otpmail.store.base import REQUEST_SECONDS, Entry
+from otpmail.store.base import Entry
 from otpmail.store.sqlite.changes import Content, Settlement
 from otpmail.store.sqlite.requests import request_key
 
 
-def settlement_of(mail: Mail, seq: int, *, forgotten: float, keep_request: bool, entry: Entry | None) -> Settlement:
-    """Return the change. The mail is remembered until `forgotten`, and the content of `entry` kept for a retry."""
-    request_ends = mail.create_time + REQUEST_SECONDS if keep_request and mail.request_id else 0.0
+def settlement_of(mail: Mail, seq: int, *, forgotten: float, request_ends: float, entry: Entry | None) -> Settlement:
+    """Return the change. The mail is remembered until `forgotten`, and the content of `entry` kept for a retry.
+
+    A repeated request id finds it until `request_ends`, 0.0 for one that finds nothing.
+    """
     octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
     request = request_key(mail.caller, mail.request_id) if mail.request_id else None
     content = None

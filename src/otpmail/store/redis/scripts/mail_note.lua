@@ -1,16 +1,17 @@
 -- Carries out notes in their order: changes that nobody waits for.
 -- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets, for how long
--- mails are remembered. Then for each note the owner's set, the mail's record and that of its request id (the mail's own
+-- mails are remembered, for how long those with a request id. Then for each note the owner's set, the mail's record and that of its request id (the mail's own
 -- again where it has none).
--- ARGV: how many octets all contents may have, for how many milliseconds this replica has mails remembered. Then for
--- each note its kind, mail id, owner, octets, fingerprint, and by its kind four numbers, when the mail settled,
+-- ARGV: how many octets all contents may have, for how many milliseconds this replica has mails remembered, for how many
+-- those with a request id. Then for each note its kind, mail id, owner, octets, fingerprint, and by its kind four numbers, when the mail settled,
 -- further octets, and a digest of its caller.
 -- Returns {'OK', changes counted}, and for each note with the result 2 or 3, as below, its place and that.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
   return {'EPOCH'}
 end
-local SETTLED, ANSWERED, CONTENTS, SUM, REMEMBERING = KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local SETTLED, ANSWERED, CONTENTS, SUM, REMEMBERING, ANSWERING = unpack(KEYS, 3, 8)
+local A_DAY = 86400000
 local NOW = milliseconds()
 
 -- The first write removes, if nothing: with full memory none could follow otherwise.
@@ -34,15 +35,15 @@ local function is_outdated(note)
 end
 
 -- Notes for how long mails that end then are remembered: replicas may differ in that, and each may change it. Mails that
--- an earlier version has written may have been remembered for any time.
-local function note_remembering(ends)
-  if redis.call('EXISTS', REMEMBERING) == 0 then
-    local last = redis.call('ZREVRANGE', SETTLED, 0, 0, 'WITHSCORES')
+-- an earlier version has written may have been remembered for any time; those with a request id were for a day.
+local function note_time(times, mails, time, earlier, ends)
+  if redis.call('EXISTS', times) == 0 then
+    local last = redis.call('ZREVRANGE', mails, 0, 0, 'WITHSCORES')
     if last[2] then
-      redis.call('ZADD', REMEMBERING, last[2], 0)
+      redis.call('ZADD', times, last[2], earlier)
     end
   end
-  redis.call('ZADD', REMEMBERING, 'GT', ends, ARGV[4])
+  redis.call('ZADD', times, 'GT', ends, time)
 end
 
 -- Numbers: how long the record is kept, until when in seconds the request id is (0: it is free), and for how many
@@ -60,8 +61,10 @@ local function write_settled(note)
   end
   redis.call('PEXPIRE', note.record, note.numbers[1])
   local ends, has_answer = NOW + note.numbers[1], tonumber(note.numbers[2]) > 0
-  if not has_answer then
-    note_remembering(ends)
+  if has_answer then
+    note_time(ANSWERING, ANSWERED, ARGV[5], A_DAY, ends)
+  else
+    note_time(REMEMBERING, SETTLED, ARGV[4], 0, ends)
   end
   redis.call('ZADD', has_answer and ANSWERED or SETTLED, ends, note.id)
   return result
@@ -214,11 +217,11 @@ function kinds.reclaim(note)
   return 1
 end
 
-local results, count = {'OK', 0}, (#KEYS - 7) / 3
+local results, count = {'OK', 0}, (#KEYS - 8) / 3
 for number = 0, count - 1 do
-  local own, record, request = unpack(KEYS, 8 + 3 * number, 10 + 3 * number)
+  local own, record, request = unpack(KEYS, 9 + 3 * number, 11 + 3 * number)
   local kind, id, owner, octets, fingerprint, first, second, third, fourth, time, more, caller =
-    unpack(ARGV, 5 + 12 * number, 16 + 12 * number)
+    unpack(ARGV, 6 + 12 * number, 17 + 12 * number)
   local result = kinds[kind]({
     own = own,
     record = record,
