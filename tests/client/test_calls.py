@@ -258,16 +258,17 @@ async def test_no_service_answers(kind: str, unused_tcp_port: int) -> None:
 
 def test_the_clients_are_twins() -> None:
     """Both have the same methods with the same parameters, and say what each does."""
+    late = " | collections.abc.AsyncIterable[otpmail.client.values.OutgoingMail]"  # which only one can wait for
 
     def methods(kind: type) -> dict[str, str]:
         """Return the public methods and their signatures."""
         found = {name: value for name, value in vars(kind).items() if not name.startswith("_")}
         assert all(inspect.getdoc(value) for value in found.values())
         return {
-            name: str(inspect.signature(value)).partition(" -> ")[0].replace("self, /", "self")
+            name: str(inspect.signature(value)).partition(" -> ")[0].replace(late, "")
             for name, value in found.items()
             if name != "run"
         }
 
     assert methods(Client) == methods(SyncClient)
-    assert "email: 'str'" in methods(Client)["send_code"] or "email: str" in methods(Client)["send_code"]
+    assert methods(Client)["revoke_code"].startswith("(self, /, email: str, purpose: str = '', *, challenge_id: str")

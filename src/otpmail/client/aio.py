@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import aclosing
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -11,11 +12,15 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from otpmail.client import addresses, codes, mails
+from otpmail.client.aio_stream import MailStream
 from otpmail.client.endpoint import Endpoint
+from otpmail.client.errors import Error
 from otpmail.client.methods import awaited
 from otpmail.client.plan import Plan
 from otpmail.client.retry import Attempts, Retries
 from otpmail.client.status import error_of
+from otpmail.client.values import Mail, MailResult, OutgoingMail, State
+from otpmail.v1 import mail_pb2
 
 ResultT = TypeVar("ResultT")
 
@@ -64,6 +69,75 @@ class Client:
     forget_address = awaited(addresses.forget_address)
     report_delivery = awaited(addresses.report_delivery)
 
+    async def watch_mail(
+        self, mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None
+    ) -> AsyncIterator[Mail]:
+        """Yield the state of a mail, now and at each change, until it settles. A lost connection is made again.
+
+        Without `timeout` it takes as long as the mail. Raises NotFound.
+        """
+        plan = mails.watch_mail(mail_id, request_id=request_id, caller=caller, timeout=timeout)
+        attempts, last = self._attempts(plan.timeout, plan.usual), None
+        while True:
+            target = self._endpoint.target
+            call = self._channel(target).unary_stream(
+                plan.method,
+                request_serializer=type(plan.request).SerializeToString,
+                response_deserializer=plan.response.FromString,
+            )
+            try:
+                async for answer in call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata()):
+                    attempts.succeeded()
+                    if (mail := plan.read(answer)) != last:
+                        last = mail
+                        yield mail
+            except grpc.aio.AioRpcError as failure:
+                await self._sleep(attempts.wait_after(_error_of(failure, target)))
+            else:
+                return
+
+    async def list_mails(
+        self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
+    ) -> AsyncIterator[Mail]:
+        """Yield the caller's mails, newest first: those that have not settled, and those that are remembered."""
+        token = ""
+        while True:
+            page, token = await self.run(
+                mails.list_page(state, recipient=recipient, request_id=request_id, caller=caller, page_token=token)
+            )
+            for mail in page:
+                yield mail
+            if not token:
+                return
+
+    async def send_mails(
+        self, outgoing: Iterable[OutgoingMail] | AsyncIterable[OutgoingMail], *, timeout: float | None = None
+    ) -> AsyncIterator[MailResult]:
+        """Send many mails over one stream, and yield a result for each in the order in which they settle.
+
+        `outgoing` is asked for more as fast as the service takes them. A mail that was refused, or did not reach
+        everyone, has an `error`. After a lost connection, mails without a result are sent again by their request_id.
+        """
+        target = self._endpoint.target
+        attempts = self._attempts(timeout, None)
+
+        def open_call() -> Any:
+            """Begin a stream."""
+            method = self._channel(target).stream_stream(
+                f"{mails.SERVICE}/SendMails",
+                request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
+                response_deserializer=mail_pb2.SendMailsResponse.FromString,
+            )
+            return method(timeout=attempts.left(), metadata=self._endpoint.metadata())
+
+        async def on_failure(failure: grpc.aio.AioRpcError) -> None:
+            """Wait before the next stream, or raise."""
+            await self._sleep(attempts.wait_after(_error_of(failure, target)))
+
+        async with aclosing(MailStream(outgoing).results(open_call, on_failure, attempts.succeeded)) as results:
+            async for result in results:
+                yield result
+
     async def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
         target = self._endpoint.target
@@ -77,10 +151,9 @@ class Client:
             try:
                 answer = await call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.aio.AioRpcError as failure:
-                error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)
+                await self._sleep(attempts.wait_after(_error_of(failure, target)))
             else:
                 return plan.read(answer)
-            await self._sleep(attempts.wait_after(error))
 
     def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
         given = timeout if timeout is not None else self._timeout
@@ -122,3 +195,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _error_of(failure: grpc.aio.AioRpcError, target: str) -> Error:
+    return error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)

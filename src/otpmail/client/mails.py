@@ -7,10 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from otpmail.client import decode
 from otpmail.client.plan import RELAY_SECONDS, Plan, new_request_id, raise_if, wait_for_value
-from otpmail.client.values import Attachment, Mail, OutgoingMail, Priority, WaitFor
+from otpmail.client.values import Attachment, Mail, OutgoingMail, Priority, State, WaitFor
 from otpmail.v1 import mail_pb2
 
-_SERVICE = "/otpmail.v1.MailService"
+SERVICE = "/otpmail.v1.MailService"
 
 
 def send_mail(
@@ -69,13 +69,13 @@ def send_mail(
         raise_if(raise_outcome, decode.outcome(sent))
         return sent
 
-    return Plan(f"{_SERVICE}/SendMail", request, mail_pb2.SendMailResponse, read, timeout, usual=RELAY_SECONDS)
+    return Plan(f"{SERVICE}/SendMail", request, mail_pb2.SendMailResponse, read, timeout, usual=RELAY_SECONDS)
 
 
 def get_mail(mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None) -> Plan[Mail]:
     """Return the present state of a mail, by its id or the request_id of the request for it. Raises NotFound."""
     request = mail_pb2.GetMailRequest(id=mail_id, request_id=request_id, caller=caller)
-    return Plan(f"{_SERVICE}/GetMail", request, mail_pb2.Mail, decode.mail, timeout)
+    return Plan(f"{SERVICE}/GetMail", request, mail_pb2.Mail, decode.mail, timeout)
 
 
 def cancel_mail(
@@ -86,7 +86,7 @@ def cancel_mail(
     It is not repeated by itself: after a lost answer the mail may be cancelled, and the second call would be refused.
     """
     request = mail_pb2.CancelMailRequest(id=mail_id, request_id=request_id, caller=caller)
-    return Plan(f"{_SERVICE}/CancelMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
+    return Plan(f"{SERVICE}/CancelMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
 
 
 def retry_mail(mail_id: str, *, caller: str = "", timeout: float | None = None) -> Plan[Mail]:
@@ -95,7 +95,41 @@ def retry_mail(mail_id: str, *, caller: str = "", timeout: float | None = None) 
     It is not repeated by itself, as `cancel_mail` is not.
     """
     request = mail_pb2.RetryMailRequest(id=mail_id, caller=caller)
-    return Plan(f"{_SERVICE}/RetryMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
+    return Plan(f"{SERVICE}/RetryMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
+
+
+def watch_mail(
+    mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None
+) -> Plan[Mail]:
+    """Stream the state of a mail, now and at each change, until it settles. Raises NotFound."""
+    request = mail_pb2.WatchMailRequest(id=mail_id, request_id=request_id, caller=caller)
+    return Plan(f"{SERVICE}/WatchMail", request, mail_pb2.Mail, decode.mail, timeout, usual=None)
+
+
+def list_page(
+    state: State | None = None,
+    *,
+    recipient: str = "",
+    request_id: str = "",
+    caller: str = "",
+    page_size: int = 0,
+    page_token: str = "",
+    timeout: float | None = None,
+) -> Plan[tuple[list[Mail], str]]:
+    """Return a page of the caller's mails, and the token of the next one, empty on the last page."""
+    request = mail_pb2.ListMailsRequest(
+        state=mail_pb2.Mail.State.Value(f"STATE_{state or State.UNSPECIFIED}"),
+        recipient=recipient,
+        request_id=request_id,
+        caller=caller,
+        page_size=page_size,
+        page_token=page_token,
+    )
+    return Plan(f"{SERVICE}/ListMails", request, mail_pb2.ListMailsResponse, _page, timeout)
+
+
+def _page(answer: mail_pb2.ListMailsResponse) -> tuple[list[Mail], str]:
+    return [decode.mail(found) for found in answer.mails], answer.next_page_token
 
 
 def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:

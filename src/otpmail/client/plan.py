@@ -22,8 +22,8 @@ RELAY_SECONDS = 75.0
 class Plan(Generic[ResultT]):
     """A call: its method, the request, and what makes a result of the answer, or raises.
 
-    `timeout` is in seconds for the call with its retries, None for that of the client, else `usual`. `is_repeatable`
-    says whether the call may be made again after one whose answer was lost.
+    `timeout` is in seconds for the call with its retries, None for that of the client, else `usual`, where None is any
+    time. `is_repeatable` says whether the call may be made again after one whose answer was lost.
     """
 
     method: str
@@ -31,7 +31,7 @@ class Plan(Generic[ResultT]):
     response: type[Message]
     read: Callable[[Any], ResultT]
     timeout: float | None
-    usual: float = QUICK_SECONDS
+    usual: float | None = QUICK_SECONDS
     is_repeatable: bool = True
 
 

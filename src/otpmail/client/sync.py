@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -10,12 +10,16 @@ from typing import Self, TypeVar
 
 import grpc
 
-from otpmail.client import addresses, codes, mails
+from otpmail.client import addresses, codes, decode, mails
 from otpmail.client.endpoint import Endpoint
+from otpmail.client.errors import Error, ServiceError
+from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan
 from otpmail.client.retry import Attempts, Retries
 from otpmail.client.status import error_of
+from otpmail.client.values import Mail, MailResult, OutgoingMail, State
+from otpmail.v1 import mail_pb2
 
 ResultT = TypeVar("ResultT")
 
@@ -63,6 +67,82 @@ class SyncClient:
     forget_address = blocking(addresses.forget_address)
     report_delivery = blocking(addresses.report_delivery)
 
+    def watch_mail(
+        self, mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None
+    ) -> Iterator[Mail]:
+        """Yield the state of a mail, now and at each change, until it settles. A lost connection is made again.
+
+        Without `timeout` it takes as long as the mail. Raises NotFound.
+        """
+        plan = mails.watch_mail(mail_id, request_id=request_id, caller=caller, timeout=timeout)
+        attempts, last = self._attempts(plan.timeout, plan.usual), None
+        while True:
+            target = self._endpoint.target
+            method = self._channel(target).unary_stream(
+                plan.method,
+                request_serializer=type(plan.request).SerializeToString,
+                response_deserializer=plan.response.FromString,
+            )
+            call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
+            try:
+                for answer in call:
+                    attempts.succeeded()
+                    if (mail := plan.read(answer)) != last:
+                        last = mail
+                        yield mail
+            except grpc.RpcError as failure:
+                self._sleep(attempts.wait_after(_error_of(failure, target)))
+            else:
+                return
+            finally:
+                call.cancel()
+
+    def list_mails(
+        self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
+    ) -> Iterator[Mail]:
+        """Yield the caller's mails, newest first: those that have not settled, and those that are remembered."""
+        token = ""
+        while True:
+            page, token = self.run(
+                mails.list_page(state, recipient=recipient, request_id=request_id, caller=caller, page_token=token)
+            )
+            yield from page
+            if not token:
+                return
+
+    def send_mails(self, outgoing: Iterable[OutgoingMail], *, timeout: float | None = None) -> Iterator[MailResult]:
+        """Send many mails over one stream, and yield a result for each in the order in which they settle.
+
+        `outgoing` is asked for more as fast as the service takes them, in another thread. A mail that was refused, or
+        did not reach everyone, has an `error`. After a lost connection, mails without a result are sent again by their
+        request_id.
+        """
+        target, feed = self._endpoint.target, Feed(outgoing)
+        attempts = self._attempts(timeout, None)
+        while True:
+            method = self._channel(target).stream_stream(
+                f"{mails.SERVICE}/SendMails",
+                request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
+                response_deserializer=mail_pb2.SendMailsResponse.FromString,
+            )
+            call = method(feed.begin(), timeout=attempts.left(), metadata=self._endpoint.metadata())
+            try:
+                for response in call:
+                    attempts.succeeded()
+                    for message in response.results:
+                        if feed.settle(message.request_id):
+                            yield decode.result(message)
+            except grpc.RpcError as failure:
+                self._sleep(attempts.wait_after(_error_of(failure, target)))
+            else:
+                break
+            finally:
+                call.cancel()
+        if feed.error is not None:
+            raise feed.error
+        if feed.open:
+            raise ServiceError(f"the stream ended without the results of {len(feed.open)} mails")
+
     def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
         target = self._endpoint.target
@@ -76,10 +156,9 @@ class SyncClient:
             try:
                 answer = call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.RpcError as failure:
-                error = error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)
+                self._sleep(attempts.wait_after(_error_of(failure, target)))
             else:
                 return plan.read(answer)
-            self._sleep(attempts.wait_after(error))
 
     def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
         given = timeout if timeout is not None else self._timeout
@@ -118,3 +197,7 @@ class SyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _error_of(failure: grpc.RpcError, target: str) -> Error:
+    return error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)

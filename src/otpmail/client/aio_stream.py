@@ -1,0 +1,112 @@
+"""A stream of mails from asyncio. It outlives the connection: mails without a result are sent again, by request_id."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import grpc
+
+from otpmail.client import decode
+from otpmail.client.errors import ServiceError
+from otpmail.client.feed import MOST_TOGETHER
+from otpmail.client.mails import mail_request
+from otpmail.client.values import MailResult, OutgoingMail
+from otpmail.v1 import mail_pb2
+
+_END = None
+_Request = mail_pb2.SendMailRequest
+
+
+class MailStream:
+    """Sends mails over one connection after another. `open_call` begins a call; `on_failure` waits or raises."""
+
+    def __init__(self, mails: Iterable[OutgoingMail] | AsyncIterable[OutgoingMail]) -> None:
+        self._mails = mails
+        self._waiting: asyncio.Queue[_Request | None] = asyncio.Queue(MOST_TOGETHER)
+        self._open: dict[str, _Request] = {}
+        self._all_taken = False
+        self._error: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"<MailStream {len(self._open)} open>"
+
+    async def results(
+        self,
+        open_call: Callable[[], Any],
+        on_failure: Callable[[grpc.aio.AioRpcError], Any],
+        on_result: Callable[[], None],
+    ) -> AsyncGenerator[MailResult, None]:
+        """Yield the results in the order in which mails settle."""
+        taking = asyncio.create_task(self._take())
+        try:
+            while True:
+                call = open_call()
+                writing = asyncio.create_task(self._write(call))
+                try:
+                    async for result in self._read(call):
+                        on_result()
+                        yield result
+                    break
+                except grpc.aio.AioRpcError as failure:
+                    await on_failure(failure)
+                finally:
+                    call.cancel()
+                    await _end(writing)
+        finally:
+            await _end(taking)
+        if self._error is not None:
+            raise self._error
+        if self._open:
+            raise ServiceError(f"the stream ended without the results of {len(self._open)} mails")
+
+    async def _take(self) -> None:
+        """Take the mails from the caller, as fast as the service takes them."""
+        try:
+            if isinstance(self._mails, AsyncIterable):
+                async for mail in self._mails:
+                    await self._waiting.put(mail_request(mail))
+            else:
+                for mail in self._mails:
+                    await self._waiting.put(mail_request(mail))
+        except Exception as error:  # noqa: BLE001  raised once the mails before it have results
+            self._error = error
+        await self._waiting.put(_END)
+
+    async def _write(self, call: Any) -> None:
+        """Write the mails that are open, then those that come. A broken stream ends it."""
+        again = list(self._open.values())
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # which the reader sees too
+            for start in range(0, len(again), MOST_TOGETHER):
+                await call.write(mail_pb2.SendMailsRequest(mails=again[start : start + MOST_TOGETHER]))
+            while batch := await self._next_batch():
+                await call.write(mail_pb2.SendMailsRequest(mails=batch))
+            await call.done_writing()
+
+    async def _next_batch(self) -> list[_Request]:
+        """Return the mails that are ready, at least one; none at the end. They are open from now on."""
+        batch: list[_Request] = []
+        while not self._all_taken and len(batch) < MOST_TOGETHER and not (batch and self._waiting.empty()):
+            request = await self._waiting.get()
+            if request is _END:
+                self._all_taken = True
+            else:
+                batch.append(request)
+                self._open[request.request_id] = request
+        return batch
+
+    async def _read(self, call: Any) -> AsyncIterator[MailResult]:
+        while (response := await call.read()) is not grpc.aio.EOF:
+            for message in response.results:
+                if self._open.pop(message.request_id, None) is not None:
+                    yield decode.result(message)
+        if (code := await call.code()) is not grpc.StatusCode.OK:
+            raise grpc.aio.AioRpcError(
+                code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+            )
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,158 @@
+"""Streams of both clients: results as they come, and connections that are lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from client.scripted import Failure, Scripted
+from otpmail import client as errors
+from otpmail.client import Client, OutgoingMail, State, SyncClient
+from otpmail.v1 import mail_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_AWAY = Failure(grpc.StatusCode.UNAVAILABLE, "the service is stopping", reason="UNAVAILABLE")
+_QUEUED = mail_pb2.Mail(id="m", state=mail_pb2.Mail.STATE_QUEUED)
+_RELAYED = mail_pb2.Mail(id="m", state=mail_pb2.Mail.STATE_RELAYED)
+
+
+@pytest.fixture(params=["async", "sync"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of the clients a test uses."""
+    return str(request.param)
+
+
+async def _collect(kind: str, service: Scripted, name: str, *args: Any) -> list[Any]:
+    """Return all that a method yields; the client waits for no time between attempts."""
+    if kind == "async":
+
+        async def sleep(_: float) -> None:
+            """Return at once."""
+
+        async with Client(service.address, sleep=sleep) as client:
+            return [each async for each in getattr(client, name)(*args)]
+    with SyncClient(service.address, sleep=lambda _: None) as blocking:
+        return await asyncio.to_thread(lambda: list(getattr(blocking, name)(*args)))
+
+
+def _mails(*request_ids: str) -> list[OutgoingMail]:
+    return [OutgoingMail(to="ada@example.org", subject="Hi", request_id=each) for each in request_ids]
+
+
+def _result(request_id: str, **more: Any) -> mail_pb2.SendMailsResponse:
+    more = more or {"mail": mail_pb2.Mail(id=request_id, state=mail_pb2.Mail.STATE_RELAYED)}
+    return mail_pb2.SendMailsResponse(results=[mail_pb2.SendMailsResponse.Result(request_id=request_id, **more)])
+
+
+async def test_watching_outlives_a_connection(kind: str) -> None:
+    """A mail is watched again after a lost connection, and a state that was there before comes once."""
+    async with Scripted([_QUEUED, _AWAY], [_QUEUED, _RELAYED]) as service:
+        watched = await _collect(kind, service, "watch_mail", "m")
+    assert [mail.state for mail in watched] == [State.QUEUED, State.RELAYED]
+    assert len(service.requests) == 2
+
+
+async def test_pages_follow_each_other(kind: str) -> None:
+    """`list_mails` asks for the next page until there is none."""
+    pages = [
+        mail_pb2.ListMailsResponse(mails=[_QUEUED, _RELAYED], next_page_token="next"),
+        mail_pb2.ListMailsResponse(mails=[_RELAYED]),
+    ]
+    async with Scripted(*pages) as service:
+        listed = await _collect(kind, service, "list_mails", State.RELAYED)
+    assert [mail.state for mail in listed] == [State.QUEUED, State.RELAYED, State.RELAYED]
+    assert [request.page_token for request in service.requests] == ["", "next"]
+    assert service.requests[0].state == mail_pb2.Mail.STATE_RELAYED
+
+
+async def test_mails_without_a_result_are_sent_again(kind: str) -> None:
+    """After a lost connection exactly the mails that have no result go again, and each has one result."""
+    async with Scripted([_result("a"), _AWAY], [_result("c"), _result("b")]) as service:
+        results = await _collect(kind, service, "send_mails", _mails("a", "b", "c"))
+    assert [result.request_id for result in results] == ["a", "c", "b"]
+    assert all(result.mail.state is State.RELAYED and result.error is None for result in results)
+    first, again = service.requests
+    assert [mail.request_id for mail in first.mails] == ["a", "b", "c"]
+    assert list(again.mails) == list(first.mails[1:])
+
+
+async def test_each_result_has_its_error(kind: str) -> None:
+    """A mail that was refused, and one that did not arrive, have the error that they would have raised alone."""
+    rejected = mail_pb2.RecipientResult(address="ada@example.org", code=550, reply="no")
+    answers = [
+        _result("a", code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="to: is empty"),
+        _result("b", mail=mail_pb2.Mail(state=mail_pb2.Mail.STATE_FAILED, recipients=[rejected])),
+    ]
+    async with Scripted(answers) as service:
+        refused, failed = await _collect(kind, service, "send_mails", _mails("a", "b"))
+    assert isinstance(refused.error, errors.InvalidRequest)
+    assert refused.mail is None
+    assert isinstance(failed.error, errors.Refused)
+    assert failed.mail.state is State.FAILED
+
+
+async def test_a_stream_gives_up(kind: str) -> None:
+    """Where no connection brings a result any more, the error is raised after the attempts; others at once."""
+    async with Scripted(*[[_AWAY]] * 5) as service:
+        with pytest.raises(errors.Unavailable, match="stopping"):
+            await _collect(kind, service, "send_mails", _mails("a"))
+    assert len(service.requests) == 5
+    async with Scripted([Failure(grpc.StatusCode.PERMISSION_DENIED, "not you", reason="PERMISSION_DENIED")]) as service:
+        with pytest.raises(errors.NotAllowed):
+            await _collect(kind, service, "send_mails", _mails("a"))
+
+
+async def test_the_callers_own_error_comes_last(kind: str) -> None:
+    """An error of the iterable of mails is raised once the mails before it have their results."""
+
+    def outgoing() -> Iterator[OutgoingMail]:
+        """Yield a mail, then fail."""
+        yield from _mails("a")
+        raise KeyError("no more")
+
+    async with Scripted([_result("a")]) as service:
+        with pytest.raises(KeyError, match="no more"):
+            await _collect(kind, service, "send_mails", outgoing())
+    assert [mail.request_id for request in service.requests for mail in request.mails] == ["a"]
+
+
+async def test_a_stream_may_be_left() -> None:
+    """A caller that leaves the loop ends the call, and no task stays behind."""
+    before = asyncio.all_tasks()
+    async with Scripted([_result("a"), _result("b")]) as service, Client(service.address) as client:
+        results: Any = client.send_mails(_mails("a", "b"))
+        async for _ in results:
+            break
+        await results.aclose()
+        left = {task for task in asyncio.all_tasks() - before if "MailStream" in repr(task)}
+    assert not left
+
+
+def test_a_feed_gives_no_mail_to_a_stream_that_has_ended() -> None:
+    """What a stream of before took from the iterable while it ended goes to the next one."""
+    from otpmail.client.feed import Feed
+
+    taken: list[str] = []
+
+    def outgoing() -> Iterable[OutgoingMail]:
+        """Begin the next stream while this one asks for mails."""
+        for mail in _mails("a", "b"):
+            taken.append(mail.request_id)
+            if mail.request_id == "b":
+                batches.append(feed.begin())
+            yield mail
+
+    feed = Feed(outgoing())
+    batches = [feed.begin()]
+    assert list(batches[0]) == []
+    (batch,) = batches[1]
+    assert [mail.request_id for mail in batch.mails] == ["a", "b"] == taken
+    assert feed.settle("a")
+    assert not feed.settle("a")
+    (again,) = feed.begin()
+    assert [mail.request_id for mail in again.mails] == ["b"]
