@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
@@ -190,6 +191,34 @@ async def test_the_commands_know_profiles(file: Path) -> None:
     assert "line 4: [callers.shop.profiles.login] sends_per_hour must be a whole number from 1 to 10" in refused.err
     raised = await otpmail("caller", "check", "--file", str(file), here=file.parent, OTP_SENDS_PER_HOUR="20")
     assert raised.code == 0
+
+
+async def test_the_command_knows_the_relays_of_the_settings(file: Path) -> None:
+    """A relay that the settings do not have is named with its line, from the environment and from `.env`.
+
+    Without relays in the settings the command says that it has not checked that one.
+    """
+    write(file, table("shop") + _profile("login", 'relay = "two.example.org:25"'))
+    check = partial(otpmail, "caller", "check", "--file", str(file), here=file.parent)
+    one, two = ("smtp+plain://one.example.org:25", "smtp+plain://two.example.org:25")
+    unknown = await check()
+    assert unknown.code == 0
+    assert "not checked: two.example.org:25, since no relays are set here" in unknown.err
+    line = "[callers.shop.profiles.login] relay is no relay of this service"
+    given: tuple[dict[str, Any], ...] = ({"EMAIL_RELAYS": one}, {"EMAIL_HOST": "one.example.org", "EMAIL_PORT": "25"})
+    for settings in given:
+        refused = await otpmail("caller", "check", "--file", str(file), here=file.parent, **settings)
+        assert refused.code == 2
+        assert f"callers.toml: line 4: {line}; there are one.example.org:25" in refused.err
+    (file.parent / ".env").write_text(f"EMAIL_RELAYS={one}\n")
+    assert (await check()).code == 2
+    (file.parent / ".env").write_text(f"EMAIL_RELAYS={one},{two}\n")
+    known = await check()
+    assert (known.code, known.err) == (0, "")
+    wrong = await check(EMAIL_RELAYS="smtp+plain://one.example.org:none")
+    assert "not checked: two.example.org:25" in wrong.err
+    listed = await otpmail("caller", "list", "--file", str(file), here=file.parent)
+    assert "  profile login: relay two.example.org:25" in listed.out
 
 
 async def test_the_relay_of_a_profile(file: Path) -> None:

@@ -128,22 +128,29 @@ def list_callers(*, file: File = None) -> None:
 
 @caller.command("check", cls=Command)
 def check_callers(*, file: File = None) -> None:
-    """Check the file as the service does, and print what is wrong with it, and the test addresses with their ends."""
-    from otpmail.cli.callers_file import profile_rules
-    from otpmail.cli.profiles import ends_of_test_addresses
+    """Check the file as the service does, and print what is wrong with it, and the test addresses with their ends.
 
-    found = _read(file)
+    The relays that profiles name are checked where the settings name relays.
+    """
+    from otpmail.cli.callers_file import profile_rules, relays_at_hand
+    from otpmail.cli.profiles import ends_of_test_addresses, relays_of_profiles
+
+    relays = relays_at_hand()
+    found = _read(file, relays)
+    if relays is None and (named := relays_of_profiles(found)):
+        unchecked = f"not checked: {', '.join(named)}, since no relays are set here (EMAIL_RELAYS, EMAIL_HOST)"
+        err.print(escape(unchecked), style="yellow")
     for line, is_near in ends_of_test_addresses(found, profile_rules().now()):
         (err if is_near else out).print(escape(line), style="yellow" if is_near else None)
     out.print(f"good: {counted(len(found.entries), 'caller')}", style="green")
 
 
-def _read(file: Path | None) -> "CallersFile":
+def _read(file: Path | None, relays: Collection[str] | None = None) -> "CallersFile":
     from otpmail.cli.callers_file import profile_rules
     from otpmail.settings.callers import read_callers
 
     try:
-        return read_callers(_file(file), _methods(), profile_rules())
+        return read_callers(_file(file), _methods(), profile_rules(relays))
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
 

@@ -27,6 +27,7 @@ _OPTIONS = {
     "return_paths": "--return-paths",
     "priorities": "--priorities",
 }
+_RELAYS = ("EMAIL_RELAYS", "EMAIL_HOST", "EMAIL_PORT", "EMAIL")
 _TABLE = re.compile(r"^\s*\[", re.MULTILINE)
 
 
@@ -34,12 +35,30 @@ Values = Mapping[str, Collection[str] | bool]
 """The keys of a table: a list of texts each, or true."""
 
 
-def profile_rules() -> ProfileRules:
-    """Return what the profiles of the file are checked by. Raises SettingsError for wrong settings of codes."""
+def profile_rules(relays: Collection[str] | None = None) -> ProfileRules:
+    """Return what the profiles of the file are checked by. Raises SettingsError for wrong settings of codes.
+
+    Without the names of `relays` no relay of a profile is wrong.
+    """
     from otpmail.otp.terms import Profiles
     from otpmail.settings import OtpSettings, load_section
 
-    return Profiles(load_section(OtpSettings)).rules
+    return Profiles(load_section(OtpSettings), relays).rules
+
+
+def relays_at_hand() -> Sequence[str] | None:
+    """Return the names of the relays that the settings name, None where these name none, or are wrong.
+
+    Whoever checks the file need not have the settings of the service.
+    """
+    from otpmail.settings.loader import Settings, read_sources
+
+    sources = read_sources()
+    given = {name for layer in sources.layers for name in layer}
+    settings, problems = Settings.read(sources, {})
+    if given.isdisjoint(_RELAYS) or not (settings.relays and problems.are_good(*_RELAYS)):
+        return None
+    return [relay.endpoint for relay in settings.relays]
 
 
 def new_table(name: str, values: Values) -> str:

@@ -22,12 +22,23 @@ def profiles(by_purpose: Mapping[str, Profile]) -> Iterator[str]:
 
 def ends_of_test_addresses(file: "CallersFile", now: float) -> Iterator[tuple[str, bool]]:
     """Yield a line for each test address, and whether it is worth a warning: its end is near, or past."""
+    for caller, purpose, profile in _of_all(file):
+        yield from _of_profile(caller, purpose, profile, now)
+
+
+def relays_of_profiles(file: "CallersFile") -> list[str]:
+    """Return the relays that profiles name, each once."""
+    return list(dict.fromkeys(profile.relay for _, _, profile in _of_all(file) if profile.relay))
+
+
+def _of_all(file: "CallersFile") -> Iterator[tuple[Caller, str, Profile]]:
+    """Yield each profile with its caller and its purpose."""
     callers = [entry.caller for entry in file.entries]
     if file.callers.anonymous is not None:
         callers.append(file.callers.anonymous)
     for caller in callers:
         for purpose, profile in (caller.may.profiles or {}).items():
-            yield from _of_profile(caller, purpose, profile, now)
+            yield caller, purpose, profile
 
 
 def _of_profile(caller: Caller, purpose: str, profile: Profile, now: float) -> Iterator[tuple[str, bool]]:
@@ -53,6 +64,7 @@ def _terms(profile: Profile) -> Iterator[str]:
         ("resend {:g} s", profile.resend),
         ("from {}", None if sender is None else sender.spec),
         ("templates {}", profile.templates),
+        ("relay {}", profile.relay or None),
         ("{} sends an hour", profile.sends_per_hour),
         ("{} sends a day", profile.sends_per_day),
         ("{} failures an hour", profile.failures_per_hour),
