@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-from otpmail.blanks import trim
+from otpmail.blanks import is_blank, trim
 from otpmail.cooperate import Steps
 from otpmail.errors import InvalidArgument
 from otpmail.local_part import unquoted, wire_form
@@ -172,12 +172,18 @@ def _remembered(domain: str) -> tuple[str, int]:
 
 
 def _checked_domain(text: str, field: str) -> str:
-    """The domain of an address in A-labels, once the library has checked the whole address."""
+    """The domain of an address in A-labels, once the whole address is checked.
+
+    The library lets some characters through that show nothing: each would make one more spelling of a mailbox.
+    """
     try:
-        return _by_library(text)[0]
+        domain = _by_library(text)[0]
     except EmailNotValidError as error:
         reason = str(error).rstrip(".")  # a sentence of the library
         raise InvalidArgument(field, f"is not a mailbox address ({reason[:1].lower()}{reason[1:]})") from None
+    if not text.isascii() and (invisible := next(filter(is_blank, text.rpartition("@")[0]), "")):
+        raise InvalidArgument(field, f"is not a mailbox address (U+{ord(invisible):04X} before the @ shows nothing)")
+    return domain
 
 
 def _by_library(text: str) -> tuple[str, int]:
