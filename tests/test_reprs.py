@@ -18,8 +18,8 @@ import pytest
 import otpmail
 from drafts import read_draft
 from otpmail.compose.attachment import Attachment
+from otpmail.compose.catalog import Templates
 from otpmail.compose.draft import Draft
-from otpmail.compose.templates import SHIPPED, Templates
 from otpmail.delivery.job import Job
 from otpmail.errors import OtpmailError
 from otpmail.mail.submission import Submission
@@ -73,6 +73,7 @@ HARMLESS = frozenset(
         ("Issued", "answer"),
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
+        *(("JinjaFiles", "subject"), ("JinjaFiles", "text"), ("JinjaFiles", "html")),  # paths
         ("UseCases", "codes"),  # a service
         *(("Slot", "call"), ("_Row", "records")),  # a part of an id, and what is encrypted
         *(("Slot", "scope"), ("Slot", "device"), ("Lane", "device"), ("Answer", "request"), ("CodeRecord", "answers")),
@@ -146,7 +147,7 @@ class _Rig(MailRig):
 
     def __init__(self) -> None:
         super().__init__()
-        templates = Templates(SHIPPED, default_locale="en")
+        templates = Templates(None, default_locale="en")
         settings = OtpSettings.from_layers({"OTP_KEYS": KEYS})
         self.codes = OtpService(
             settings, self.memory.challenges, self.mails, templates, self, codes=CodeBook.of(settings)

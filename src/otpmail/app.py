@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from otpmail.api.batching import MOST_SECONDS
 from otpmail.api.calls import CallEnded
 from otpmail.api.service import Api
-from otpmail.compose.templates import Templates
+from otpmail.compose.catalog import Templates
 from otpmail.counts import describe_counts, mails
 from otpmail.delivery.closing import Closed
 from otpmail.events import Observer, Observers

@@ -5,7 +5,7 @@ from random import random
 from time import monotonic
 from typing import NamedTuple, Self
 
-from otpmail.compose.templates import Templates
+from otpmail.compose.catalog import Templates
 from otpmail.delivery.backlog import NEAR, Backlog
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.intake import Intake
@@ -144,7 +144,7 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
     mails = MailService(
         settings.mail, lifecycle, delivery.waiters, store.mails, admission, backlog=delivery.backlog, rates=rates
     )
-    templates = Templates.load(settings.otp)
+    templates = Templates.load(settings.otp, settings.product.product)
     codes = OtpService(
         settings.otp,
         store.challenges,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from otpmail.app import App
-from otpmail.compose.templates import Templates
+from otpmail.compose.catalog import Templates
 from otpmail.errors import SettingsError
 from otpmail.relays.dialler import Access
 from otpmail.relays.secure import read_identity, tls_context
@@ -93,13 +93,13 @@ class Reloader:
 
     def _read_templates(self, found: _Found) -> None:
         try:
-            found.templates = Templates.load(found.settings.otp)
+            found.templates = Templates.load(found.settings.otp, found.settings.product.product)
         except SettingsError as error:
             found.add_problems(*error.problems)
             found.settings = replace(found.settings, otp=self._settings.otp)
             found.keep("OTP_TEMPLATES_DIR", "OTP_LOCALE")
         else:
-            if found.templates.by_locale != self._app.templates.by_locale:
+            if found.templates != self._app.templates:
                 found.changed["OTP_TEMPLATES_DIR"] = None
 
     def _take(self, found: _Found) -> None:

@@ -44,7 +44,7 @@ async def test_a_code_by_the_command_line(dev: Service) -> None:
     assert sent.code == 0
     code = json.loads(sent.out)["otp_code"]
     await dev.wait_for_output("mail to ada@example.org")
-    await dev.wait_for_output(f"Your code is {code}")
+    await dev.wait_for_output(f"{code} is your sign-in code")
     wrong = await otpmail("code", "validate", "ada@example.org", f"{(int(code) + 1) % 10**6:06d}", server=dev.address)
     assert (wrong.code, wrong.out.strip()) == (1, "wrong code, 4 attempts left")
     right = await otpmail("code", "validate", "ada@example.org", code, server=dev.address)

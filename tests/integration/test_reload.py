@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from relay import Certificates, Relay
     from service import LogLine
 
-_SHIPPED = Path(otpmail.__file__).parent / "templates" / "code"
 RELAYED = mail_pb2.Mail.STATE_RELAYED
 
 
@@ -152,10 +151,18 @@ async def test_the_authorities(relay: Relay, certificates: Certificates, tmp_pat
         )
 
 
+def _templates(folder: Path) -> Path:
+    """Templates of one language."""
+    templates = folder / "templates"
+    (templates / "en").mkdir(parents=True)
+    (templates / "en" / "subject.txt").write_text("A code\n")
+    (templates / "en" / "body.txt").write_text("$code\n")
+    return templates
+
+
 async def test_templates(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
     """Changed templates are used for the next code; one that can't be read leaves all of them as they were."""
-    templates = tmp_path / "templates"
-    shutil.copytree(_SHIPPED, templates)
+    templates = _templates(tmp_path)
     settings = {"OTP_TEMPLATES_DIR": templates, "OTP_RESEND_SECONDS": 0}
 
     async def subject() -> str:
@@ -171,7 +178,9 @@ async def test_templates(relay: Relay, certificates: Certificates, tmp_path: Pat
         (templates / "en" / "subject.txt").write_text("Wrong $\n")
         assert (await _reload(service))["changed"] == []
         (wrong,) = service.logged("reload-failed")
-        assert str(wrong["message"]).startswith("reload: OTP_TEMPLATES_DIR: en: has a $ that begins no name")
+        assert str(wrong["message"]).startswith(
+            "reload: OTP_TEMPLATES_DIR: en: subject.txt:1: has a $ that begins no name"
+        )
         assert await subject() == "Changed"
         shutil.rmtree(templates)
         await _reload(service)
@@ -221,8 +230,7 @@ async def test_pipes_in_place_of_files(relay: Relay, certificates: Certificates,
 
 async def test_a_template_that_is_never_read(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
     """A file that blocks its reader, as on a file system that does not answer, delays no call and no stop."""
-    templates = tmp_path / "templates"
-    shutil.copytree(_SHIPPED, templates)
+    templates = _templates(tmp_path)
     async with _serving(relay, certificates, tmp_path, OTP_TEMPLATES_DIR=templates) as service:
         await service.wait_until_serving()
         (templates / "en" / "subject.txt").unlink()

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from cutting_proxy import CuttingProxy
-from otpmail.compose.templates import Templates
+from otpmail.compose.catalog import Templates
 from otpmail.delivery.intake import Intake
 from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
 from otpmail.model import CheckResult, MailState, WaitFor

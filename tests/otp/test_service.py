@@ -16,7 +16,7 @@ from cost import lines_run
 from drafts import read_draft
 from otpmail.address import parse_address
 from otpmail.callers import ANONYMOUS
-from otpmail.compose.templates import SHIPPED, Templates
+from otpmail.compose.catalog import Templates
 from otpmail.delivery.job import Job
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, MemoryFull, QueueFull, Unavailable
 from otpmail.events import CodeChecked, Event, MailAccepted
@@ -57,6 +57,9 @@ class Challenges(MemoryChallengeStore):
         return await super().update(key, rule)
 
 
+TEMPLATES = Templates(None, default_locale="en")
+
+
 class Rig(MailRig):
     """An OtpService with everything around it in the test's hands."""
 
@@ -64,20 +67,19 @@ class Rig(MailRig):
         super().__init__(queue_size=3, store=store)
         self.log = LogObserver()
         given = {"keys": KEYS, "return_code": True, **settings}
-        templates = Templates(SHIPPED, default_locale="en")
         options = OtpSettings(**given)
         self.challenges = Challenges(lambda: self.now, Policy.of(options))
         self.memory_budget.codes = self.challenges
         self.book = CodeBook.of(options)
-        self.codes = OtpService(options, self.challenges, self.mails, templates, self, codes=self.book)
-        self._given, self._templates = given, templates
+        self.codes = OtpService(options, self.challenges, self.mails, TEMPLATES, self, codes=self.book)
+        self._given = given
         self.jobs: list[Job] = []
         self.contents: list[bytes] = []
 
     def use_keys(self, keys: str) -> None:
         """Go on as the next process does that has these OTP_KEYS."""
         options = OtpSettings(**{**self._given, "keys": keys})
-        self.codes = OtpService(options, self.challenges, self.mails, self._templates, self, codes=CodeBook.of(options))
+        self.codes = OtpService(options, self.challenges, self.mails, TEMPLATES, self, codes=CodeBook.of(options))
 
     def notify(self, event: Event) -> None:
         """Keep the event, and log it as the service does."""
@@ -151,7 +153,7 @@ async def test_the_mail_of_a_code(rig: Rig) -> None:
     assert job.envelope.recipients == ("Ada@Example.org",)
     assert job.deadline == pytest.approx(NOW + 600)
     assert message["Auto-Submitted"] == "auto-generated"
-    assert message["Subject"] == f"Ihr Code: {sent.code}"
+    assert message["Subject"] == f"{sent.code} ist Ihr Anmeldecode"
     assert message["From"] == "Shop <shop@example.org>"
     body = message.get_body(("plain",))
     assert body is not None

@@ -8,8 +8,8 @@ from functools import partial
 from otpmail.call_events import LimitReached
 from otpmail.callers import Call
 from otpmail.code_record import STRANGERS
+from otpmail.compose.catalog import Templates
 from otpmail.compose.draft import Draft
-from otpmail.compose.templates import Templates
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
 from otpmail.errors import InvalidArgument, LimitExceeded
@@ -40,6 +40,8 @@ from otpmail.otp.terms import Profiles, Terms
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Issue
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
+
+CODE_HEADER = "One-Time-Code"
 
 _NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _NO_ATTEMPTS = "this code or this address has no attempts left"
@@ -254,7 +256,7 @@ class OtpService:
         code = self._codes.code(challenge)
         values = {**request.variables, "code": code, "reference": reference(challenge.id), "email": place.address.spec}
         templates = terms.templates or self.templates
-        mail = templates.render(request.locale, values, valid_seconds=left)
+        mail = templates.render(request.locale, request.purpose or DEFAULT_PURPOSE, values, valid_seconds=left)
         return Submission(
             draft=Draft(
                 limits=self._mails.limits,
@@ -263,6 +265,7 @@ class OtpService:
                 subject=mail.subject,
                 text=mail.text,
                 html=mail.html,
+                headers=((CODE_HEADER, code),) if self._settings.code_header else (),
                 automatic=True,
                 code=code,
             ),

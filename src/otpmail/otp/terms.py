@@ -9,7 +9,7 @@ from pathlib import Path
 
 from otpmail.address import Address
 from otpmail.callers import ANY_PURPOSE, Caller, FixedCode, Profile
-from otpmail.compose.templates import Templates
+from otpmail.compose.catalog import Templates
 from otpmail.errors import PermissionDenied, SettingsError
 from otpmail.limits.rules import Windows
 from otpmail.otp.policy import Policy

@@ -7,6 +7,7 @@ from otpmail.settings.loader import SECTIONS, Settings, load_section, misspelt, 
 from otpmail.settings.mail import FOR_REQUESTS, MailSettings
 from otpmail.settings.otp import OtpSettings, parse_keys
 from otpmail.settings.problems import quoted
+from otpmail.settings.product import ProductSettings
 from otpmail.settings.relay import AuthMechanism, RelaySettings, Security
 from otpmail.settings.server import ServerSettings
 from otpmail.settings.sources import Sources
@@ -21,6 +22,7 @@ __all__ = [
     "ClientSettings",
     "MailSettings",
     "OtpSettings",
+    "ProductSettings",
     "RelaySettings",
     "Security",
     "ServerSettings",

@@ -14,6 +14,7 @@ from otpmail.settings.misspelt import near_misses
 from otpmail.settings.otp import OtpSettings
 from otpmail.settings.problems import Problem, Problems
 from otpmail.settings.processes import conflicts_of_processes
+from otpmail.settings.product import ProductSettings
 from otpmail.settings.reader import SectionT, read_section
 from otpmail.settings.relay import RelaySettings
 from otpmail.settings.relays import read_relays
@@ -22,7 +23,7 @@ from otpmail.settings.sources import Sources
 from otpmail.settings.store import StoreSettings
 from otpmail.settings.usual_names import MEANT
 
-SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings, StoreSettings)
+SECTIONS = (ServerSettings, RelaySettings, MailSettings, OtpSettings, ProductSettings, StoreSettings)
 _SETTINGS = frozenset(name for section in SECTIONS for name in section.variables())
 
 # `.env` may also hold names that others read: our commands and scripts, the original's client, the libraries in the
@@ -53,6 +54,7 @@ class Settings:
     mail: MailSettings
     otp: OtpSettings
     store: StoreSettings
+    product: ProductSettings
 
     @classmethod
     def load(cls, sources: Sources | None = None, /, **fixed: str | None) -> Self:
@@ -76,6 +78,7 @@ class Settings:
         mail = read_section(MailSettings, sources, fixed, problems)
         otp = read_section(OtpSettings, sources, fixed, problems)
         store = read_section(StoreSettings, sources, fixed, problems)
+        product = read_section(ProductSettings, sources, fixed, problems)
         if store.is_durable and not otp.derivation_keys:
             problems.conclude(Problem(_NO_KEYS, ("OTP_KEYS", "STORE_URL")))
         for problem in conflicts_of_processes(server, mail, store):
@@ -89,7 +92,7 @@ class Settings:
                     ("EMAIL_STANDBY", "WORKERS"),
                 )
             )
-        return cls(server, _with_sender_known(relays, mail), mail, otp, store), problems
+        return cls(server, _with_sender_known(relays, mail), mail, otp, store, product), problems
 
     @property
     def relay(self) -> RelaySettings:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from otpmail.address import parse_address
+from otpmail.errors import InvalidArgument
 from otpmail.settings.duration import DayOrLess, DayOrLessOrZero, SecondOrMore
 from otpmail.settings.secret_file import is_readable_directory
 from otpmail.settings.section import Section, broken_rule
@@ -62,6 +64,9 @@ class OtpSettings(Section):
     return_code: bool = False
     locale: str = "en"
     templates_dir: Path | None = None
+    show_reference: bool = True
+    domain: str = ""
+    code_header: bool = False
 
     @field_validator("keys")
     @classmethod
@@ -83,6 +88,14 @@ class OtpSettings(Section):
         if value is not None and not is_readable_directory(value):
             raise broken_rule("is not a directory that can be read")
         return value
+
+    @field_validator("domain")
+    @classmethod
+    def _is_a_domain(cls, value: str) -> str:
+        try:
+            return parse_address(f"x@{value}", "").spec.removeprefix("x@") if value else value
+        except InvalidArgument:
+            raise broken_rule("is not a domain such as example.com") from None
 
     def lifespan(self, *, compat: bool) -> float:
         """How many seconds a code lives; `compat` for one of the original's contract, whose default stays."""

@@ -55,6 +55,7 @@ def reload(current: Settings, sources: Sources, fixed: Mapping[str, str | None],
         current.mail,
         _renewed(current.otp, fresh.otp, _OTP - wrong),
         current.store,
+        current.product,
     )
     changed = dict.fromkeys(_changes(current, renewed))
     others = dict.fromkeys(name for name in _changes(renewed, fresh) if name not in wrong | changed.keys())
@@ -86,7 +87,7 @@ def _changes(old: Settings, new: Settings) -> Iterator[str]:
     if by_url and len(old.relays) != len(new.relays):
         yield "EMAIL_RELAYS"
     sections: list[tuple[Section, Section]] = [(old.server, new.server), (old.mail, new.mail), (old.otp, new.otp)]
-    sections.append((old.store, new.store))
+    sections += [(old.store, new.store), (old.product, new.product)]
     for before, after in (*sections, *zip(old.relays, new.relays, strict=False)):
         for name, field in _fields(type(before)).items():
             if name != "EMAIL_RELAYS" and getattr(before, field) != getattr(after, field):

@@ -48,11 +48,11 @@ def check(
 def _check_files(settings: "Settings") -> None:
     """Read the files that the settings name, as the service does at its start."""
     from otpmail.api.access import doubt_about_certificate, read_access
-    from otpmail.compose.templates import Templates
+    from otpmail.compose.catalog import Templates
     from otpmail.relays.secure import tls_context
 
     reads: list[Callable[[], object]] = [
-        partial(Templates.load, settings.otp),
+        partial(Templates.load, settings.otp, settings.product.product),
         partial(read_access, settings.server, settings.otp, [relay.endpoint for relay in settings.relays]),
     ]
     reads += [partial(tls_context, relay) for relay in settings.relays]

@@ -1,0 +1,225 @@
+"""Builds the mails of codes from their files: for each locale and kind of purpose, once, before the first call."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from otpmail.compose.folders import SHIPPED_PARTS, Files, JinjaFiles, LocaleFiles, Part, PlainFiles
+from otpmail.compose.jinja import SPELLED, VARYING, Engine, Marks, Space, as_format, mark
+from otpmail.compose.purposes import ALL_KINDS, NEUTRAL, kind_of
+from otpmail.compose.templates import MailTemplate, Rendered
+from otpmail.compose.validity import ValidityWords
+from otpmail.compose.words import Words, fill, read_words
+from otpmail.product import Product
+from otpmail.values import frozen
+
+_SAMPLE = "135790"
+_IN_PHRASES = {"code": "code", "time": "valid_for", "reference": "reference"}
+"""The holes of phrases that differ from mail to mail, and the values that fill them."""
+
+
+class _Template(Protocol):
+    def render(self, values: Mapping[str, str]) -> Rendered:
+        """Fill in the template."""
+        ...
+
+
+class _Times(Protocol):
+    def values(self, seconds: float) -> dict[str, str]:
+        """Return `valid_for` and `minutes` of a time."""
+        ...
+
+
+@frozen()
+class Look:
+    """What all mails of codes show: a product, whether the reference, and the domain that the code is bound to."""
+
+    product: Product = Product()
+    shows_reference: bool = True
+    domain: str = ""
+
+
+@frozen()
+class CodeMail:
+    """A mail that values are filled into, and the words for the time that its code has left."""
+
+    template: _Template
+    times: _Times
+
+
+def build(files: Files, look: Look) -> dict[str, dict[str, CodeMail]]:
+    """Return the mails by locale, then by purpose or its kind. Raises ValueError, which names a file."""
+    builder = _Builder(files, look)
+    if files.locales is None:
+        return {tag: builder.shipped(_words(tag, table)) for tag, table in files.words.items()}
+    return {tag: builder.locale(tag, found) for tag, found in files.locales.items()}
+
+
+class _Builder:
+    def __init__(self, files: Files, look: Look) -> None:
+        self._shipped_words = files.words
+        self._engine = Engine(files.sources)
+        self._look = look
+
+    def shipped(self, words: Words) -> dict[str, CodeMail]:
+        return {kind: self._jinja(SHIPPED_PARTS, kind, words, words.tag) for kind in ALL_KINDS}
+
+    def locale(self, tag: str, files: LocaleFiles) -> dict[str, CodeMail]:
+        words = self._words_of(tag, files)
+        if files.usual is not None:
+            mails = {kind: self._part(files.usual, kind, words, tag) for kind in ALL_KINDS}
+        elif words is not None:
+            mails = self.shipped(words)
+        else:
+            raise ValueError(f"{tag}: needs a mail for all purposes, or words.toml: there are no shipped words for it")
+        for purpose, part in files.by_purpose.items():
+            kind = kind_of(purpose)
+            mails[purpose] = mail = self._part(part, kind, words, tag)
+            if kind != NEUTRAL:
+                mails[kind] = mail
+        return mails
+
+    def _words_of(self, tag: str, files: LocaleFiles) -> Words | None:
+        """The words of a locale: those shipped for it or its language, with its own in their places."""
+        shipped = self._shipped_words.get(tag) or self._shipped_words.get(tag.partition("-")[0])
+        if files.words is None:
+            return None if shipped is None else _words(tag, shipped)
+        return _words(tag, _merged(shipped or {}, files.words), f"{tag}/words.toml")
+
+    def _part(self, part: Part, kind: str, words: Words | None, tag: str) -> CodeMail:
+        if isinstance(part, JinjaFiles):
+            return self._jinja(part, kind, words, tag)
+        return self._plain(part, tag)
+
+    def _plain(self, part: PlainFiles, tag: str) -> CodeMail:
+        template = part.template
+        for name, body in (("body.txt", template.text), ("body.html", template.html)):
+            if body is not None and "%(code)s" not in body:
+                raise ValueError(f"{tag}: {name}: has no $code")
+        return CodeMail(self._bound(template), part.times)
+
+    def _jinja(self, part: JinjaFiles, kind: str, words: Words | None, tag: str) -> CodeMail:
+        paths = [path for path in (part.subject, part.text, part.html) if path]
+        checked = [self._engine.check(path) for path in paths]
+        fixed = self._fixed(kind, words, tag)
+        live = LiveTemplate(self._engine, part, fixed, self._phrases(kind, words), self._look.domain)
+        times: _Times = part.times or (ValidityWords() if words is None else words.times)
+        if not all(checked):
+            live.check()
+            return CodeMail(live, times)
+        values = {name: mark(name) for name in VARYING} | {"variables": Marks({})}
+        subject, text, html = (as_format(part) for part in live.parts(values, {name: mark(name) for name in VARYING}))
+        for path, (_, names) in ((part.text, text), (part.html, html)):
+            if path and not {"code", SPELLED}.intersection(names):
+                raise ValueError(f"{path}:1: has no {{{{ code }}}}")
+        template = MailTemplate(
+            _one_line(subject[0], part.subject),
+            text[0] if part.text else None,
+            html[0] if part.html else None,
+            frozenset({*subject[1], *text[1], *html[1]}),
+            html[1],
+        )
+        return CodeMail(self._bound(template), times)
+
+    def _fixed(self, kind: str, words: Words | None, tag: str) -> dict[str, object]:
+        product = self._look.product
+        return {
+            "product_name": product.name,
+            "product_url": product.url,
+            "product_logo_url": product.logo_url,
+            "product_color": product.accent,
+            "product_text_color": product.on_accent,
+            "has_color": bool(product.color),
+            "support_address": product.support_address,
+            "kind": kind,
+            "lang": tag,
+            "dir": "ltr" if words is None else words.direction,
+            "shows_reference": self._look.shows_reference,
+        }
+
+    def _phrases(self, kind: str, words: Words | None) -> Mapping[str, str]:
+        product = self._look.product
+        return {} if words is None else words.of(kind, product=product.name, support=product.support_address)
+
+    def _bound(self, template: MailTemplate) -> MailTemplate:
+        """Let the text end with the domain that may use the code, for browsers that fill it in."""
+        if not self._look.domain or template.text is None:
+            return template
+        text = f"{template.text.rstrip()}\n\n{_binding(self._look.domain).replace('%', '%%')}%(code)s\n"
+        names = template.names | {"code"}
+        return MailTemplate(template.subject, text, template.html, names, template.escaped)
+
+
+@frozen()
+class LiveTemplate:
+    """A template of Jinja2 that each mail renders, since more than its printed values differ."""
+
+    engine: Engine
+    files: JinjaFiles
+    fixed: Mapping[str, object]
+    phrases: Mapping[str, str]
+    domain: str
+
+    def check(self) -> None:
+        """Raise ValueError, with file and line, for a template that fails or does not show the code."""
+        sample = {name: _SAMPLE if name == "code" else "1" for name in VARYING}
+        parts = self.parts({**sample, "spelled_code": " ".join(_SAMPLE), "variables": _Anything({})}, sample)
+        for path, body in zip((self.files.text, self.files.html), parts[1:], strict=True):
+            if path and _SAMPLE not in body and " ".join(_SAMPLE) not in body:
+                raise ValueError(f"{path}:1: has no {{{{ code }}}}")
+
+    def render(self, values: Mapping[str, str]) -> Rendered:
+        """Fill in the template. Raises KeyError with a name that `values` lacks, and ValueError."""
+        given = {name: values[SPELLED if name == "spelled_code" else name] for name in VARYING}
+        subject, text, html = self.parts({**given, "variables": Space(values)}, given)
+        if self.domain and text:
+            text = f"{text.rstrip()}\n\n{_binding(self.domain)}{values['code']}\n"
+        return Rendered(_one_line(subject, self.files.subject), text, html)
+
+    def parts(self, values: Mapping[str, object], given: Mapping[str, str]) -> tuple[str, str, str]:
+        """Return subject, text and HTML, each empty where the template has none."""
+        in_phrases = {hole: given[name] for hole, name in _IN_PHRASES.items()}
+        words = Space({name: fill(phrase, in_phrases) for name, phrase in self.phrases.items()})
+        everything = {**self.fixed, **values, "words": words}
+        render, files = self.engine.render, self.files
+        return (
+            render(files.subject, everything),
+            render(files.text, everything) if files.text else "",
+            render(files.html, everything) if files.html else "",
+        )
+
+
+class _Anything(Space):
+    """A value for any variable, to try a template."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> str:
+        return "1"
+
+
+def _binding(domain: str) -> str:
+    """How the last line binds a code to a domain, before the code (WICG, origin-bound one-time codes)."""
+    return f"@{domain} #"
+
+
+def _one_line(subject: str, path: str) -> str:
+    subject = subject.strip()
+    if "\n" in subject:
+        raise ValueError(f"{path}: has more than one line")
+    return subject
+
+
+def _words(tag: str, table: Mapping[str, Any], path: str = "") -> Words:
+    try:
+        return read_words(tag, table)
+    except ValueError as error:
+        raise ValueError(f"{path or f'{tag}.toml'}: {error}") from None
+
+
+def _merged(shipped: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of a language with others in their places."""
+    merged = dict(shipped)
+    for name, value in own.items():
+        before = merged.get(name)
+        merged[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged

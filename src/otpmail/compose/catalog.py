@@ -1,0 +1,87 @@
+"""The mails of codes: which template a mail has, by the locale of its reader and the purpose of its code."""
+
+from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Self
+
+from otpmail.compose.building import CodeMail, Look, build
+from otpmail.compose.folders import read_files
+from otpmail.compose.jinja import SPELLED
+from otpmail.compose.purposes import kind_of
+from otpmail.compose.templates import Rendered
+from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.product import Product
+from otpmail.settings import OtpSettings, quoted
+
+SHIPPED = resources.files("otpmail").joinpath("templates", "code")
+
+# Lookup only shortens a tag, which would make Traditional Chinese Simplified. The last one is the old tag of Hebrew.
+_SCRIPTS = {"zh-tw": "zh-hant", "zh-hk": "zh-hant", "zh-mo": "zh-hant", "iw": "he"}
+
+
+class Templates:
+    """The templates of the mails with codes: those of a folder, else the shipped ones. Compiled when it is made.
+
+    Raises SettingsError for one that can't be used.
+    """
+
+    def __init__(self, folder: Traversable | None, *, default_locale: str, look: Look | None = None) -> None:
+        self.look = look or Look()
+        try:
+            self._files = read_files(folder, SHIPPED)
+            self.by_locale = build(self._files, self.look)
+        except ValueError as error:
+            raise SettingsError(f"OTP_TEMPLATES_DIR: {error}") from None
+        found = self._find(_tag(default_locale))
+        if found is None:
+            known = ", ".join(sorted(self.by_locale)) or "none"
+            raise SettingsError(f"OTP_LOCALE: there is no template for {quoted(default_locale)}; there are: {known}")
+        self._default = found
+
+    @classmethod
+    def load(cls, settings: OtpSettings, product: Product | None = None) -> Self:
+        """Load OTP_TEMPLATES_DIR, else the shipped templates. Raises SettingsError naming the one that is wrong."""
+        look = Look(product or Product(), settings.show_reference, settings.domain)
+        return cls(settings.templates_dir, default_locale=settings.locale, look=look)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Templates):
+            return NotImplemented
+        return (self._files, self.look, self._default) == (other._files, other.look, other._default)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.by_locale))
+
+    def __repr__(self) -> str:
+        return f"<Templates {', '.join(sorted(self.by_locale))}>"
+
+    def render(self, locale: str, purpose: str, values: Mapping[str, str], *, valid_seconds: float) -> Rendered:
+        """Render the mail in `locale`, else in its language, else in the default (BCP 47 lookup, RFC 4647, 3.4).
+
+        `valid_seconds` is how long the code is still valid. Raises InvalidArgument naming `variables` when the template
+        needs one that is missing.
+        """
+        mails = self.by_locale.get(locale) or self._find(_tag(locale)) or self._default
+        mail = mails.get(purpose) or mails[kind_of(purpose)]
+        try:
+            return mail.template.render(
+                {**values, SPELLED: " ".join(values["code"]), **mail.times.values(valid_seconds)}
+            )
+        except KeyError as error:
+            raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None
+        except ValueError as error:
+            raise InvalidArgument("variables", f"can't be filled into the template: {error}") from None
+
+    def _find(self, tag: str) -> Mapping[str, CodeMail] | None:
+        while tag:
+            found = self.by_locale.get(tag) or self.by_locale.get(_SCRIPTS.get(tag, ""))
+            if found is not None:
+                return found
+            tag = tag.rpartition("-")[0]
+        return None
+
+
+def _tag(locale: str) -> str:
+    """A language tag in one spelling: pt_BR and pt-br are the same."""
+    return locale.lower().replace("_", "-")

@@ -1,0 +1,155 @@
+"""Reads the files of the templates of codes: a folder for each locale, in it the mail for all purposes or for one.
+
+`subject.txt.j2`, `body.txt.j2` and `body.html.j2` are templates of Jinja2; without `.j2` they have `$name` in place of
+values (`compose.templates`). `words.toml` has the words of a language. Folders that begin with `_` are for other
+templates to include.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from otpmail.compose.jinja import SUFFIX
+from otpmail.compose.template_files import read_text
+from otpmail.compose.templates import FILES, MailTemplate
+from otpmail.compose.validity import FILE, ValidityWords
+from otpmail.values import frozen
+
+WORDS = "words.toml"
+SHIPPED_PREFIX = "otpmail"
+"""Where the shipped templates are, for others to extend: `otpmail/body.html.j2`."""
+
+
+@frozen()
+class PlainFiles:
+    """A template with `$name` in place of values, and its words for a time."""
+
+    template: MailTemplate
+    times: ValidityWords
+
+
+@frozen()
+class JinjaFiles:
+    """A template of Jinja2: the paths of its parts, empty where it has none. `times` are its own words for a time."""
+
+    subject: str
+    text: str
+    html: str
+    times: ValidityWords | None = None
+
+
+Part = PlainFiles | JinjaFiles
+
+
+@frozen()
+class LocaleFiles:
+    """What a locale has: a mail for all purposes, mails by purpose, and words, as TOML has them."""
+
+    usual: Part | None
+    by_purpose: Mapping[str, Part] = field(hash=False)
+    words: Mapping[str, Any] | None = field(hash=False)
+
+
+@frozen()
+class Files:
+    """All that was read: locales by their tags, sources of Jinja2 by their paths, and the shipped words by tag."""
+
+    locales: Mapping[str, LocaleFiles] | None = field(hash=False)
+    sources: Mapping[str, str] = field(hash=False)
+    words: Mapping[str, Mapping[str, Any]] = field(hash=False)
+
+
+_SUBJECT, _TEXT, _HTML = (f"{SHIPPED_PREFIX}/{name}{SUFFIX}" for name in FILES)
+SHIPPED_PARTS = JinjaFiles(_SUBJECT, _TEXT, _HTML)
+
+
+def read_files(folder: Traversable | None, shipped: Traversable) -> Files:
+    """Read the files of a folder, if there is one, and the shipped ones. Raises ValueError, which names a file."""
+    sources = {f"{SHIPPED_PREFIX}/{name}{SUFFIX}": _text(shipped, f"{name}{SUFFIX}") for name in FILES}
+    words = {
+        entry.name.removesuffix(".toml"): _toml(entry.name, entry.read_text("utf-8"))
+        for entry in shipped.iterdir()
+        if entry.name.endswith(".toml")
+    }
+    if folder is None:
+        return Files(None, sources, words)
+    locales = dict[str, LocaleFiles]()
+    for entry in _entries(folder, ""):
+        if not entry.is_dir():
+            if entry.name.endswith(SUFFIX):
+                sources[entry.name] = _text(folder, entry.name)
+        elif entry.name.startswith("_"):
+            _read_sources(entry, entry.name, sources)
+        else:
+            locales[entry.name.lower().replace("_", "-")] = _read_locale(entry, sources)
+    return Files(locales, sources, words)
+
+
+def _read_locale(folder: Traversable, sources: dict[str, str]) -> LocaleFiles:
+    name = folder.name
+    by_purpose = dict[str, Part]()
+    for entry in _entries(folder, name):
+        if entry.is_dir() and not entry.name.startswith("_"):
+            part = _read_part(entry, f"{name}/{entry.name}", sources)
+            if part is not None:
+                by_purpose[entry.name.lower()] = part
+    text = read_text(folder, WORDS)
+    words = None if text is None else _toml(f"{name}/{WORDS}", text)
+    usual = _read_part(folder, name, sources)
+    if usual is None and not by_purpose and words is None:
+        raise ValueError(f"{name}: subject.txt is missing, or subject.txt{SUFFIX} for a template of Jinja2")
+    return LocaleFiles(usual, by_purpose, words)
+
+
+def _read_part(folder: Traversable, path: str, sources: dict[str, str]) -> Part | None:
+    """Read the template in a folder, None where none of its files is there."""
+    names = {entry.name for entry in _entries(folder, path)}
+    _read_sources(folder, path, sources)
+    jinja = [f"{path}/{name}{SUFFIX}" if f"{name}{SUFFIX}" in names else "" for name in FILES]
+    if names.intersection(FILES):
+        if any(jinja):
+            raise ValueError(
+                f"{path}: has {min(names.intersection(FILES))} beside files of Jinja2; name all of them {SUFFIX}"
+            )
+        try:
+            return PlainFiles(MailTemplate.read(folder), ValidityWords.read(folder))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    if not any(jinja):
+        return None
+    if not jinja[0] or not any(jinja[1:]):
+        raise ValueError(f"{path}: needs subject.txt{SUFFIX}, and body.txt{SUFFIX}, body.html{SUFFIX} or both")
+    try:
+        return JinjaFiles(jinja[0], jinja[1], jinja[2], ValidityWords.read(folder) if FILE in names else None)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _read_sources(folder: Traversable, path: str, sources: dict[str, str]) -> None:
+    for entry in _entries(folder, path):
+        if entry.name.endswith(SUFFIX) and not entry.is_dir():
+            sources[f"{path}/{entry.name}"] = _text(folder, entry.name, f"{path}: ")
+
+
+def _entries(folder: Traversable, path: str) -> Iterator[Traversable]:
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read: {error.strerror}".removeprefix(": ")) from None
+    return (entry for entry in entries if not entry.name.startswith((".", "__")))
+
+
+def _text(folder: Traversable, name: str, prefix: str = "") -> str:
+    try:
+        return read_text(folder, name) or ""
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
+
+
+def _toml(path: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,228 @@
+"""Templates of Jinja2: sandboxed, escaped in HTML, strict, and compiled once.
+
+A template is rendered when it is read, with marks in place of the values that differ from mail to mail. If it only
+prints these, what comes out is a format that each mail fills (`is_plain`). Otherwise each mail renders the template.
+"""
+
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from html import escape
+from typing import Any
+
+from jinja2 import FunctionLoader, StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes, pass_eval_context
+from jinja2.nodes import EvalContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+SUFFIX = ".j2"
+
+VARYING = ("code", "spelled_code", "valid_for", "minutes", "reference", "email")
+"""The names of values that differ from mail to mail, beside those in `variables` and `words`."""
+
+FIXED = (
+    *("product_name", "product_url", "product_logo_url", "product_color", "product_text_color", "has_color"),
+    *("support_address", "kind", "lang", "dir", "shows_reference"),
+)
+"""The names of values that a template's mails share."""
+
+SPACES = ("variables", "words")
+"""What holds the variables of a request, and the phrases of the language."""
+
+SPELLED = "spelled code"
+"""The key of `spelled_code`, which no variable of a request has."""
+
+_OPEN, _CLOSE = "\x1e", "\x1f"
+_MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
+_FRAMES = frozenset({"super", "self", "caller"})
+_CAPTURES = (nodes.FilterBlock, nodes.AssignBlock, nodes.CallBlock, nodes.Macro)
+
+
+class Engine:
+    """Compiles templates by their names, which are paths in messages too. Errors are ValueErrors with file and line."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._sources = sources
+        self._env = ImmutableSandboxedEnvironment(
+            loader=FunctionLoader(self._load),
+            autoescape=lambda name: bool(name) and name.endswith(f".html{SUFFIX}"),
+            undefined=StrictUndefined,
+            finalize=_finalize,
+            keep_trailing_newline=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+            cache_size=-1,
+        )
+        self._env.globals.clear()
+        self._trees: dict[str, nodes.Template] = {}
+        self._plain: dict[str, bool] = {}
+
+    def __repr__(self) -> str:
+        return f"<Engine of {len(self._sources)} templates>"
+
+    def check(self, name: str) -> bool:
+        """Check a template and those that it uses, once. Return whether it is plain: it only prints what varies."""
+        if name not in self._plain:
+            self._plain[name] = self._checked(name)
+        return self._plain[name]
+
+    def _checked(self, name: str) -> bool:
+        family = {one: self._tree(one) for one in self._family(name)}
+        own = {found.name for tree in family.values() for found in tree.find_all(nodes.Name) if found.ctx == "store"}
+        for one, tree in family.items():
+            if unknown := sorted(meta.find_undeclared_variables(tree) - own - _KNOWN):
+                raise ValueError(self._about_unknown(one, tree, unknown[0]))
+        return all(is_plain(tree) for tree in family.values())
+
+    def render(self, name: str, values: Mapping[str, object]) -> str:
+        """Render a template that was checked."""
+        try:
+            return self._env.get_template(name).render(values)
+        except TemplateSyntaxError as error:  # in one that is chosen by a value
+            raise ValueError(_about_syntax(error)) from None
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise ValueError(f"{self._place(error, name)}: {_words_of(error)}") from error
+
+    def _load(self, name: str) -> tuple[str, str, None] | None:
+        """Return a template with its path, which is then in tracebacks."""
+        return (self._sources[name], name, None) if name in self._sources else None
+
+    def _tree(self, name: str) -> nodes.Template:
+        if name not in self._trees:
+            source = self._sources[name]
+            if _OPEN in source or _CLOSE in source:
+                raise ValueError(f"{name}: has a control character")
+            try:
+                self._trees[name] = self._env.parse(source, name, name)
+            except TemplateSyntaxError as error:
+                raise ValueError(_about_syntax(error)) from None
+        return self._trees[name]
+
+    def _family(self, name: str) -> Iterator[str]:
+        """Yield a template, and all that it extends or includes."""
+        waiting, seen = [name], {name}
+        while waiting:
+            one = waiting.pop()
+            yield one
+            for line, other in _used_by(self._tree(one)):
+                if other not in self._sources:
+                    raise ValueError(f"{one}:{line}: there is no template {other!r}")
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(other)
+
+    def _about_unknown(self, name: str, tree: nodes.Template, unknown: str) -> str:
+        lines = [found.lineno for found in tree.find_all(nodes.Name) if found.name == unknown]
+        nearest = get_close_matches(unknown, _KNOWN, n=1)
+        meant = f"did you mean {nearest[0]}?" if nearest else f"a variable of the request is variables.{unknown}"
+        return f"{name}:{min(lines, default=1)}: unknown variable {unknown}; {meant}"
+
+    def _place(self, error: BaseException, name: str) -> str:
+        """The file and line of a template where an error came from."""
+        found = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in self._sources]
+        return f"{found[-1].filename}:{found[-1].lineno}" if found else name
+
+
+def _used_by(tree: nodes.Template) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of each template that one extends, includes or imports, where a name stands there."""
+    for kind in (nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport):
+        for node in tree.find_all(kind):
+            name = getattr(node, "template", None)
+            if isinstance(name, nodes.Const) and isinstance(name.value, str):
+                yield node.lineno, name.value
+
+
+_KNOWN = frozenset({*VARYING, *FIXED, *SPACES})
+
+
+class Space:
+    """Values by name for `variables.shop`; one that is missing is an error where it is used."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def __repr__(self) -> str:
+        return f"<Space of {len(self._values)} values>"
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+
+class Marks(Space):
+    """A mark for any name."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> str:
+        return mark(name)
+
+
+def mark(name: str) -> str:
+    """Return what stands for a value in a template that is rendered for a format."""
+    return f"{_OPEN}{SPELLED if name == 'spelled_code' else name}{_CLOSE}"
+
+
+def as_format(rendered: str) -> tuple[str, tuple[str, ...]]:
+    """Return a text with marks as a format for `%`, and the names of the values that it needs."""
+    parts = _MARK.split(rendered)
+    names = parts[1::2]
+    parts[::2] = [part.replace("%", "%%") for part in parts[::2]]
+    parts[1::2] = [f"%({name})s" for name in names]
+    return "".join(parts), tuple(dict.fromkeys(names))
+
+
+def in_ascii(text: str) -> str:
+    """Escape a text for HTML, and write what is not ASCII as references: such a mail needs no encoding."""
+    escaped = escape(text)
+    return escaped if escaped.isascii() else escaped.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def is_plain(node: nodes.Node) -> bool:
+    """Whether what varies is printed as it is, and nothing depends on it."""
+    if isinstance(node, nodes.Output):
+        return all(_is_printed(child) or is_plain(child) for child in node.nodes)
+    if isinstance(node, _CAPTURES):
+        return not any(_may_vary(node))
+    if isinstance(node, nodes.Name):
+        return node.ctx == "store" or node.name not in _VARY
+    return all(is_plain(child) for child in node.iter_child_nodes())
+
+
+_VARY = frozenset({*VARYING, *SPACES, *_FRAMES})
+
+
+def _may_vary(node: nodes.Node) -> Iterator[bool]:
+    """Yield whether each part of what a template captures may vary."""
+    yield from (found.name in _VARY for found in node.find_all(nodes.Name))
+    for kind in (nodes.Call, nodes.Include, nodes.Block):
+        yield from (True for _ in node.find_all(kind))
+
+
+def _is_printed(node: nodes.Node) -> bool:
+    """Whether a part of an output prints a value that varies, or the block that it replaces."""
+    if isinstance(node, nodes.Name):
+        return node.name in VARYING
+    if isinstance(node, nodes.Getattr):
+        return isinstance(node.node, nodes.Name) and node.node.name in SPACES
+    if not isinstance(node, nodes.Call) or node.args or node.kwargs:
+        return False
+    return isinstance(node.node, nodes.Name) and node.node.name == "super"
+
+
+@pass_eval_context
+def _finalize(context: EvalContext, value: Any) -> Any:
+    if not context.autoescape or isinstance(value, Markup):
+        return value
+    return Markup(in_ascii(str(value)))  # noqa: S704  it was escaped
+
+
+def _about_syntax(error: TemplateSyntaxError) -> str:
+    return f"{error.filename or error.name}:{error.lineno}: {error.message}"
+
+
+def _words_of(error: BaseException) -> str:
+    return str(error) or type(error).__name__
