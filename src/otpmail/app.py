@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from otpmail.api.batching import MOST_SECONDS
@@ -24,8 +24,11 @@ from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import ENDED, Server
 from otpmail.settings import Settings
 from otpmail.store.base import StoreState
-from otpmail.telemetry.exposition import MetricsServer
+from otpmail.telemetry.exposition import PATHS, MetricsServer
+from otpmail.telemetry.http import Request, Response
 from otpmail.telemetry.logs import LogObserver, log_event
+from otpmail.web.app import Page
+from otpmail.web.server import WebServer
 
 ResultT = TypeVar("ResultT")
 
@@ -58,7 +61,7 @@ class App:
         self._store.watch(self._on_store)
         metrics, watching = build_metrics(base, lambda: self._delivery, lambda: not self.health.problem)
         self.registry = metrics.registry
-        self._metrics = MetricsServer(metrics.registry, lambda: self.health.problem)
+        exposition = MetricsServer(metrics.registry, lambda: self.health.problem)
         self._observer = Observers(self._counts, self.health, build_supply(base), *watching, *observers)
         self._delivery = build_delivery(base, self._observer)
         self._lifecycle, self._backlog = self._delivery.lifecycle, self._delivery.backlog
@@ -79,6 +82,7 @@ class App:
         self._server = Server(
             server, self._api, health=self.health, connections=connections, shares_port=is_one_of_several
         )
+        self._web = WebServer(server, self._api, _probes(exposition), connections=connections)
         access = self._api.access
         if access.certificate_not_after is not None:
             metrics.add_certificate(lambda: access.certificate_not_after or 0.0)
@@ -183,7 +187,7 @@ class App:
         if self._http_port is None:
             return
         try:
-            await self._metrics.start(self._settings.server.http_host, self._http_port)
+            await self._web.start()
         except BaseException:
             await self._server.stop(0)
             raise
@@ -208,11 +212,11 @@ class App:
                 await self._backlog.drained()
         # 4. A durable store keeps what is guaranteed; the rest fails. Callers that wait get UNAVAILABLE.
         closed = self._backlog.close()
-        await self._server.stop(_LAST_WORDS_SECONDS)
-        # 5. The workers close their connections, and the metrics port is closed.
+        await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._web.stop(_LAST_WORDS_SECONDS))
+        # 5. The workers close their connections.
         for worker in workers:
             worker.cancel()
-        await asyncio.gather(self._metrics.stop(), *workers, return_exceptions=True)
+        await asyncio.gather(*workers, return_exceptions=True)
         # 6. The store closes, with what this process owned.
         await self._codes.addresses.close()
         await self._codes.close()
@@ -224,7 +228,7 @@ class App:
         """Answer the callers that wait, and close the store."""
         self._admission.close()
         self._log_end(self._backlog.close(), by_error=True)
-        await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._metrics.stop())
+        await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._web.stop(_LAST_WORDS_SECONDS))
         await self._codes.addresses.close()
         await self._codes.close()
         await self._store.close()
@@ -262,6 +266,16 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> Re
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _probes(exposition: MetricsServer) -> Mapping[str, Page]:
+    """Return the pages that answer everybody, by their paths."""
+
+    async def answer(request: Request) -> Response:
+        """Answer a request for one of them."""
+        return exposition.answer(request)
+
+    return dict.fromkeys(sorted(PATHS), answer)
 
 
 def _log_listening(listening: Listening) -> None:

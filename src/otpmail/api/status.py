@@ -83,9 +83,13 @@ class RpcStatus:
 
     async def abort(self, context: Context) -> Never:
         """End the call with this status. Raises the error of its door (`api.calls`), which nothing may catch."""
-        status = Status(code=self.code.number, message=self.message)
-        await context.abort(self.code, self.message, _trailers(status, self.details))
+        await context.abort(self.code, self.message, self.trailers)
         raise AssertionError  # that raises in any case
+
+    @property
+    def trailers(self) -> Trailers:
+        """The details as gRPC sends them, with the octets of google.rpc.Status."""
+        return _trailers(Status(code=self.code.number, message=self.message), self.details)
 
 
 def status_for(method: str, error: Exception) -> RpcStatus:

@@ -1,6 +1,7 @@
 """`otpmail dev`: runs the service with a relay of its own, which prints every mail and delivers none."""
 
 import shlex
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from io import StringIO
@@ -21,7 +22,7 @@ from otpmail.telemetry.formats import escape as escape_controls
 
 if TYPE_CHECKING:
     from otpmail.dev.relay import CaughtMail
-    from otpmail.settings import Sources
+    from otpmail.settings import ServerSettings, Sources
     from otpmail.telemetry.writer import BackgroundWriter
 
 _STDOUT = 1
@@ -85,14 +86,14 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     port = await relay.start()
     try:
         sources = read_sources()
-        fixed = {**_FIXED, "EMAIL_PORT": str(port), **_without_store()}
+        fixed = {**_FIXED, "EMAIL_PORT": str(port), **_without_store(), **_http_port(sources)}
         settings = load_settings(sources, **fixed)
         if ignored := [name for name in fixed if any(name in layer for layer in sources.layers)]:
             screen.show(f"otpmail dev uses its own relay and values; it ignores your {', '.join(ignored)}")
         if examples:
-            started = partial(_started, screen, address_file, sources, asks=settings.server.asks_callers)
+            started = partial(_started, screen, address_file, settings.server, sources)
         else:
-            started = partial(_started, screen, address_file, None)
+            started = partial(_started, screen, address_file, settings.server, None)
         await run_service(settings, signals, started, fixed, misspelt=misspelt(sources))
     finally:
         await relay.close()
@@ -116,14 +117,34 @@ def _without_store() -> dict[str, str | None]:
     return {name: as_text(default) for name, default in StoreSettings.defaults().items()}
 
 
+def _http_port(sources: "Sources") -> dict[str, str | None]:
+    """Return HTTP_PORT where it is not set: the one behind PORT, or any other where that is taken."""
+    port = _setting(sources, "PORT") or _DEFAULT_ADDRESS.rpartition(":")[2]
+    if _setting(sources, "HTTP_PORT") or not port.isdecimal():
+        return {}
+    wanted = int(port) + 1 if int(port) else 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except (OSError, OverflowError):
+            probe.bind(("127.0.0.1", 0))
+        return {"HTTP_PORT": str(probe.getsockname()[1])}
+
+
+def _setting(sources: "Sources", name: str) -> str:
+    return next((layer[name] for layer in sources.layers if name in layer), "")
+
+
 def _started(
-    screen: "Screen", address_file: Path | None, sources: "Sources | None", listening: str, *, asks: bool = False
+    screen: "Screen", address_file: Path | None, server: "ServerSettings", sources: "Sources | None", listening: str
 ) -> None:
     """Print where the service listens, with examples if there are `sources`, and write the address file."""
     address = endpoint.callable_address(listening)
-    screen.show(f"otpmail dev serves on {address}; every mail is caught and shown here.")
+    http = f", and over HTTP on {_url(server)}" if server.http_port else ""
+    screen.show(f"otpmail dev serves on {address}{http}; every mail is caught and shown here.")
     if sources is not None:
-        screen.show("\n".join(_examples(address, sources, asks=asks)))
+        screen.show("\n".join(_examples(address, sources, server)))
     if address_file is not None:
         new = address_file.with_name(f"{address_file.name}.new")
         try:
@@ -133,17 +154,35 @@ def _started(
             raise SettingsError(f"--address-file: {address_file} can't be written: {error.strerror}") from None
 
 
-def _examples(address: str, sources: "Sources", *, asks: bool) -> Iterator[str]:
-    """Yield the lines that say what to try, and for a service that `asks` who calls, how to say it."""
+def _examples(address: str, sources: "Sources", settings: "ServerSettings") -> Iterator[str]:
+    """Yield the lines that say what to try, and for a service that asks who calls, how to say it."""
     otpmail = endpoint.own_command()
     # The other terminal may have another environment, so only the default address can do without --server.
     found = address == _DEFAULT_ADDRESS and endpoint.leads_to(address, sources)
     server = "" if found else f" --server {shlex.quote(address)}"
-    callers = ", with OTPMAIL_TOKEN set to the token of a caller in CALLERS_FILE" if asks else ""
+    callers = ", with OTPMAIL_TOKEN set to the token of a caller in CALLERS_FILE" if settings.asks_callers else ""
     yield f"In another terminal{callers}:"
     yield f"  {otpmail} code send ada@example.org{server}"
     yield f"  {otpmail} code validate ada@example.org CODE{server}"
     yield f"  {otpmail} mail send --to ada@example.org --subject Hello --text 'Good morning'{server}"
+    if settings.http_port:
+        yield f"  {_curl(settings)}"
+
+
+def _url(settings: "ServerSettings") -> str:
+    """Return the URL of HTTP_PORT, as a program on this machine uses it."""
+    from otpmail.settings.listen import WILDCARDS
+
+    host = "localhost" if settings.http_host in {"127.0.0.1", *WILDCARDS} else settings.http_host
+    shown = f"[{host}]" if ":" in host else host
+    return f"http{'s' * (settings.tls_cert_file is not None)}://{shown}:{settings.http_port}"
+
+
+def _curl(settings: "ServerSettings") -> str:
+    """Return a call by curl, for a service whose certificate curl trusts, if it has one."""
+    url = f"{_url(settings).removeprefix('http://')}/otpmail.v1.OtpService/SendCode"
+    token = " -H 'authorization: Bearer '$OTPMAIL_TOKEN" if settings.asks_callers else ""
+    return f"curl -H 'content-type: application/json'{token} -d '{{\"email\":\"ada@example.org\"}}' {url}"
 
 
 class Screen:

@@ -20,6 +20,8 @@ from otpmail.telemetry.http import HttpServer, Request, Response, status_respons
 from otpmail.telemetry.logs import log_event
 
 _METRICS = "/metrics"
+PATHS = frozenset({_METRICS, "/livez", "/readyz"})
+"""What is answered to everybody, also where callers are asked who they are."""
 
 
 class MetricsServer:
@@ -44,7 +46,7 @@ class MetricsServer:
             "/livez": lambda _: _probed("live", hang()),
             "/readyz": lambda _: _probed("ready", problem()),
         }
-        self._http = HttpServer(self._answer, refresh=refresh)
+        self._http = HttpServer(self.answer, refresh=refresh)
 
     def __repr__(self) -> str:
         return f"<MetricsServer {self._http!r}>"
@@ -67,7 +69,8 @@ class MetricsServer:
         """Stop listening and abort what is open; does nothing if it never listened."""
         await self._http.stop()
 
-    def _answer(self, request: Request) -> Response:
+    def answer(self, request: Request) -> Response:
+        """Answer a request for one of PATHS, or with 404."""
         answer = self._paths.get(request.path)
         if answer is None:
             return status_response(HTTPStatus.NOT_FOUND)

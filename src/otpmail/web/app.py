@@ -1,0 +1,84 @@
+"""The ASGI application of HTTP_PORT: the methods by POST, and pages."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Protocol
+
+from otpmail.telemetry.http import Request, Response
+from otpmail.web.exchange import Exchange, Receive, Scope, Send
+from otpmail.web.gate import Gate
+from otpmail.web.methods import Method, Methods
+
+_log = logging.getLogger("otpmail")
+
+Page = Callable[[Request], Awaitable[Response]]
+
+
+class Pages(Protocol):
+    """An ASGI application for paths that are no methods."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+
+class WebApp:
+    """Answers a request by its path.
+
+    `probes` answer everybody. The `methods` and the other `pages` answer those whom the `gate` lets in; without methods
+    nobody gets there.
+    """
+
+    def __init__(
+        self, probes: Mapping[str, Page], gate: Gate, methods: Methods | None, pages: Pages | None = None
+    ) -> None:
+        self._probes = probes
+        self._gate = gate
+        self._methods = methods
+        self._pages = pages
+
+    def __repr__(self) -> str:
+        return f"<WebApp {self._methods!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange.of(scope, receive, send)
+        path = scope["path"]
+        if self._methods is not None and (method := self._methods.by_path.get(path)) is not None:
+            await self._call(method, exchange)
+        elif (probe := self._probes.get(path)) is not None:
+            await _probe(probe, exchange)
+        elif self._methods is None:
+            await exchange.say(HTTPStatus.NOT_FOUND, f"without CALLERS_FILE there are only {', '.join(self._probes)}")
+        elif problem := self._gate.problem(exchange.headers):
+            await exchange.say(HTTPStatus.FORBIDDEN, problem)
+        elif self._pages is not None:
+            await self._pages(scope, receive, send)
+        else:
+            await exchange.say(HTTPStatus.NOT_FOUND, "there is no such path")
+
+    async def _call(self, method: Method, exchange: Exchange) -> None:
+        assert self._methods is not None
+        headers, verb = exchange.headers, exchange.scope["method"]
+        if problem := self._gate.problem(headers):
+            await exchange.say(HTTPStatus.FORBIDDEN, problem)
+        elif verb == "POST":
+            await self._methods.serve(method, exchange, self._gate.cors(headers))
+        elif verb == "OPTIONS" and (fields := self._gate.preflight(headers)) is not None:
+            await exchange.answer(HTTPStatus.NO_CONTENT, b"", *fields)
+        else:
+            await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "methods are called by POST", (b"allow", b"POST"))
+
+
+async def _probe(page: Page, exchange: Exchange) -> None:
+    scope = exchange.scope
+    texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers.items()}
+    request = Request(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), texts)
+    try:
+        response = await page(request)
+    except Exception:
+        _log.exception("no answer to %s %s", request.method, request.path)
+        await exchange.say(HTTPStatus.INTERNAL_SERVER_ERROR)
+        raise
+    fields = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+    await exchange.answer(response.status, response.body, *fields)

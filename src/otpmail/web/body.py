@@ -1,0 +1,65 @@
+"""Reads the body of a request, no further than it may be long, and unpacks it."""
+
+import zlib
+from collections.abc import Awaitable, Callable
+
+from otpmail.api.calls import CallEnded
+from otpmail.api.status import Code
+from otpmail.limits.memory import LARGE
+from otpmail.web.context import CallContext
+
+GZIP = b"gzip"
+IDENTITY = b"identity"
+_STEP = 64 << 10  # octets that are unpacked at once, in less than a millisecond
+_GZIP_WBITS = 31  # zlib's sign for the header of gzip
+
+Turn = Callable[[], Awaitable[None]]
+
+
+async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: Turn) -> bytes:
+    """Return the whole body. Raises CallEnded where the caller goes before, or the body is longer than `most`."""
+    event = await context.receive()
+    body: bytes = event.get("body", b"")
+    if event.get("more_body"):
+        parts, octets = [body], len(body)
+        while event.get("more_body"):
+            event = await context.receive()
+            parts.append(event.get("body", b""))
+            octets += len(parts[-1])
+            if octets > most:
+                await _refuse(context, most)
+        body = b"".join(parts)
+    if event["type"] == "http.disconnect":
+        raise CallEnded
+    if len(body) > most:
+        await _refuse(context, most)
+    return await unpack(context, body, most=most, turn=turn) if encoding == GZIP else body
+
+
+async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) -> bytes:
+    """Unpack octets of gzip in steps. Raises CallEnded where they are none, or hold more than `most`."""
+    unpacker, parts, octets = zlib.decompressobj(_GZIP_WBITS), list[bytes](), 0
+    try:
+        while body and not unpacker.eof:
+            parts.append(unpacker.decompress(body, _STEP))
+            body = unpacker.unconsumed_tail
+            octets += len(parts[-1])
+            if octets > most:
+                await _refuse(context, most)
+            if octets > LARGE:
+                await turn()
+    except zlib.error:
+        await context.abort(Code.INVALID_ARGUMENT, "the body is not gzip")
+    if not unpacker.eof or unpacker.unused_data:
+        await context.abort(Code.INVALID_ARGUMENT, "the body is not one whole stream of gzip")
+    return b"".join(parts)
+
+
+def pack(body: bytes) -> bytes:
+    """Pack octets by gzip."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+async def _refuse(context: CallContext, most: int) -> None:
+    await context.abort(Code.RESOURCE_EXHAUSTED, f"the request is longer than {most} octets")

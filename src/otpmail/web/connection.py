@@ -1,0 +1,171 @@
+"""One connection of HTTP/1.1: uvicorn's protocol on httptools, with limits of its own.
+
+uvicorn bounds neither the head of a request nor the time that it takes, and lets a call go on whose caller has gone.
+"""
+
+import asyncio
+import logging
+from typing import Any, Protocol, cast
+from urllib.parse import quote
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+HEAD_OCTETS = 64 << 10
+"""The most of a request's line and fields, as much as gRPC takes of metadata."""
+
+MOST_FIELDS = 100
+
+_HEAD_SECONDS = 10.0
+_MOST_PIPELINED = 64
+_SILENT = logging.Logger("uvicorn", logging.CRITICAL + 1)  # noqa: LOG001  any client can cause what uvicorn logs
+
+SCOPE = "otpmail.connection"
+"""The key of a scope under which a request has its connection."""
+
+
+class Connections(Protocol):
+    """What a server keeps of its connections; uvicorn's protocol adds itself, and discards itself at its end."""
+
+    def add(self, connection: "Connection") -> None:
+        """Count a connection, or close it or another one where there are too many."""
+
+    def discard(self, connection: "Connection") -> None:
+        """Count it no more."""
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. `peer` is its client as gRPC writes it."""
+
+    peer = "unix:"
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        head_seconds: float = _HEAD_SECONDS,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.logger, self.access_log = _SILENT, False
+        self._head_seconds = head_seconds
+        self._in_head = True
+        self._head_octets = 0
+        self._status = 400  # of the request that can't be read
+        self._timer: asyncio.TimerHandle | None = None
+        self._running: asyncio.Task[None] | None = None
+        self.used = 0
+        """At how many requests of the server it had its last one."""
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.peer}{' idle' * self.is_idle}>"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the client has shown, as DER; None without one."""
+        found = self.transport.get_extra_info("ssl_object")
+        return None if found is None else found.getpeercert(binary_form=True)
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count it, and give it time for the head of its first request."""
+        super().connection_made(transport)
+        name = transport.get_extra_info("peername")
+        if isinstance(name, tuple):
+            host = str(name[0]).partition("%")[0]
+            self.peer = f"ipv6:{quote(f'[{host}]', safe=':')}:{name[1]}" if ":" in host else f"ipv4:{host}:{name[1]}"
+        self.used = self.server_state.total_requests
+        self._timer = self.loop.call_later(self._head_seconds, self._time_out)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the call that runs: its caller has gone."""
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._running is not None:
+            self._running.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on. A head must be whole in time, and may not be too long."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if not self._in_head:
+            return
+        self._head_octets += len(data)
+        if self._head_octets > HEAD_OCTETS:
+            self.refuse(431)
+        elif self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(self._head_seconds, self._time_out)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """Begin to read the head of a request."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_octets = 0
+        cast("dict[str, Any]", self.scope)[SCOPE] = self
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one field. Raises ValueError for too many, which ends the connection."""
+        if len(self.headers) == MOST_FIELDS:
+            self._status = 431
+            raise ValueError
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer. Raises ValueError for too many requests that do not wait for their answers."""
+        self._in_head = False
+        self._stop_timer()
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self._status = 429
+            raise ValueError
+        self.used = self.server_state.total_requests
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(cycle.run_asgi(app))
+        self._running = task
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    # Ends.
+
+    def refuse(self, status: int) -> None:
+        """Answer that the request can't be taken, and close; only close where another answer has begun."""
+        if self.is_idle:
+            self._status = status
+            self.send_400_response("")
+        else:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  the status says enough
+        """Answer a request that can't be read, and close."""
+        self._in_head = False
+        line = STATUS_LINE[self._status]
+        body = line.split(b" ", 1)[1].strip() + b"\n"
+        fields = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
+            body
+        )
+        self.transport.write(line + fields + body)
+        self.transport.close()
+
+    def _time_out(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.refuse(408)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

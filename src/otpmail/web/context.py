@@ -1,0 +1,86 @@
+"""One call over HTTP, as the guarded methods see it: with the methods of gRPC's own context."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Never
+
+from otpmail.api.calls import CallEnded
+from otpmail.api.status import Code
+from otpmail.web.certificate import properties_of
+from otpmail.web.connection import Connection
+from otpmail.web.exchange import Receive
+
+Trailers = Sequence[tuple[str, bytes]]
+Ended = tuple[Code, str, Trailers]
+"""How a call has ended: its code, its message, and its details as gRPC's trailers."""
+
+
+class CallContext:
+    """A call. `read_all` reads its request, and is given this context. `seconds` is how long its caller waits.
+
+    A call that ends by `abort` has `ended`. One that another task aborts, or whose time is over, is cancelled.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        receive: Receive,
+        read: Callable[["CallContext"], Awaitable[bytes]],
+        seconds: float | None,
+    ) -> None:
+        self.connection = connection
+        self.receive = receive
+        self.ended: Ended | None = None
+        self._read = read
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = None
+        if seconds is not None:
+            self._deadline = self._loop.time() + seconds
+            self._timer = self._loop.call_at(self._deadline, self._time_out)
+
+    def __repr__(self) -> str:
+        return f"<CallContext of {self.connection!r}>"
+
+    def close(self) -> None:
+        """Stop its clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def peer(self) -> str:
+        """Where the call comes from."""
+        return self.connection.peer
+
+    def time_remaining(self) -> float | None:
+        """How many seconds the caller still waits; None where it sets no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """What the certificate of the client says."""
+        der = self.connection.certificate
+        return {} if der is None else properties_of(der)
+
+    async def read(self) -> bytes:
+        """Return the octets of the next request. Raises CallEnded where the caller has gone."""
+        return await self._read(self)
+
+    async def abort(self, code: Code, message: str, trailers: Trailers = ()) -> Never:
+        """End the call with a status. Raises CallEnded, also in the call itself."""
+        if self.ended is None:
+            self.ended = code, message, trailers
+            if asyncio.current_task() is not self._task and self._task is not None:
+                self._task.cancel()
+        raise CallEnded
+
+    def take_cancellation(self) -> bool:
+        """Whether the call was cancelled to be answered, and not for the end of its connection."""
+        if self.ended is None or self._task is None:
+            return False
+        self._task.uncancel()
+        return True
+
+    def _time_out(self) -> None:
+        if self.ended is None and self._task is not None:
+            self.ended = Code.DEADLINE_EXCEEDED, "the call's own time is over", ()
+            self._task.cancel()

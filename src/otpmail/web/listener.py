@@ -1,0 +1,201 @@
+"""Listens on HTTP_HOST and HTTP_PORT, with TLS where it is set, and bounds the connections."""
+
+import asyncio
+import os
+import socket
+import ssl
+from contextlib import suppress
+from email.utils import formatdate
+from typing import Any, Self
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from otpmail.errors import SettingsError
+from otpmail.settings.certificates import CertificateFiles
+from otpmail.web.connection import Connection
+
+_KEEP_SECONDS = 75  # to the next request of a connection; proxies give up theirs after 60 s
+_BACKLOG = 1024
+_TICK_SECONDS = 1.0
+
+
+class _State(ServerState):
+    """The connections that are open, at most so many. One more takes the place of the one that has been idle longest.
+
+    Where none is idle the new one is sent 503.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self.open: dict[Connection, None] = {}
+        self.connections: Any = self  # uvicorn's protocol adds itself
+
+    def __len__(self) -> int:
+        return len(self.open)
+
+    def add(self, connection: Connection) -> None:
+        """Count a connection."""
+        self.open[connection] = None
+        if len(self.open) > self._most:
+            asyncio.get_running_loop().call_soon(self._make_room, connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Count it no more."""
+        self.open.pop(connection, None)
+
+    def _make_room(self, latest: Connection) -> None:
+        idle = (connection for connection in self.open if connection is not latest and connection.is_idle)
+        loser = min(idle, key=lambda connection: connection.used, default=latest)
+        self.discard(loser)
+        loser.refuse(503)
+
+
+class Listener:
+    """Serves an ASGI application on every address of a host, until `close` or `stop`.
+
+    `most` is how many connections may be open. Build it inside a running loop.
+    """
+
+    def __init__(self, app: Any, *, most: int) -> None:
+        self._config = Config(
+            app,
+            loop="none",
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_SECONDS,
+        )
+        self._config.load()
+        self._state = _State(most)
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._ticking: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._tls: ssl.SSLContext | None = None
+
+    def __repr__(self) -> str:
+        return f"<Listener {len(self._state)} connections>"
+
+    async def start(self, host: str, port: int, files: CertificateFiles | None = None) -> int:
+        """Listen on every address of `host`, all on one port, and return it. Raises SettingsError."""
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            for family, kind, protocol, _, address in infos:
+                self._bind(family, kind, protocol, (address[0], port, *address[2:]))
+                port = port or self._sockets[0].getsockname()[1]
+        except (OSError, UnicodeError) as error:
+            self._close_sockets()
+            raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
+        self._tls = None if files is None else tls_context(files)
+        self._tick()
+        await self._listen()
+        return port
+
+    def renew(self, files: CertificateFiles) -> None:
+        """Use these files for connections from now on. Open ones go on."""
+        self._tls = tls_context(files)
+        self._renewing = asyncio.create_task(self._listen())
+
+    async def stop(self, seconds: float = 0.0) -> None:
+        """Stop listening, close what is idle, and the rest once it is answered, or after so many seconds."""
+        self._close_servers()
+        self._close_sockets()
+        for connection in list(self._state.open):
+            connection.shutdown()
+        ends = asyncio.get_running_loop().time() + seconds
+        while self._state.tasks and asyncio.get_running_loop().time() < ends:
+            await asyncio.wait(self._state.tasks, timeout=max(0.0, ends - asyncio.get_running_loop().time()))
+        for connection in list(self._state.open):
+            connection.transport.abort()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
+
+    def _bind(self, family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> None:
+        bound = socket.socket(family, kind, protocol)
+        self._sockets.append(bound)
+        bound.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+
+    async def _listen(self) -> None:
+        """Listen by copies of the sockets, which hold the queue of connections: none is lost between two of them."""
+        loop = asyncio.get_running_loop()
+        before, self._servers = self._servers, []
+        for bound in self._sockets:
+            copy = bound.dup()
+            server = await loop.create_server(self._connection, sock=copy, ssl=self._tls, backlog=_BACKLOG)
+            self._servers.append(server)
+        for server in before:
+            server.close()
+
+    def _connection(self) -> Connection:
+        return Connection(self._config, self._state, {}, asyncio.get_running_loop())
+
+    def _tick(self) -> None:
+        """Write the date of answers anew."""
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self._ticking = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def _close_sockets(self) -> None:
+        for bound in self._sockets:
+            bound.close()
+        self._sockets.clear()
+
+
+def tls_context(files: CertificateFiles) -> ssl.SSLContext:
+    """Return what serves TLS 1.2 and 1.3 with these files. A client may show a certificate, and need not.
+
+    Probes have none. `web.context` refuses calls without one where callers need one.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    # Python reads certificates from files only: these have no name, and end with their descriptors.
+    with _in_memory(files.chain) as chain, _in_memory(files.key) as key:
+        context.load_cert_chain(chain.path, key.path)
+    if files.authorities is not None:
+        context.load_verify_locations(cadata=files.authorities.decode())
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+class _in_memory:  # noqa: N801  it is used as a function
+    """A file without a name that holds these octets."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+
+    def __enter__(self) -> Self:
+        self._descriptor = os.memfd_create("otpmail", os.MFD_CLOEXEC)
+        with suppress(BlockingIOError):
+            os.write(self._descriptor, self._octets)
+        self.path = f"/proc/self/fd/{self._descriptor}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+def _cause(error: OSError | UnicodeError) -> str:
+    """Return why a bind failed, without the address that Python puts before it."""
+    if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
+        return str(getattr(error, "strerror", None) or error)
+    return os.strerror(error.errno)

@@ -1,0 +1,131 @@
+"""The methods over HTTP: JSON and protobuf, errors, and the requests that no method takes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from google.rpc.error_details_pb2 import BadRequest
+
+from http1 import JSON, PROTO, SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request
+from otpmail.v1 import mail_pb2, otp_pb2
+from web.details import detail_of
+
+if TYPE_CHECKING:
+    from service import Service
+
+ADA = {"email": "ada@example.org"}
+OPEN: dict[str, object] = {"HTTP_PORT": 0, "OTP_RETURN_CODE": "true", "OTP_RESEND_SECONDS": "0"}
+
+
+@pytest.mark.service(**OPEN)
+async def test_a_sign_up_in_json(service: Service) -> None:
+    """A code is sent and checked by two requests in JSON."""
+    sent = await call(service, SEND_CODE, ADA)
+    assert (sent.status, sent.fields["content-type"]) == (200, "application/json")
+    assert sent.json["mail"]["state"] == "STATE_RELAYED"
+    checked = await call(service, VALIDATE_CODE, ADA | {"code": sent.json["otpCode"]})
+    assert checked.json["result"] == "RESULT_VALID"
+    again = await call(service, VALIDATE_CODE, ADA | {"code": sent.json["otpCode"]})
+    assert again.json["result"] == "RESULT_NO_LIVE_CODE"
+
+
+@pytest.mark.service(**OPEN)
+async def test_a_sign_up_in_protobuf(service: Service) -> None:
+    """The same in protobuf, and both doors know the same codes."""
+    sent = await request(service, SEND_CODE, otp_pb2.SendCodeRequest(email=ADA["email"]).SerializeToString(), PROTO)
+    assert (sent.status, sent.fields["content-type"]) == (200, "application/proto")
+    code = otp_pb2.SendCodeResponse.FromString(sent.body).otp_code
+    checked = await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email=ADA["email"], code=code))
+    assert checked.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
+
+
+@pytest.mark.service(**OPEN)
+async def test_gzip_both_ways(service: Service) -> None:
+    """A body may be packed, and a long answer is for a client that takes it so."""
+    mail = {"to": ["ada@example.org"], "text": "Hi", "labels": {f"label{n}": "x" * 100 for n in range(20)}}
+    packed = gzip.compress(json.dumps(mail).encode())
+    headers = {**JSON, "content-encoding": "gzip", "accept-encoding": "gzip"}
+    answer = await request(service, SEND_MAIL, packed, headers)
+    assert (answer.status, answer.fields["content-encoding"]) == (200, "gzip")
+    assert json.loads(gzip.decompress(answer.body))["mail"]["labels"]["label7"] == "x" * 100
+    plain = await request(service, SEND_MAIL, json.dumps(mail).encode(), JSON)
+    assert plain.json["mail"]["state"] == "STATE_RELAYED"
+
+
+@pytest.mark.service(**OPEN)
+async def test_an_error_has_its_details(service: Service) -> None:
+    """An error is JSON with the code, the message and gRPC's details, also where the request was protobuf."""
+    for headers, body in ((JSON, b"{}"), (PROTO, b"")):
+        answer = await request(service, SEND_CODE, body, headers)
+        assert (answer.status, answer.fields["content-type"]) == (400, "application/json")
+        assert answer.json["code"] == "invalid_argument"
+        assert detail_of(answer, BadRequest).field_violations[0].field == "email"
+        assert answer.json["details"][1]["debug"]["fieldViolations"][0]["field"] == "email"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "request: is no otpmail.v1.SendCodeRequest in JSON"),
+        (b"{", "request: is no otpmail.v1.SendCodeRequest in JSON"),
+        (b"[]", "request: is no otpmail.v1.SendCodeRequest in JSON"),
+        (b'"\xff"', "request: is no otpmail.v1.SendCodeRequest in JSON"),
+        (b"[" * 50_000, "request: is no otpmail.v1.SendCodeRequest in JSON"),
+        (b'{"emial": "secret"}', "emial: is no field of otpmail.v1.SendCodeRequest"),
+        (b'{"email": ["secret"]}', "email: has a value of another type in JSON"),
+        (b'{"email": "a@b.example", "email": "secret"}', "request: is no otpmail.v1.SendCodeRequest in JSON"),
+        (b'{"waitFor": "secret"}', "waitFor: has a value of another type in JSON"),
+    ],
+)
+@pytest.mark.service(**OPEN)
+async def test_a_body_that_is_no_request(service: Service, body: bytes, words: str) -> None:
+    """The error names the message or the field, and repeats no value."""
+    answer = await request(service, SEND_CODE, body, JSON)
+    assert (answer.status, answer.json["code"], answer.json["message"]) == (400, "invalid_argument", words)
+    assert b"secret" not in answer.body
+
+
+@pytest.mark.service(**OPEN)
+async def test_requests_that_no_method_takes(service: Service) -> None:
+    """Unknown paths are 404, other verbs 405, other types 415, and each says what there is instead."""
+    for path in ("/", "/otpmail.v1.OtpService", "/otpmail.v1.OtpService/", "/mail.OtpService/SendCode", "//", "/x?a=b"):
+        assert (await request(service, path)).status == 404
+        assert (await request(service, path, b"{}", JSON)).status == 404
+    for verb in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
+        answer = await request(service, SEND_CODE, method=verb)
+        assert (answer.status, answer.fields["allow"]) == (405, "POST")
+    for kind in ("", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", "json"):
+        answer = await request(service, SEND_CODE, b"{}", {"content-type": kind})
+        assert (answer.status, answer.fields["accept-post"]) == (415, "application/json, application/proto")
+
+
+@pytest.mark.service(**OPEN)
+async def test_the_fields_of_the_protocol(service: Service) -> None:
+    """A version other than 1, a timeout that is none and an unknown encoding are refused by the protocol's codes."""
+    body = json.dumps(ADA).encode()
+    for headers, status, code in (
+        ({"connect-protocol-version": "1", "connect-timeout-ms": "20000"}, 200, None),
+        ({"connect-protocol-version": "2"}, 400, "invalid_argument"),
+        ({"connect-timeout-ms": "soon"}, 400, "invalid_argument"),
+        ({"connect-timeout-ms": "12345678901"}, 400, "invalid_argument"),
+        ({"content-encoding": "br"}, 501, "unimplemented"),
+    ):
+        answer = await request(service, SEND_CODE, body, JSON | headers)
+        assert (answer.status, answer.json.get("code")) == (status, code)
+
+
+@pytest.mark.service(**OPEN, EMAIL_PORT=1, wait=False)
+async def test_a_timeout_ends_a_call(service: Service) -> None:
+    """A call whose caller's time is over ends with deadline_exceeded or, if the relay is known to be down, before."""
+    answer = await call(service, SEND_MAIL, {"to": ["ada@example.org"], "text": "Hi"}, connect_timeout_ms="1500")
+    assert answer.json["code"] in {"deadline_exceeded", "unavailable"}
+    assert answer.status in {504, 503}
+
+
+def test_the_names_of_the_fields_are_those_of_protobuf_in_json() -> None:
+    """What the tests above write as `otpCode` and `waitFor` is what protobuf says."""
+    assert otp_pb2.SendCodeResponse.DESCRIPTOR.fields_by_name["otp_code"].json_name == "otpCode"
+    assert mail_pb2.SendMailRequest.DESCRIPTOR.fields_by_name["wait_for"].json_name == "waitFor"
