@@ -7,8 +7,10 @@ from timeit import repeat
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from otpmail.api.auth import AUTHORIZATION, Authenticator
+from otpmail.api.auth import AUTHORIZATION, MOST_CHARACTERS, Authenticator, authorization_of
 from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions
 from otpmail.errors import PermissionDenied, Unauthenticated
 
@@ -72,6 +74,33 @@ def test_a_wrong_token_is_not_anonymous() -> None:
     assert _admit(authenticator) is anonymous
     with pytest.raises(Unauthenticated):
         _admit(authenticator, "Bearer four")
+
+
+_VALUE = st.one_of(
+    st.sampled_from(["Bearer one", "Bearer", "Bearer ", "Bearer  three ", "bearer two", " Bearer one", "Bearer\tone"]),
+    st.text(max_size=20).map("Bearer {}".format),
+    st.sampled_from([1015, 1017, 1018, 2000]).map(lambda length: f"Bearer {'x' * length}"),
+)
+
+
+@given(st.lists(_VALUE, min_size=1, max_size=2))
+def test_values_are_kept_as_the_digest_that_they_have(values: list[str]) -> None:
+    """What is kept of a call at its start names the caller that its values name, or is refused in the same words."""
+    cut = [value[:MOST_CHARACTERS] for value in values]
+    outcomes = []
+    for kept in (cut, authorization_of(values)):
+        AUTHORIZATION.set(kept)
+        try:
+            outcomes.append(_by_token().admit(METHOD, Context()).name)
+        except (Unauthenticated, UnicodeEncodeError) as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_usual_token_is_not_kept() -> None:
+    """Of a token as nearly every client writes it only the digest is kept, from the start of the call."""
+    assert authorization_of(["Bearer one"]) == sha256(b"one").digest()
+    assert authorization_of([f"Bearer {'x' * 5000}"]) == sha256(b"x" * (MOST_CHARACTERS - 7)).digest()
 
 
 def test_a_token_is_looked_at_once() -> None:

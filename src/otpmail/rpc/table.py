@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from otpmail.api.auth import AUTHORIZATION, KEY, MOST_CHARACTERS
+from otpmail.api.auth import AUTHORIZATION, KEY, authorization_of
 from otpmail.api.guard import Guard
 from otpmail.callers import TRACE, TRACE_KEYS, Trace
 
@@ -51,8 +51,8 @@ class MethodTable(grpc.GenericRpcHandler):
             if key in TRACE_KEYS:
                 TRACE.set(Trace.read(metadata))
                 break
-        if self._asks_callers:
-            AUTHORIZATION.set([str(value)[:MOST_CHARACTERS] for key, value in metadata if key == KEY])
+        if self._asks_callers and (given := [str(value) for key, value in metadata if key == KEY]):
+            AUTHORIZATION.set(authorization_of(given))
         return self._handlers.get(handler_call_details.method)
 
 

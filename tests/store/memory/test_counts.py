@@ -2,10 +2,14 @@
 
 import pytest
 
-from otpmail.errors import MemoryFull
+from otpmail.errors import LimitExceeded, MemoryFull
+from otpmail.store.challenges import Quota
 from otpmail.store.counts_codec import counts_needed, encode_counts
 from otpmail.store.memory import counts as memory_counts
+from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.memory.counts import MemoryCounts
+from rules import POLICY
+from store.clocks import Clock
 
 _NOW = 1000.0
 _FREE = encode_counts(((3, 1),), 4200.0, 0.0)
@@ -116,3 +120,38 @@ def test_keys_of_reached_counts_are_kept_no_longer_than_the_counts() -> None:
         counts.write(f"reached {number}".encode(), _REACHED)
     _sweep(counts, 4200.0)
     assert counts.waiting == 0
+
+
+async def test_counting_at_once_is_counting_by_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mails that are counted at once have the counts, and take the memory, that the rules give them; all or none."""
+    clock = Clock()
+    at_once, by_rules = MemoryChallengeStore(clock, POLICY), MemoryChallengeStore(clock, POLICY)
+    monkeypatch.setattr(by_rules.counts, "count", lambda *_: False)
+    hour, day = Quota("mails_per_hour", b"an hour", 90, warns=True), Quota("mails_per_day", b"a day", 60, stretch=7200)
+    refused = 0
+    for number in range(300):
+        quotas = (hour,) if number % 3 else (hour, day)
+        outcomes = [await _outcome(store, quotas) for store in (at_once, by_rules)]
+        assert outcomes[0] == outcomes[1]
+        refused += isinstance(outcomes[0], str)
+        for quota in quotas:
+            assert at_once.counts.read(quota.key) == by_rules.counts.read(quota.key)
+        assert at_once.octets == by_rules.octets
+        clock.time += 31.0
+    assert 0 < refused < 100
+
+
+async def _outcome(store: MemoryChallengeStore, quotas: tuple[Quota, ...]) -> object:
+    try:
+        return await store.count(quotas)
+    except LimitExceeded as error:
+        return error.limit
+
+
+async def test_a_mail_of_a_caller_is_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules are asked for the first mail of a limit, and not for the next ones."""
+    store, quota = MemoryChallengeStore(Clock(), POLICY), Quota("hour", b"an hour", 900)
+    await store.count((quota,))
+    monkeypatch.setattr(store, "_admitted", None)
+    for _ in range(50):
+        await store.count((quota,))
