@@ -65,11 +65,15 @@ class Budget:
 
 @frozen()
 class Answer:
-    """What the check of a request id was answered, until when it is answered so again. `request` is a digest."""
+    """What the check of a request id was answered, until when it is answered so again. `request` is a digest.
+
+    `is_free`: the check cost no attempt and used no code up, so that anybody may have many such answers.
+    """
 
     request: bytes
     check: Check
     until: float
+    is_free: bool = False
 
 
 @frozen()

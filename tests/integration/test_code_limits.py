@@ -22,6 +22,8 @@ _SECONDS = 60.0  # generous: the machine may be busy
 _ADA, _BOB = "ada@example.org", "bob@example.org"
 _VALID = otp_pb2.ValidateCodeResponse.RESULT_VALID
 _WRONG = otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE
+_NONE = otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE
+_SPENT = otp_pb2.ValidateCodeResponse.RESULT_TOO_MANY_ATTEMPTS
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +87,21 @@ async def test_a_device_is_not_refused_for_guesses_of_strangers(
     assert (await _check(service, mine.otp_code, device_token=token)).result == _VALID
     with pytest.raises(grpc.aio.AioRpcError, match="too many wrong codes"):
         await _check(service, bob.otp_code, _BOB)
+
+
+async def test_a_repeated_check_is_no_new_attempt(
+    serve: Callable[..., Awaitable[Service]], stored: dict[str, Any]
+) -> None:
+    """NO_LIVE_CODE and TOO_MANY_ATTEMPTS are told again for the same request id, although a code was sent since."""
+    service = await serve(**stored, OTP_ATTEMPTS=1)
+    used = (await _send(service)).otp_code
+    assert (await _check(service, used)).result == _VALID
+    assert (await _check(service, used, request_id="r-1")).result == _NONE
+    live = await _send(service)
+    assert (await _check(service, used, request_id="r-1")).result == _NONE
+    assert (await _check(service, _other(live.otp_code))).result == _WRONG
+    spent = await _check(service, live.otp_code, request_id="r-2")
+    assert spent.result == _SPENT
+    again = await _send(service)
+    assert await _check(service, live.otp_code, request_id="r-2") == spent
+    assert (await _check(service, again.otp_code)).result == _VALID

@@ -46,11 +46,14 @@ _SLOTS = st.builds(
 _CHECKS = st.builds(Check, st.sampled_from(CheckResult), st.integers(0, 100), st.none() | _TIMES) | st.builds(
     lambda device, time: Check(CheckResult.VALID, device=device, time=time), _NAMES, st.floats(1.0, 1e12)
 )
+_ANSWERS = st.builds(Answer, _NAMES, _CHECKS, _TIMES, st.booleans()).map(
+    lambda answer: replace(answer, is_free=answer.is_free and not answer.check.time)
+)
 _RECORDS = st.builds(
     CodeRecord,
     st.lists(_SLOTS, max_size=5).map(tuple),
     st.lists(st.builds(Lane, _NAMES, _SECONDS, _SECONDS), max_size=3).map(tuple),
-    st.lists(st.builds(Answer, _NAMES, _CHECKS, _TIMES), max_size=4).map(tuple),
+    st.lists(_ANSWERS, max_size=4).map(tuple),
 )
 
 

@@ -12,6 +12,7 @@ from otpmail.limits.rules import counts_end, without_one
 from otpmail.model import LONG, Challenge, Check, CheckResult, Counts, Reached, Sending
 from otpmail.otp.quotas import admit, budgets_of
 from otpmail.otp.records import (
+    ANSWER_SECONDS,
     adopt,
     answered,
     kept,
@@ -99,18 +100,26 @@ class Policy(SendingRules):
         is_live = has_slots and challenge is not NO_CHALLENGE and attempt.only in (None, challenge.id)
         left = (challenge.most or self.attempts) - challenge.attempts
         is_spent = spent > now and not (is_live and challenge.is_long)
+        until = now + ANSWER_SECONDS
         if is_spent or (is_live and left <= 0):
             is_locked = is_spent and (self.locks or attempt.compat)
-            next_send = slot.next_send + self.wait
-            return record, Check(CheckResult.TOO_MANY_ATTEMPTS, 0, spent if is_locked else max(now, next_send))
-        if not is_live:
-            return record, Check(CheckResult.NO_LIVE_CODE)
-        if matches:
+            told = Check(CheckResult.TOO_MANY_ATTEMPTS, 0, spent if is_locked else max(now, slot.next_send + self.wait))
+            until = min(until, spent) if is_locked else until
+        elif not is_live:
+            told = Check(CheckResult.NO_LIVE_CODE)
+        elif matches:
             return self._used(known, slot, now, attempt)
-        if challenge.length not in guess.lengths or challenge.is_long:
-            return record, Check(CheckResult.WRONG_CODE, left)
-        wrong = Check(CheckResult.WRONG_CODE, left - 1)
-        return answered(counted, attempt, wrong, now), wrong
+        elif challenge.length not in guess.lengths or challenge.is_long:
+            told = Check(CheckResult.WRONG_CODE, left)
+        else:
+            wrong = Check(CheckResult.WRONG_CODE, left - 1)
+            return answered(counted, attempt, wrong, until), wrong
+        if not attempt.request:
+            return record, told
+        after = CodeRecord(known.slots if has_slots else (), known.lanes, known.answers)
+        after = answered(after, attempt, told, until, is_free=True)
+        # No record begins with such an answer, or ends much later for it: who checks could fill the store.
+        return (after if record is not None and (after.slots or after.lanes) else record), told
 
     def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:
         """Whether limits over many addresses hold for an attempt: for each of strangers but at a long code."""
@@ -206,4 +215,4 @@ class Policy(SendingRules):
         lanes = tuple([lane for lane in record.lanes if lane.device != device or device == STRANGERS])
         check = Check(CheckResult.VALID, 0, None, attempt.new_device if device == STRANGERS else device, now)
         after = CodeRecord(tuple([known for known in record.slots if known is not slot]), lanes, record.answers)
-        return kept(answered(after, attempt, check, now)), check
+        return kept(answered(after, attempt, check, now + ANSWER_SECONDS)), check

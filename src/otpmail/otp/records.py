@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 from otpmail.code_record import STRANGERS, Answer, CodeRecord, EarlierRecord, Lane, Slot
-from otpmail.model import DAY, Check
+from otpmail.model import DAY, Check, CheckResult
 from otpmail.store.challenges import Attempt
 
-_ANSWER_SECONDS = 60.0  # for which the same check has the same answer
-_MOST_ANSWERS = 4
+ANSWER_SECONDS = 60.0
+"""For which the same check has the same answer."""
+
+_MOST_ANSWERS = 4  # of each kind
 _MOST_LANES = 16  # of devices: while all of them count, a further device counts with strangers
 
 
@@ -59,12 +61,23 @@ def adopt(record: CodeRecord, earlier: EarlierRecord, scope: bytes, *, length: i
     return CodeRecord(slots, with_lane(record.lanes, Lane(STRANGERS, failures, lane.sends)), record.answers)
 
 
-def answered(record: CodeRecord, attempt: Attempt, check: Check, now: float) -> CodeRecord:
-    """Return the record with the answer to a check, if that has a request id."""
+def answered(record: CodeRecord, attempt: Attempt, check: Check, until: float, *, is_free: bool = False) -> CodeRecord:
+    """Return the record with the answer to a check, if that has a request id.
+
+    Of each kind the oldest gives way: free answers displace no others, and wrong codes no right one.
+    """
     if not attempt.request:
         return record
-    answers = (*record.answers, Answer(attempt.request, check, now + _ANSWER_SECONDS))[-_MOST_ANSWERS:]
-    return CodeRecord(record.slots, record.lanes, answers)
+    answer = Answer(attempt.request, check, until, is_free)
+    answers = record.answers
+    same = [known for known in answers if _kind_of(known) == _kind_of(answer)]
+    if len(same) >= _MOST_ANSWERS:
+        answers = tuple([known for known in answers if known is not same[0]])
+    return CodeRecord(record.slots, record.lanes, (*answers, answer))
+
+
+def _kind_of(answer: Answer) -> tuple[bool, bool]:
+    return answer.is_free, answer.check.result is CheckResult.VALID
 
 
 def kept(record: CodeRecord) -> CodeRecord | None:

@@ -26,6 +26,7 @@ _MOST = 8  # by so many bits the attempts that a challenge has are above those t
 _NOTHING = Challenge(b"", "", 0.0, _NO_CHALLENGE)
 _NONE_REPLACED = Replaced(_NOTHING, ())
 _NO_TIME = -1.0
+_FREE = b"\x01"  # in place of the device, which only a right code has: of an answer that cost nothing
 _RESULTS = tuple(CheckResult)
 _PLACES = {result: place for place, result in enumerate(_RESULTS)}
 
@@ -40,9 +41,10 @@ def ends_of(record: CodeRecord) -> tuple[float, float]:
     ends = 0.0
     for slot in record.slots:
         ends = max(ends, slot.next_send, slot.challenge.expires if slot.challenge is not None else 0.0)
+    needed = ends
     for answer in record.answers:
         ends = max(ends, answer.until)
-    needed = ends
+        needed = max(needed, 0.0 if answer.is_free else answer.until)
     for lane in record.lanes:
         failed = lane.failures[-1] + DAY if lane.failures else 0.0
         sent = lane.sends[-1] + DAY if lane.sends else 0.0
@@ -65,7 +67,8 @@ def encode_record(record: CodeRecord) -> bytes:
     for answer in record.answers:
         check = answer.check
         retry = _NO_TIME if check.retry_time is None else check.retry_time
-        said = (_PLACES[check.result], check.attempts_left, retry, check.time, check.device)
+        device = _FREE if answer.is_free else check.device
+        said = (_PLACES[check.result], check.attempts_left, retry, check.time, device)
         parts.append(_ANSWER.pack(answer.request, answer.until, *said))
     return b"".join(parts)
 
@@ -92,7 +95,7 @@ def decode_record(octets: bytes) -> CodeRecord:
     for place in range(count_answers):
         request, until, result, left, retry, time, device = _ANSWER.unpack_from(octets, at + place * _ANSWER.size)
         check = Check(_RESULTS[result], left, None if retry == _NO_TIME else retry, device if time else b"", time)
-        answers.append(Answer(request, check, until))
+        answers.append(Answer(request, check, until, not time and device.startswith(_FREE)))
     return CodeRecord(tuple(slots), tuple(lanes), tuple(answers))
 
 

@@ -112,6 +112,7 @@ class RuledRecords(ABC):
         counted, reached = self._with_one_more(known, quotas, now)
         after, check = rules.check(record, now, guess, attempt)
         is_counted = is_limited and check.result is CheckResult.WRONG_CODE and after is not record
+        is_counted = is_counted and not _is_free(after, attempt)
         for quota, octets in zip(quotas, counted if is_counted else known, strict=True):
             others.keep_counts(quota.key, octets)
         if is_counted and reached:
@@ -164,6 +165,12 @@ class RuledRecords(ABC):
 def _mails_of(record: CodeRecord | None, sending: Sending) -> int:
     """Return how many mails of a moment count against the limits of an address."""
     return sum([lane.sends.count(sending.next_send) for lane in record.lanes]) if record is not None else 0
+
+
+def _is_free(record: CodeRecord | None, attempt: Attempt) -> bool:
+    """Whether a check has changed no more than the answers that are kept."""
+    answers = record.answers if record is not None else ()
+    return any(answer.request == attempt.request and answer.is_free for answer in answers)
 
 
 def _is_again(record: CodeRecord, now: float, attempt: Attempt) -> bool:

@@ -334,10 +334,10 @@ class _Pair:
         return live.id if kind == "live" and live is not None else b"another challenge"[:16]
 
 
-def _answer(request: bytes, until: float, answer: list[Any]) -> Answer:
+def _answer(request: bytes, until: float, answer: list[Any], is_free: bool = False) -> Answer:  # noqa: FBT001, FBT002
     result, left, retry, device, time, *_ = answer
     check = Check(CheckResult(result.decode()), left, retry if retry is not False else None, device, time)
-    return Answer(request, check, until)
+    return Answer(request, check, until, is_free)
 
 
 class _Issuer:

@@ -9,7 +9,7 @@
 -- seconds} where a limit over many addresses is reached.
 
 local ANSWER = 60 -- seconds for which the same check has the same answer
-local MOST_ANSWERS = 4
+local MOST_ANSWERS = 4 -- of each kind
 
 local names = tonumber(ARGV[2])
 local found, now, places, old = open(1, names, ARGV[1], tonumber(ARGV[3]))
@@ -61,8 +61,10 @@ local left = most_of(challenge, rules) - challenge.attempts
 local next_send = math.max(now, slot.next_send + rules.wait)
 local answer = { 'no_live_code', 0, false, '', 0 }
 local is_used, is_counted = false, false
+local until_then = now + ANSWER
 if spent > now and not (is_live and challenge.length == LONG) then
   answer = { 'too_many_attempts', 0, asked.locks and spent or next_send, '', 0 }
+  if asked.locks then until_then = math.min(until_then, spent) end
 elseif is_live and left <= 0 then
   answer = { 'too_many_attempts', 0, next_send, '', 0 }
 elseif is_live and matches then
@@ -76,12 +78,15 @@ elseif is_live then
   answer = { 'wrong_code', left - 1, false, '', 0 }
 end
 
+-- A free answer changes nothing but the answers. No record begins with one, or ends much later for it.
+local is_free = not (is_used or is_counted)
+local is_kept = not is_free or (asked.request ~= '' and found and (#record.slots > 0 or #record.lanes > 0))
 if is_used then
   record.slots = only(record.slots, function(known) return known ~= slot end)
   if asked.device ~= STRANGERS then
     record.lanes = only(record.lanes, function(known) return known.device ~= asked.device end)
   end
-else
+elseif is_counted or not is_kept then
   challenge.attempts = challenge.attempts + 1
   lane.failures = noted(lane.failures, now, rules.failures)
   put_lane(record, lane)
@@ -89,14 +94,21 @@ end
 if not (is_counted and is_limited) then
   for _, one in ipairs(counts) do without_one(one, now) end
 end
-if not (is_used or is_counted) then
+if not is_kept then
   write(nobody, record, now)
   write_counts(counts, now)
   return cmsgpack.pack(answer)
 end
+
+local function kind_of(known) return known[4] and 'free' or known[3][1] end
+
 if asked.request ~= '' then
-  if #record.answers == MOST_ANSWERS then table.remove(record.answers, 1) end
-  record.answers[#record.answers + 1] = { asked.request, now + ANSWER, answer }
+  local kept, same, oldest = { asked.request, until_then, answer, is_free or nil }, 0, nil
+  for place, known in ipairs(record.answers) do
+    if kind_of(known) == kind_of(kept) then same, oldest = same + 1, oldest or place end
+  end
+  if same >= MOST_ANSWERS then table.remove(record.answers, oldest) end
+  record.answers[#record.answers + 1] = kept
 end
 -- With full memory a server lets no script begin with SET, but with DEL: a right code is valid all the same.
 if is_used and #places > 0 then redis.call('DEL', unpack(places)) end
@@ -104,7 +116,7 @@ keep_record(1, is_used and {} or places, record, now)
 drop_earlier(old)
 write_counts(counts, now)
 if not is_used then
-  answer[6] = is_limited and asked.reached or {}
+  if is_counted then answer[6] = is_limited and asked.reached or {} end
   return cmsgpack.pack(answer)
 end
 -- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).
