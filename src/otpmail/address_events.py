@@ -50,4 +50,17 @@ class SuppressionsFull:
     repeated: bool
 
 
-AddressEvent = RecipientSuppressed | AddressSuppressed | SuppressionLifted | SuppressionsFull
+@frozen()
+class SuppressionsGiveWay:
+    """Without room, `count` suppressions of the caller with most have given way to one of another caller.
+
+    `other` is the caller with most, empty if its name is not known here. `repeated`: that was so a minute ago.
+    """
+
+    caller: str
+    other: str
+    count: int
+    repeated: bool
+
+
+AddressEvent = RecipientSuppressed | AddressSuppressed | SuppressionLifted | SuppressionsFull | SuppressionsGiveWay

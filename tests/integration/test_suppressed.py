@@ -324,6 +324,48 @@ async def test_a_full_table(service: Service, relay: Relay) -> None:
     assert await _known(service) is not None
 
 
+@pytest.mark.parametrize("store", ["memory", "sqlite", "redis"])
+async def test_a_flood_of_one_caller(
+    settings: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest, store: str
+) -> None:
+    """A caller that has filled the table loses some of it to others, who are never refused, and the log says so."""
+    write(tmp_path / "callers.toml", table("flood") + table("shop"))
+    settings |= {"CALLERS_FILE": tmp_path / "callers.toml", "SUPPRESSIONS_MAX": 20}
+    if store == "redis":
+        settings |= redis_settings(request.getfixturevalue("redis"))
+    elif store == "sqlite":
+        settings |= sqlite_settings(tmp_path / "store.db")
+    for start in range(1 if store == "memory" else 2):
+        async with Service(**settings) as service:
+            await service.wait_until_serving()
+            ends = [await _reported(service, "flood", number) for number in range(25)]
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED in ends
+            assert [await _reported(service, "shop", number) for number in range(8)] == [grpc.StatusCode.OK] * 8
+            known = [await _is_known(service, "shop", number) for number in range(8)]
+            assert known == [True] * 8
+            assert sum([await _is_known(service, "flood", number) for number in range(25)]) == 12
+            if start == 0:
+                line = await service.wait_for_log("suppressions-give-way", timeout=30)
+                assert (line["caller"], line["other"]) == ("shop", "flood")
+            assert await service.stop() == 0
+
+
+async def _reported(service: Service, caller: str, number: int) -> grpc.StatusCode:
+    outcome = Outcome.OUTCOME_BOUNCED
+    asked = address_pb2.ReportDeliveryRequest(email=f"{number}@example.org", outcome=outcome)
+    try:
+        await service.address_service.ReportDelivery(asked, metadata=as_caller(caller))
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def _is_known(service: Service, caller: str, number: int) -> bool:
+    asked = address_pb2.GetAddressRequest(email=f"{number}@example.org")
+    answer = await service.address_service.GetAddress(asked, metadata=as_caller(caller))
+    return bool(answer.HasField("suppression"))
+
+
 async def test_by_the_command_line(service: Service, relay: Relay) -> None:
     """`otpmail address` shows and lifts a suppression, and `report` tells of a delivery."""
     await _suppress(service, relay)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
+from sys import maxsize
 from typing import Any
 from uuid import uuid4
 
@@ -170,6 +171,7 @@ def sqlite_store(
     remember_octets: int = 1 << 30,
     request_seconds: float = DAY,
     most_requests: int = MOST_REQUESTS,
+    most_addresses: int = maxsize,
     **options: Any,
 ) -> SqliteStore:
     """Return a SQLite store on the test's clock, not yet open; `options` are those of its `Database`."""
@@ -182,6 +184,7 @@ def sqlite_store(
         remember_octets=remember_octets,
         request_seconds=request_seconds,
         most_requests=most_requests,
+        most_addresses=most_addresses,
         rules=POLICY,
     )
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from otpmail.limits import suppressing
-from otpmail.store.addresses import AddressTable, CallersAddress, Rule
+from otpmail.store.address_codec import encode_address
+from otpmail.store.addresses import AddressTable, CallersAddress, Changed, Rule
 from otpmail.suppression import REMEMBERED_SECONDS
 from store.clocks import Clock
 from store.conftest import AnyStore, sqlite_store
@@ -107,3 +108,81 @@ def test_places_depend_on_the_key(clock: Clock) -> None:
     first, second = (_table(clock, key=key) for key in (b"one", b"two"))
     together = [one for one in addresses if first.names(one)[0][0] == 7]
     assert len({second.names(one)[0][0] for one in together}) > len(together) // 3
+
+
+def _fill(table: AddressTable, caller: str, count: int, clock: Clock) -> list[Changed]:
+    rule = _refused(clock)
+    return [table.apply(CallersAddress(caller, f"{number}@example.org"), rule) for number in range(count)]
+
+
+def _known(table: AddressTable, caller: str, count: int) -> int:
+    places = [CallersAddress(caller, f"{number}@example.org") for number in range(count)]
+    return sum(table.find(place) is not None for place in places)
+
+
+@pytest.mark.parametrize("bounds", [{"most": 60}, {"most_octets": 12_000}], ids=["count", "octets"])
+def test_a_flood_of_another_caller(clock: Clock, bounds: dict[str, int]) -> None:
+    """A caller that is alone has the whole table. Others get their shares of it, and no flood takes those away."""
+    table = _table(clock, most=bounds.get("most", 1000), most_octets=bounds.get("most_octets", 1 << 20))
+    full = _known_at_most(table, clock)
+    assert table.apply(CallersAddress("flood", "further@example.org"), _refused(clock)).is_full
+    changes = _fill(table, "shop", 10, clock)
+    assert not any(change.is_full for change in changes)
+    assert {change.given_way.caller for change in changes if change.given_way is not None} == {"flood"}
+    lost = sum(len(change.given_way.names) for change in changes if change.given_way is not None)
+    assert _known(table, "flood", full) == full - lost
+    assert all(change.is_full for change in _fill(table, "other flood", 3 * full, clock)[2 * full :])
+    _fill(table, "flood", 3 * full, clock)
+    assert _known(table, "shop", 10) == 10
+    shares = [_known(table, caller, 3 * full) for caller in ("flood", "other flood")]
+    assert abs(shares[0] - shares[1]) <= 2
+    assert table.octets <= 12_000 + 300 or "most" in bounds
+    assert table.count <= full
+
+
+def _known_at_most(table: AddressTable, clock: Clock) -> int:
+    number = 0
+    while not table.apply(CallersAddress("flood", f"{number}@example.org"), _refused(clock)).is_full:
+        number += 1
+    return number
+
+
+async def test_what_gave_way_is_not_in_the_file(tmp_path: Path, clock: Clock) -> None:
+    """The file has forgotten what gave way, and a start knows whose the rest is."""
+    for _ in range(2):
+        store = sqlite_store(tmp_path / "store.db", clock, most_addresses=20)
+        await store.open()
+        table = store.addresses
+        for number in range(20):
+            table.note(CallersAddress("flood", f"{number}@example.org"), _refused(clock))
+        for number in range(5):
+            assert not (await table.update(CallersAddress("shop", f"{number}@example.org"), _refused(clock))).is_full
+        assert (_known(table, "flood", 20), _known(table, "shop", 5)) == (15, 5)
+        await store.close()
+
+
+def test_records_of_an_earlier_version_share(clock: Clock) -> None:
+    """Records that do not say whose they are count as those of one caller, and give way as such."""
+    table = _table(clock, most=10)
+    record = suppressing.refused(None, clock(), "550 5.1.1 no")
+    for number in range(10):
+        place = CallersAddress("old", f"{number}@example.org")
+        assert table.put(table.names(place)[0], encode_address(record, place.address))
+    assert _known(table, "old", 10) == 10
+    [change] = _fill(table, "shop", 1, clock)
+    assert change.given_way is not None
+    assert (change.given_way.caller, len(change.given_way.names)) == ("", 1)
+
+
+async def test_the_shares_are_right_after_a_sweep(store: AnyStore, clock: Clock) -> None:
+    """What has ended, was lifted or changed counts for nobody: each share is what is there."""
+    table = store.addresses
+    for caller in ("shop", "bank"):
+        _fill(table, caller, 30, clock)
+    for number in range(10):
+        table.apply(CallersAddress("shop", f"{number}@example.org"), suppressing.released)
+    _fill(table, "shop", 30, clock)
+    assert sorted(table._shares.values()) == [30, 30]
+    clock.time += DAY + REMEMBERED_SECONDS
+    assert sum([len(names) async for names in table.sweep()]) == 60
+    assert not table._shares

@@ -8,7 +8,13 @@ import sys
 
 import pytest
 
-from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted, SuppressionsFull
+from otpmail.address_events import (
+    AddressSuppressed,
+    RecipientSuppressed,
+    SuppressionLifted,
+    SuppressionsFull,
+    SuppressionsGiveWay,
+)
 from otpmail.call_events import (
     AddressForgotten,
     AddressReleased,
@@ -125,6 +131,13 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
         "address a***@example.org is no longer suppressed for bulk",
     ),
     (SuppressionsFull("shop", 9, repeated=False), "suppressions-full", logging.WARNING, "shop: 9 are known"),
+    (
+        SuppressionsGiveWay("shop", "bank", 2, repeated=False),
+        "suppressions-give-way",
+        logging.WARNING,
+        "no room: 2 suppressions of bank, which has most, gave way to one of shop",
+    ),
+    (SuppressionsGiveWay("shop", "", 1, repeated=True), "suppressions-give-way", logging.DEBUG, "of another caller"),
     (SuppressionsFull("shop", 9, repeated=True), "suppressions-full", logging.DEBUG, "(SUPPRESSIONS_MAX)"),
     (LimitReached("block", "shop"), "limit-reached", logging.DEBUG, "limit block: refuses the caller shop"),
     (LimitReached("caller", "shop", 100), "limit-in-shadow", logging.INFO, "would refuse the caller shop"),

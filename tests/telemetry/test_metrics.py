@@ -5,7 +5,13 @@ from typing import cast
 
 from prometheus_client import generate_latest
 
-from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted, SuppressionsFull
+from otpmail.address_events import (
+    AddressSuppressed,
+    RecipientSuppressed,
+    SuppressionLifted,
+    SuppressionsFull,
+    SuppressionsGiveWay,
+)
 from otpmail.call_events import FixedCodeUsed, LimitReached
 from otpmail.events import (
     CodeChecked,
@@ -74,6 +80,7 @@ EVENTS: list[Event] = [
     *[AddressSuppressed("shop", "ada@example.org", _SUPPRESSION)] * 2,
     SuppressionLifted("shop", "ada@example.org", _SUPPRESSION),
     SuppressionsFull("shop", 9, repeated=True),
+    SuppressionsGiveWay("shop", "bank", 3, repeated=True),
 ]
 
 
@@ -97,8 +104,8 @@ def test_each_event_is_counted() -> None:
     assert shown['otpmail_test_address_uses_total{result="sent"}'] == 1
     assert shown['otpmail_limits_reached_total{how="half",limit="caller"}'] == 1
     assert shown['otpmail_recipients_suppressed_total{scope="all"}'] == 1
-    changes = [shown[f'otpmail_suppressions_total{{change="{name}"}}'] for name in ("suppressed", "released", "full")]
-    assert changes == [2, 1, 1]
+    names = ("suppressed", "released", "full", "given_way")
+    assert [shown[f'otpmail_suppressions_total{{change="{name}"}}'] for name in names] == [2, 1, 1, 3]
 
 
 def test_no_event_that_it_asks_for_is_left_out() -> None:

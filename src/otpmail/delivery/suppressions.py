@@ -5,7 +5,13 @@ from functools import partial
 from math import inf
 
 from otpmail.address import Address
-from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted, SuppressionsFull
+from otpmail.address_events import (
+    AddressSuppressed,
+    RecipientSuppressed,
+    SuppressionLifted,
+    SuppressionsFull,
+    SuppressionsGiveWay,
+)
 from otpmail.callers import Trace
 from otpmail.cooperate import Steps
 from otpmail.delivery.job import Job
@@ -26,7 +32,7 @@ class Suppressions:
     def __init__(self, store: AddressStore, observer: Observer) -> None:
         self.store = store
         self._observer = observer
-        self._full = -inf
+        self._full = self._given_way = -inf
 
     def __repr__(self) -> str:
         return f"<Suppressions {self.store!r}>"
@@ -88,6 +94,10 @@ class Suppressions:
         if changed.is_full:
             last, self._full = self._full, self.store.now()
             self._observer.notify(SuppressionsFull(caller, self.store.count, self._full - last < _AGAIN_SECONDS))
+        if (lost := changed.given_way) is not None:
+            last, self._given_way = self._given_way, self.store.now()
+            repeated = self._given_way - last < _AGAIN_SECONDS
+            self._observer.notify(SuppressionsGiveWay(caller, lost.caller, len(lost.names), repeated))
         before, after = changed.before or AddressRecord(), changed.after or AddressRecord()
         for was, now in ((before.refused, after.refused), (before.complained, after.complained)):
             if now is not None and now != was:

@@ -1,5 +1,6 @@
 """Encodes what is known of an address as octets: some tens of them beside the reason, since there may be a million."""
 
+import hashlib
 import struct
 
 from otpmail.errors import StoreError
@@ -11,21 +12,36 @@ MOST_REASON = 100
 _VERSION = 1
 _HEAD = struct.Struct("<BBB")  # version, strikes, and what follows
 _PART = struct.Struct("<ddB")  # since, until, octets of the reason
-_REPORTED, _REFUSED, _COMPLAINED = 1, 2, 4
+_REPORTED, _REFUSED, _COMPLAINED, _MARKED = 1, 2, 4, 8
+_MARK_OCTETS = 4
 _ADDRESS = "\0"  # stands in a reason for the address itself, which is not kept
 _ELLIPSIS = "…".encode()
 
 
-def encode_address(record: AddressRecord, address: str) -> bytes:
-    """Return what is known of an address as octets, without the address."""
+def mark_of(caller: str) -> bytes:
+    """Return a few octets that tell callers apart, for the share of each. Two with the same ones share one."""
+    return hashlib.blake2b(caller.encode(), digest_size=_MARK_OCTETS).digest()
+
+
+def mark_in(octets: bytes) -> bytes:
+    """Return the mark of the caller whose address it is; empty in octets of a version that had none."""
+    return octets[-_MARK_OCTETS:] if octets[2] & _MARKED else b""
+
+
+def encode_address(record: AddressRecord, address: str, mark: bytes = b"") -> bytes:
+    """Return what is known of an address as octets, without the address, and with the mark of its caller.
+
+    The mark comes last, where an earlier version does not look.
+    """
     parts = [(record.refused, _REFUSED), (record.complained, _COMPLAINED)]
-    flags = _REPORTED * record.is_reported + sum(flag for part, flag in parts if part is not None)
+    flags = sum(flag for part, flag in parts if part is not None)
+    flags += _REPORTED * record.is_reported + _MARKED * bool(mark)
     octets = [_HEAD.pack(_VERSION, record.strikes, flags)]
     for part, _ in parts:
         if part is not None:
             reason = _short(part.reason.replace(address, _ADDRESS))
             octets += (_PART.pack(part.since, part.until, len(reason)), reason)
-    return b"".join(octets)
+    return b"".join(octets) + mark
 
 
 def decode_address(octets: bytes, address: str = "") -> AddressRecord:

@@ -7,13 +7,15 @@ server of several replicas announces each change to all of them.
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from math import inf
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
-from otpmail.store.address_codec import decode_address, encode_address
+from otpmail.store.address_codec import decode_address, encode_address, mark_in, mark_of
 from otpmail.store.packed import BUCKETS, KEY_OCTETS, PackedTable
 from otpmail.suppression import AddressRecord
 
@@ -24,6 +26,8 @@ _log = logging.getLogger("otpmail")
 
 _SWEPT = 8  # buckets that are swept at a time
 _SEARCHED = 8  # buckets that are searched for records that are over, where there is no room: a millisecond
+_LOOKED_AT = 512  # records that are searched for one that may give way
+_MOST_GIVE_WAY = 5  # of the smallest ones, for one of the largest
 
 
 class CallersAddress(NamedTuple):
@@ -39,6 +43,15 @@ class Changed(NamedTuple):
     before: AddressRecord | None
     after: AddressRecord | None
     is_full: bool = False
+    given_way: "GivenWay | None" = None
+    """What another caller has lost for it."""
+
+
+class GivenWay(NamedTuple):
+    """Records that have given way, by their keys, and whose they were; the caller is empty if it is not known here."""
+
+    names: tuple[bytes, ...]
+    caller: str
 
 
 class AddressStore(Protocol):
@@ -72,7 +85,8 @@ class AddressTable:
     """What this process knows of addresses: `most` of them at most, in `most_octets` of memory.
 
     A key is a digest of caller and address with the first of `keys`; each of the others may have been the first before.
-    Where there is no room, a record gives way that is over, and never one in force.
+    Where there is no room, a record gives way that is over. Without any, one of the caller with most gives way to that
+    of a caller with fewer. So each has its share, and one that is alone has all of it.
     """
 
     def __init__(self, keys: Sequence[bytes], now: Callable[[], float], *, most: int, most_octets: int) -> None:
@@ -81,6 +95,8 @@ class AddressTable:
         self._most, self._most_octets = most, most_octets
         self._packed = PackedTable()
         self._searched = 0
+        self._shares: Counter[bytes] = Counter()  # how many records each caller has, by its mark
+        self._callers: dict[bytes, str] = {}  # by their marks, those that this process has seen
         self.count = self.octets = 0
         self.latest = -inf
 
@@ -107,28 +123,64 @@ class AddressTable:
         after = rule(before)
         if after is None:
             for name in self.names(whose):
-                self._packed.discard(name)
+                self._set(name, b"")
         elif after != before:
-            if before is None and not self.has_room():
+            given_way = None
+            is_short = before is None and not self.has_room()
+            if is_short and (given_way := self.make_room(whose.caller)) is None:
                 return Changed(before, before, is_full=True)
             name, *others = self.names(whose)
             for other in others:
-                self._packed.discard(other)
-            octets = encode_address(after, whose.address)
-            self._packed.set(name, octets)
+                self._set(other, b"")
+            octets = self.encode(whose, after)
+            self._set(name, octets)
             self.latest = self.now()
             after = decode_address(octets, whose.address)  # a long reason is cut
+            self._count()
+            return Changed(before, after, given_way=given_way)
         self._count()
         return Changed(before, after)
+
+    def encode(self, whose: CallersAddress, record: AddressRecord) -> bytes:
+        """Return the octets of a record, which say whose it is."""
+        mark = mark_of(whose.caller)
+        self._callers[mark] = whose.caller
+        return encode_address(record, whose.address, mark)
+
+    def make_room(self, caller: str) -> GivenWay | None:
+        """Forget what the caller with most has more than this one, as many records as one takes; None without any."""
+        mark = mark_of(caller)
+        most, count = max(self._shares.items(), key=itemgetter(1), default=(mark, 0))
+        keys: list[bytes] = []
+        while count > self._shares[mark] + 1 and len(keys) < _MOST_GIVE_WAY and (key := self._find(most)):
+            self._set(key, b"")
+            self._count()
+            keys.append(key)
+            count -= 1
+            if self.count < self._most and self.octets < self._most_octets:
+                break
+        return GivenWay(tuple(keys), self._callers.get(most, "")) if keys else None
+
+    def _find(self, mark: bytes) -> bytes:
+        """Return the key of a record of a caller, the one that ends first of some that lie together.
+
+        It is looked for among some hundreds of records, of which the caller with most has its part. Empty without any.
+        """
+        for place, items in self._packed.search(self._searched, _LOOKED_AT):
+            found = [(decode_address(octets).ends, name) for name, octets in items if mark_in(octets) == mark]
+            self._searched = place
+            if found:
+                return min(found)[1]
+        return b""
 
     def put(self, name: bytes, octets: bytes) -> bool:
         """Take over what another process, or the store, knows under a key; empty for nothing. False without room."""
         if not octets:
-            self._packed.discard(name)
+            self._set(name, b"")
         elif self._packed.get(name) is None and not self.has_room():
             return False
         else:
-            self._packed.set(name, octets)
+            self._set(name, octets)
             self.latest = self.now()
         self._count()
         return True
@@ -140,10 +192,13 @@ class AddressTable:
         """
         kept = {name: value for name in fresh if name[0] == octet and (value := self._packed.get(name)) is not None}
         kept |= {name: value for name, value in found.items() if name not in fresh}
+        for _, known in self._packed.items(octet):
+            self._take(mark_in(known))
         self._packed.replace(octet, ())
         self._count()
         room = self._most - self.count if self.octets < self._most_octets else 0
         self._packed.replace(octet, islice(kept.items(), room))
+        self._shares.update(mark_in(octets) for _, octets in self._packed.items(octet))
         self._count()
         self.latest = self.now()
         return max(0, len(kept) - room)
@@ -152,7 +207,7 @@ class AddressTable:
         """Forget the records that have ended, and yield their keys, a part of the table at a time."""
         for start in range(0, BUCKETS, _SWEPT):
             now = self.now()
-            ended = self._packed.sweep(partial(_has_ended, now), start, _SWEPT)
+            ended = self._packed.sweep(self._dropping(partial(_has_ended, now)), start, _SWEPT)
             self._count()
             yield ended
             await asyncio.sleep(0)  # other tasks have the loop meanwhile
@@ -163,9 +218,36 @@ class AddressTable:
             return True
         now = self.now()
         self._searched = (self._searched + _SEARCHED) % BUCKETS
-        self._packed.sweep(partial(_is_over, now), self._searched, _SEARCHED)
+        self._packed.sweep(self._dropping(partial(_is_over, now)), self._searched, _SEARCHED)
         self._count()
         return self.count < self._most and self.octets < self._most_octets
+
+    def _set(self, name: bytes, octets: bytes) -> None:
+        """Give a key its record, or take the one that it has out."""
+        if (before := self._packed.get(name)) is not None:
+            self._take(mark_in(before))
+            self._packed.discard(name)
+        if octets:
+            self._shares[mark_in(octets)] += 1
+            self._packed.set(name, octets)
+
+    def _dropping(self, is_over: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+        """Return the condition of a sweep, which takes what is over from the share of its caller."""
+
+        def drops(octets: bytes) -> bool:
+            """Whether a record is over."""
+            found = is_over(octets)
+            if found:
+                self._take(mark_in(octets))
+            return found
+
+        return drops
+
+    def _take(self, mark: bytes) -> None:
+        """Count a record of a caller no more."""
+        self._shares[mark] -= 1
+        if not self._shares[mark]:
+            del self._shares[mark]
 
     def _count(self) -> None:
         self.count, self.octets = self._packed.count, self._packed.octets

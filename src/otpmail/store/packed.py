@@ -61,6 +61,22 @@ class PackedTable:
         for number, some in enumerate(places):
             self._fill(first + number, some)
 
+    def items(self, octet: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield all keys that begin with an octet, with their values."""
+        for place in range(octet * _OF_AN_OCTET, (octet + 1) * _OF_AN_OCTET):
+            yield from self._items(place)
+
+    def search(self, start: int, most: int) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
+        """Yield buckets that have values, and which they are, from one on round the table, until there were `most`."""
+        seen = 0
+        for number in range(start, start + BUCKETS):
+            place = number % BUCKETS
+            if self._keys[place]:
+                yield place, (items := list(self._items(place)))
+                seen += len(items)
+                if seen >= most:
+                    return
+
     def sweep(self, is_over: Callable[[bytes], bool], start: int, buckets: int) -> list[bytes]:
         """Take the keys out of some buckets whose values are over, and return those keys."""
         over: list[bytes] = []

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Literal
 
-from otpmail.address_events import AddressEvent, SuppressionsFull
+from otpmail.address_events import AddressEvent, SuppressionsFull, SuppressionsGiveWay
 from otpmail.call_events import CallEvent, CallRefused, FixedCodeUsed, LimitReached
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.counts import mails
@@ -213,7 +213,7 @@ class LogObserver:
             trace = None if isinstance(event, CallRefused | FixedCodeUsed | LimitReached) else NO_TRACE
         else:
             name, (level, text, fields) = line_about_address(event, self._addresses)
-            if not isinstance(event, SuppressionsFull):
+            if not isinstance(event, SuppressionsFull | SuppressionsGiveWay):
                 trace = event.trace
                 level = level if self._mails.of_failed else logging.DEBUG
         log_event(level, name, text, trace=trace, **fields)

@@ -20,7 +20,13 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted, SuppressionsFull
+from otpmail.address_events import (
+    AddressSuppressed,
+    RecipientSuppressed,
+    SuppressionLifted,
+    SuppressionsFull,
+    SuppressionsGiveWay,
+)
 from otpmail.call_events import CallEvent, FixedCodeUsed, LimitReached
 from otpmail.events import (
     ALL_EVENTS,
@@ -60,6 +66,7 @@ _CHANGES: dict[type[Event], str] = {
     AddressSuppressed: "suppressed",
     SuppressionLifted: "released",
     SuppressionsFull: "full",
+    SuppressionsGiveWay: "given_way",
 }
 _HOW = {0: "refused", 50: "half", 80: "most", 100: "shadow"}
 
@@ -114,7 +121,7 @@ class Metrics:
         left_out = counter("recipients_suppressed", "Recipients to whom nothing was sent.", ["scope"])
         self._left_out = {scope: left_out.labels(scope.value) for scope in SuppressionScope}
         changed = counter(
-            "suppressions", "Addresses suppressed, released, or not suppressed for want of room.", ["change"]
+            "suppressions", "Addresses suppressed, released, or not suppressed any more for want of room.", ["change"]
         )
         self._suppressions = {kind: changed.labels(change) for kind, change in _CHANGES.items()}
         self._accepted = counter("mails_accepted", "Mails accepted.")
@@ -171,6 +178,8 @@ class Metrics:
                 self._left_out[event.suppression.scope].inc()
             case AddressSuppressed() | SuppressionLifted() | SuppressionsFull():
                 self._suppressions[type(event)].inc()
+            case SuppressionsGiveWay():
+                self._suppressions[SuppressionsGiveWay].inc(event.count)
             case MailDeferred():
                 self._deferred.inc()
             case _:

@@ -9,7 +9,9 @@ from otpmail.address_events import (
     RecipientSuppressed,
     SuppressionLifted,
     SuppressionsFull,
+    SuppressionsGiveWay,
 )
+from otpmail.counts import counted
 from otpmail.suppression import Suppression, SuppressionScope
 from otpmail.telemetry.addresses import Addresses
 from otpmail.telemetry.mails import Line
@@ -23,6 +25,11 @@ def line_about_address(event: AddressEvent, addresses: Addresses) -> tuple[str, 
         text = f"no room to suppress a further address of {event.caller}: {event.count} are known (SUPPRESSIONS_MAX)"
         level = logging.DEBUG if event.repeated else logging.WARNING
         return "suppressions-full", Line(level, text, {"caller": event.caller, "count": event.count})
+    if isinstance(event, SuppressionsGiveWay):
+        lost, whose = counted(event.count, "suppression"), event.other or "another caller"
+        text = f"no room: {lost} of {whose}, which has most, gave way to one of {event.caller} (SUPPRESSIONS_MAX)"
+        level = logging.DEBUG if event.repeated else logging.WARNING
+        return "suppressions-give-way", Line(level, text, {"caller": event.caller, "other": event.other})
     suppression, address = event.suppression, addresses.show(event.address)
     said = addresses.within(suppression.reason)
     fields: dict[str, object] = {

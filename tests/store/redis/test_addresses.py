@@ -38,11 +38,11 @@ class _Replicas:
         self._stores: list[RedisAddressStore] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def add(self, *, follows: bool = True) -> RedisAddressStore:
+    async def add(self, *, follows: bool = True, most: int = 100) -> RedisAddressStore:
         """Start a replica. One that does not follow the others gets no announcement."""
         client = self._make_client(self._server)
         keys = {"k1": bytes(32)}
-        store = RedisAddressStore(self.clock, client, Keys(self._namespace), keys, most=100, most_octets=1 << 20)
+        store = RedisAddressStore(self.clock, client, Keys(self._namespace), keys, most=most, most_octets=1 << 20)
         await store.load()
         self._stores.append(store)
         if follows:
@@ -93,6 +93,28 @@ async def test_replicas_learn_of_changes(replicas: _Replicas) -> None:
     await two.update(ADA, suppressing.released)
     await _until(lambda: one.find(ADA) is None and three.find(ADA) is None)
     assert await one.read(ADA) is None
+
+
+@pytest.mark.parametrize("is_noted", [False, True], ids=["updated", "noted"])
+async def test_a_flood_of_another_caller(replicas: _Replicas, *, is_noted: bool) -> None:
+    """Each caller has its share on the server and in every replica: what gives way to others does so everywhere."""
+    one, two = [await replicas.add(most=20) for _ in range(2)]
+    for number in range(25):
+        await one.update(CallersAddress("flood", f"{number}@example.org"), _refused(replicas.clock))
+    assert one.count == 20
+    await _until(lambda: two.count == 20)
+    ours = [CallersAddress("shop", f"{number}@example.org") for number in range(8)]
+    for place in ours:
+        changed = two.note(place, _refused(replicas.clock))
+        if not is_noted:
+            changed = await two.update(place, _refused(replicas.clock))
+        assert not changed.is_full
+    await _until(lambda: all(store.find(place) for store in (one, two) for place in ours))
+    assert (one.count, two.count) == (20, 20)
+    await _until(lambda: two._writing is None or two._writing.done())
+    late = await replicas.add()
+    assert late.count == 20
+    assert all(late.find(place) for place in ours)
 
 
 async def test_changes_at_once(replicas: _Replicas) -> None:

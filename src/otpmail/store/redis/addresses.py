@@ -14,7 +14,7 @@ from itertools import islice
 import msgpack
 
 from otpmail.errors import Unavailable
-from otpmail.store.address_codec import decode_address, encode_address
+from otpmail.store.address_codec import decode_address
 from otpmail.store.addresses import AddressTable, CallersAddress, Changed, Rule, log_left_out
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
@@ -42,7 +42,8 @@ _CLOSE_SECONDS = 1.0
 class RedisAddressStore(AddressTable):
     """What is known of addresses (see `store.addresses.AddressStore`). A record is encrypted on the server.
 
-    Its whole state beside the table: `_later` are the changes that the server has not got yet. `_asked` are the keys
+    Its whole state beside the table: `_later` are the changes that the server has not got yet, `_gone` the keys that
+    gave way to others, and that it is to forget. `_asked` are the keys
     that are being changed there and that no replica has announced since. `_fresh` are those that were announced while
     the copy is being read, `_changes` how many changes it has.
     """
@@ -64,6 +65,7 @@ class RedisAddressStore(AddressTable):
         self._channel = keys.named("addresses")
         self._counter = keys.named("address-changes")
         self._later: dict[CallersAddress, list[Rule]] = {}
+        self._gone: set[bytes] = set()
         self._asked: set[bytes] = set()
         self._fresh: set[bytes] | None = None
         self._changes = -1
@@ -93,6 +95,8 @@ class RedisAddressStore(AddressTable):
     def note(self, whose: CallersAddress, rule: Rule) -> Changed:
         """Apply a rule to the copy at once; the server has it soon, or once it is up again."""
         changed = self.apply(whose, rule)
+        if changed.given_way is not None:
+            self._gone.update(changed.given_way.names)
         if changed.before != changed.after:
             if whose in self._later or len(self._later) < _MOST_LATER:
                 self._later.setdefault(whose, []).append(rule)
@@ -119,6 +123,7 @@ class RedisAddressStore(AddressTable):
 
     async def forget_ended(self) -> None:
         """Forget what has ended, in the copy and on the server. Raises Unavailable."""
+        await self._drop_gone()
         async for names in self.sweep():
             if names:
                 await self._client.run(_DROP, [self._part(names[0])], [self.now(), *names])
@@ -189,15 +194,31 @@ class RedisAddressStore(AddressTable):
         if after == before:
             self._adopt(whose, name, b"" if before is None else self._opened(name, value))
             return Changed(before, before)
-        if before is None and not self.has_room():
-            return Changed(before, before, is_full=True)
-        octets = b"" if after is None else encode_address(after, whose.address)
+        given_way = None
+        if before is None and self.find(whose) is None and not self.has_room():
+            if (given_way := self.make_room(whose.caller)) is None:
+                return Changed(before, before, is_full=True)
+            self._gone.update(given_way.names)
+        await self._drop_gone()  # before others learn of a further one, for which they have no room
+        octets = b"" if after is None else self.encode(whose, after)
         put = b"" if after is None else _ENDS.pack(after.ends) + self._sealed.seal(name, octets)
         keys, words = (self._part(name), self._counter), (name, value, put, self._channel)
         if not await self._client.run(_PUT, keys, words):
             return None
         self._adopt(whose, name, octets)
-        return Changed(before, decode_address(octets, whose.address) if octets else None)
+        return Changed(before, decode_address(octets, whose.address) if octets else None, given_way=given_way)
+
+    async def _drop_gone(self) -> None:
+        """Have the server forget the records that gave way to others. Raises Unavailable, and tries again later."""
+        while self._gone:
+            name = self._gone.pop()
+            try:
+                value = await self._client.command("HGET", self._part(name), name)
+                if value and self._packed.get(name) is None:  # it may have come again
+                    await self._client.run(_PUT, (self._part(name), self._counter), (name, value, b"", self._channel))
+            except Unavailable:
+                self._gone.add(name)
+                raise
 
     async def _look(self, whose: CallersAddress) -> tuple[bytes, bytes, AddressRecord | None]:
         """Return under which key the server knows an address, what it has there, and what that says."""

@@ -6,7 +6,6 @@ from itertools import groupby
 from sqlite3 import Connection
 
 from otpmail.errors import Unavailable
-from otpmail.store.address_codec import encode_address
 from otpmail.store.addresses import AddressTable, CallersAddress, Changed, Rule, log_left_out
 from otpmail.store.sealed_addresses import SealedAddresses
 from otpmail.store.sqlite.writer import Writer
@@ -46,7 +45,7 @@ class SqliteAddressStore(AddressTable):
         """Apply a rule in memory; the file has it with the next commit."""
         changed = self.apply(whose, rule)
         if changed.before != changed.after:
-            self._writer.note(self._writing(whose, changed.after))
+            self._writer.note(self._writing(whose, changed))
         return changed
 
     async def update(self, whose: CallersAddress, rule: Rule) -> Changed:
@@ -54,7 +53,7 @@ class SqliteAddressStore(AddressTable):
         changed = self.apply(whose, rule)
         if changed.before != changed.after:
             try:
-                await self._writer.ask(self._writing(whose, changed.after), _OCTETS)
+                await self._writer.ask(self._writing(whose, changed), _OCTETS)
             except Unavailable:
                 self.apply(whose, partial(_restored, changed))
                 raise
@@ -70,11 +69,14 @@ class SqliteAddressStore(AddressTable):
             if names:
                 await self._writer.ask(partial(_delete, names))
 
-    def _writing(self, whose: CallersAddress, record: AddressRecord | None) -> Callable[[Connection], None]:
+    def _writing(self, whose: CallersAddress, changed: Changed) -> Callable[[Connection], None]:
         name, *others = self.names(whose)
+        record, given_way = changed.after, changed.given_way
         if record is None:
             return partial(_delete, [name, *others])
-        sealed = self._sealed.seal(name, encode_address(record, whose.address))
+        sealed = self._sealed.seal(name, self.encode(whose, record))
+        if given_way is not None:
+            others += given_way.names
         return partial(_write, name, record.ends, sealed, others)
 
 
