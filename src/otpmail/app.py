@@ -145,7 +145,7 @@ class App:
     @property
     def templates(self) -> Templates:
         """The templates of codes that are used now."""
-        return self._codes.templates
+        return self._codes.profiles.templates
 
     @property
     def accesses(self) -> tuple[Access, ...]:
@@ -157,7 +157,7 @@ class App:
 
         Mails in flight are not touched.
         """
-        self._codes.templates = templates
+        self._codes.profiles.templates = templates
         for relay, access in zip(self._delivery.relays, accesses, strict=True):
             if access != relay.access:
                 relay.renew(access)

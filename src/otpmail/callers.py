@@ -9,6 +9,7 @@ from typing import Self
 
 from otpmail.address import Address
 from otpmail.model import Priority
+from otpmail.product import Product
 from otpmail.values import frozen
 
 TRACEPARENT, REQUEST_ID = TRACE_KEYS = ("traceparent", "x-request-id")
@@ -60,6 +61,7 @@ class Profile:
     resend: float | None = None
     sender: Address | None = None
     templates: Path | None = None
+    product: Product | None = None
     relay: str = ""
     failures_per_hour: int | None = None
     failures_per_day: int | None = None

@@ -4,7 +4,7 @@ from typing import Self
 
 from otpmail.values import frozen
 
-_LIGHT, _DARK = "#ffffff", "#111111"
+_LIGHT, _DARK = "#ffffff", "#000000"
 _ACCENT = "#18181b"
 
 

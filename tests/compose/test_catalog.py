@@ -78,3 +78,99 @@ def test_each_shipped_mail_says_how_long_its_code_is_valid(locale: str, seconds:
     mail = _mail(locale, seconds=seconds)
     assert re.search(rf"{time}\b", mail.text)
     assert re.search(rf"{time}\b", mail.html)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("pt-BR", "pt"),
+        ("pt_PT", "pt"),
+        ("zh-CN", "zh"),
+        ("zh-SG", "zh"),
+        ("zh-TW", "zh-hant"),
+        ("zh_HK", "zh-hant"),
+        ("zh-MO", "zh-hant"),
+        ("zh-Hant", "zh-hant"),
+        ("zh-Hant-HK", "zh-hant"),
+        ("zh-Hans-TW", "zh"),
+        ("iw", "he"),
+        ("ar-EG", "ar"),
+        ("tlh", "en"),
+    ],
+)
+def test_the_language_of_a_locale(asked: str, given: str) -> None:
+    """A locale has its language, and a region that writes Traditional Chinese never the Simplified one."""
+    assert _mail(asked).html == _mail(given).html
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("locale", LOCALES)
+def test_the_direction(locale: str, kind: str) -> None:
+    """Arabic and Hebrew run right to left; the code runs left to right in every mail, also within a subject."""
+    mail = _mail(locale, kind)
+    direction = "rtl" if locale in {"ar", "he"} else "ltr"
+    assert f'<html lang="{locale}" dir="{direction}">' in mail.html
+    assert f'class="card" lang="{locale}" dir="{direction}"' in mail.html  # webmail drops <html>
+    (code,) = re.findall(r"<div ([^>]*)>271828</div>", mail.html)
+    assert 'dir="ltr"' in code
+    for part in (mail.subject, mail.text):
+        # A left-to-right mark before it keeps the letters and digits of a code in their order (UAX 9, W2 and W7).
+        assert ("\u200e271828" in part) == (direction == "rtl")
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_screen_reader(locale: str) -> None:
+    """The code is named character by character, in one element whose text is selected as one."""
+    (attributes,) = re.findall(r"<div ([^>]*)>271828</div>", _mail(locale).html)
+    assert 'role="group" aria-label="2 7 1 8 2 8"' in attributes
+    assert "user-select:all" in attributes
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_mail_is_small_and_loads_nothing_but_the_logo(locale: str) -> None:
+    """The HTML has no scripts and no styles from elsewhere, is under 30 KB, and only the logo is loaded."""
+    logo = "https://acme.example/logo.png?a=1&b=2"
+    look = Look(Product(name="Acme", url="https://acme.example/start", logo_url=logo, color="#0a7c66"))
+    html = _mail(locale, templates=Templates(None, default_locale=locale, look=look)).html
+    assert len(html) < 30_000
+    assert max(map(len, html.splitlines())) < 998
+    assert re.findall(r'src="([^"]*)"', html) == [logo.replace("&", "&amp;")]
+    assert not re.search(r"<script|<link|<form|<iframe|@import|url\(|\son\w+=", html, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("field", ["name", "url", "logo_url", "support_address"])
+def test_what_a_product_has_is_text(field: str) -> None:
+    """No part of a product is read as HTML or as a template, whatever the settings let through."""
+    evil = "\"><b>'&{{ code }}%(code)s$code"
+    product = Product(**{"name": "Acme", "url": "https://a.example", field: evil})
+    mail = _mail("en", templates=Templates(None, default_locale="en", look=Look(product)))
+    assert "<b>" not in mail.html
+    assert "&quot;&gt;&lt;b&gt;&#x27;&amp;{{ code }}%(code)s$code" in mail.html
+    if field == "name":
+        assert mail.subject == f"271828 is your {evil} sign-in code"
+
+
+@pytest.mark.parametrize("value", ["a\r\nBcc: eve@example.org", "<b>", "%(code)s", "{{ code }}", "ü"])
+def test_what_a_request_has_is_text(value: str) -> None:
+    """A reference, an address or a code is shown as it is; line ends are the draft's to refuse."""
+    mail = BRANDED.render("en", "login", {**VALUES, "reference": value}, valid_seconds=600.0)
+    assert value in mail.text
+    shown = value.replace("<b>", "&lt;b&gt;").replace("ü", "&#252;")
+    assert shown in mail.html
+    assert value not in mail.subject
+
+
+def test_the_reference_can_be_left_out() -> None:
+    """Without it neither part names or explains a reference."""
+    mail = _mail("en", templates=Templates(None, default_locale="en", look=Look(ACME, shows_reference=False)))
+    assert "eference" not in mail.text + mail.html
+    assert "K7QD" not in mail.text + mail.html
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_the_last_line_binds_the_code_to_a_domain(locale: str) -> None:
+    """The text ends with the line by which a browser gives the code to pages of the domain alone."""
+    look = Look(ACME, domain="acme.example")
+    mail = _mail(locale, templates=Templates(None, default_locale="en", look=look))
+    assert mail.text.splitlines()[-1] == "@acme.example #271828"
+    assert "@acme.example #" not in mail.html

@@ -11,22 +11,28 @@ from otp.test_service import Rig
 from otpmail.address import parse_mailbox
 from otpmail.call_events import FixedCodeUsed
 from otpmail.callers import ANONYMOUS, Call, Caller, FixedCode, Permissions, Profile
+from otpmail.compose.building import Look
+from otpmail.compose.catalog import Templates
 from otpmail.errors import LimitExceeded, PermissionDenied
 from otpmail.events import MailAccepted, MailSettled
 from otpmail.model import DAY, LETTERS, CheckResult, MailState
 from otpmail.otp.request import CheckRequest, CodeRequest, SentCode
+from otpmail.product import Product
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
 
 _ADA, _REVIEW = "ada@example.org", "review@example.org"
 _FIXED = "424242"
+_ACME = Product(name="Acme", url="https://acme.example", color="#0a7c66")
 
 
 class _Shop:
     """A caller with profiles, and the service that it calls."""
 
-    def __init__(self, profiles: dict[str, Profile], **settings: Any) -> None:
+    def __init__(self, profiles: dict[str, Profile], *, product: Product | None = None, **settings: Any) -> None:
         self.rig = Rig(**settings)
+        if product is not None:
+            self.rig.codes.profiles.templates = Templates(None, default_locale="en", look=Look(product))
         self.change(profiles)
 
     def change(self, profiles: dict[str, Profile], name: str = "shop") -> None:
@@ -131,6 +137,23 @@ async def test_the_mail_of_a_profile(tmp_path: Path) -> None:
     assert (door["From"], str(door["Subject"]).partition(":")[0]) == ("Door <door@shop.example>", "Open the door")
     assert login["From"] == "Shop <shop@example.org>"
     assert [job.envelope.relay for job in shop.rig.jobs] == ["b:587", ""]
+
+
+async def test_the_product_of_a_profile() -> None:
+    """The mail speaks for the product of its profile; one with a name takes nothing from that of the settings."""
+    named, colored = Product(name="Shop"), Product(color="#123456")
+    shop = _Shop({"door": Profile(product=named), "login": Profile(product=colored), "reset": Profile()}, product=_ACME)
+    for purpose in ("door", "login", "reset"):
+        await shop.send(purpose=purpose)
+    door, login, reset = (message_from_bytes(content, policy=policy.default) for content in shop.rig.contents)
+    assert [str(mail["Subject"]).partition(" is your ")[2] for mail in (door, login, reset)] == [
+        "Shop code",
+        "Acme sign-in code",
+        "Acme password reset code",
+    ]
+    html = [str(mail.get_body(("html",))) for mail in (door, login, reset)]
+    assert ["https://acme.example" in part for part in html] == [False, True, True]
+    assert [("#123456" in part, "#0a7c66" in part) for part in html] == [(False, False), (True, False), (False, True)]
 
 
 async def test_a_purpose_without_a_profile() -> None:

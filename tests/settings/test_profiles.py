@@ -8,6 +8,7 @@ import pytest
 from otpmail.callers import Profile
 from otpmail.errors import SettingsError
 from otpmail.model import DAY, LETTERS, LONG
+from otpmail.product import Product
 from otpmail.settings import OtpSettings
 from otpmail.settings.callers import read_callers
 from otpmail.settings.profiles import MOST_TEST_DAYS, ProfileRules
@@ -42,6 +43,8 @@ def test_every_key(tmp_path: Path) -> None:
         resend = 45
         from = "Shop <codes@Shop.example>"
         templates = "good"
+        product_name = "Shop"
+        product_color = "#0A7C66"
         relay = "a:465"
         failures_per_hour = 5
         failures_per_day = 20
@@ -56,6 +59,7 @@ def test_every_key(tmp_path: Path) -> None:
     assert (login.sender.name, login.sender.spec.lower()) == ("Shop", "codes@shop.example")
     assert login.relay == "a:465"
     assert login.templates == tmp_path / "good"
+    assert login.product == Product(name="Shop", color="#0a7c66")
     limits = login.failures_per_hour, login.failures_per_day, login.sends_per_hour, login.sends_per_day
     assert limits == (5, 20, 3, 9)
     fixed = login.test_addresses["review@example.org"]
@@ -97,6 +101,9 @@ def test_letters(tmp_path: Path, letters: int, length: int) -> None:
         ('from = "shop"', "from"),
         ("from = 5", "from is no text in quotes"),
         ('templates = "bad"', "templates en: subject.txt is missing"),
+        ('product_url = "http://shop.example"', "product_url must be a URL that begins with https://"),
+        ('product_color = "teal"', "product_color must be a colour as #rrggbb"),
+        ("product_name = 5", "product_name is no text in quotes"),
         ("digit = 6", "digit is no key of this table; did you mean digits?"),
         ('relay = "b:25"', "relay is no relay of this service; there are a:465, c:587"),
     ],

@@ -64,6 +64,7 @@ def _terms(profile: Profile) -> Iterator[str]:
         ("resend {:g} s", profile.resend),
         ("from {}", None if sender is None else sender.spec),
         ("templates {}", profile.templates),
+        ("product {}", profile.product and (profile.product.name or "changed")),
         ("relay {}", profile.relay or None),
         ("{} sends an hour", profile.sends_per_hour),
         ("{} sends a day", profile.sends_per_day),

@@ -27,7 +27,7 @@ class Templates:
     """
 
     def __init__(self, folder: Traversable | None, *, default_locale: str, look: Look | None = None) -> None:
-        self.look = look or Look()
+        self.look, self.folder, self.default_locale = look or Look(), folder, default_locale
         try:
             self._files = read_files(folder, SHIPPED)
             self.by_locale = build(self._files, self.look)

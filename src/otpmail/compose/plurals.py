@@ -37,8 +37,8 @@ def _arabic(number: int) -> str:
 
 
 _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
-    **dict.fromkeys(("vi", "zh", "ja", "ko", "th", "id", "ms"), (_never, (OTHER,))),
-    **dict.fromkeys(("fr", "pt"), (_none_or_one, (ONE, OTHER))),
+    **dict.fromkeys(("zh", "ja", "ko", "th", "id", "ms"), (_never, (OTHER,))),
+    **dict.fromkeys(("fr", "pt", "vi"), (_none_or_one, (ONE, OTHER))),
     "pl": (_polish, (ONE, FEW, MANY)),
     "he": (_hebrew, (ONE, TWO, OTHER)),
     "ar": (_arabic, (ZERO, ONE, TWO, FEW, MANY, OTHER)),

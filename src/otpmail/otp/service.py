@@ -68,7 +68,6 @@ class OtpService:
         self._settings = settings
         self._store = store
         self._mails = mails
-        self.templates = templates
         self._observer = observer
         self._codes = codes
         self._devices = DeviceTokens(codes.subkeys(b"otpmail.device.v1"))
@@ -76,7 +75,7 @@ class OtpService:
         self._suppressions = mails.suppressions
         self.addresses = AddressService(store, mails, observer, gmail_dots=settings.gmail_dots)
         self._quotas = Quotas(settings)
-        self.profiles = Profiles(settings, relays)
+        self.profiles = Profiles(settings, relays, templates)
         self._usual = self.profiles.usual
         self._undoing = Undoing()
         self._fixed = FixedCodes(store, mails, codes, self._devices, observer)
@@ -255,7 +254,7 @@ class OtpService:
         left = challenge.expires - now
         code = self._codes.code(challenge)
         values = {**request.variables, "code": code, "reference": reference(challenge.id), "email": place.address.spec}
-        templates = terms.templates or self.templates
+        templates = terms.templates or self.profiles.templates
         mail = templates.render(request.locale, request.purpose or DEFAULT_PURPOSE, values, valid_seconds=left)
         return Submission(
             draft=Draft(

@@ -13,6 +13,7 @@ from otpmail.compose.catalog import Templates
 from otpmail.errors import PermissionDenied, SettingsError
 from otpmail.limits.rules import Windows
 from otpmail.otp.policy import Policy
+from otpmail.product import Product
 from otpmail.settings import OtpSettings
 from otpmail.settings.profiles import ProfileRules
 from otpmail.values import frozen
@@ -45,8 +46,12 @@ class Terms:
 class Profiles:
     """The terms of all callers. `usual` are those of a caller without profiles, `relays` the names of all relays."""
 
-    def __init__(self, settings: OtpSettings, relays: Collection[str] | None = None) -> None:
+    def __init__(
+        self, settings: OtpSettings, relays: Collection[str] | None = None, templates: Templates | None = None
+    ) -> None:
         self._settings = settings
+        self.templates = templates or Templates.load(settings)
+        """Those of codes without a profile. A profile has their product and folder where it names none of its own."""
         self._by_caller: TermsOfCallers = {}
         self.usual = self._terms(Profile(), Policy.of(settings), None)
         self.rules = ProfileRules(settings, self._read_templates, relays)
@@ -105,17 +110,19 @@ class Profiles:
         )
 
     def _templates_of(self, profile: Profile) -> Templates | None:
-        if profile.templates is None:
+        if profile.templates is None and profile.product is None:
             return None
         try:
-            return self._read_templates(profile.templates)
+            return self._read_templates(profile.templates, profile.product)
         except ValueError as error:
-            raise SettingsError(f"CALLERS_FILE: {profile.templates}: {error}") from None
+            raise SettingsError(f"CALLERS_FILE: {profile.templates or 'a product'}: {error}") from None
 
-    def _read_templates(self, folder: Path) -> Templates:
-        """Read the templates of a profile. Raises ValueError."""
+    def _read_templates(self, folder: Path | None, product: Product | None = None) -> Templates:
+        """Read the templates of a profile, else those of the settings in force. Raises ValueError."""
+        usual = self.templates
+        look = replace(usual.look, product=(product or Product()).or_else(usual.look.product))
         try:
-            return Templates(folder, default_locale=self._settings.locale)
+            return Templates(folder or usual.folder, default_locale=usual.default_locale, look=look)
         except SettingsError as error:
             raise ValueError(error.problems[0].partition(": ")[2]) from None
 

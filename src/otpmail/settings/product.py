@@ -56,7 +56,7 @@ def support_address(text: str) -> str:
         raise ValueError(error.description) from None
 
 
-READERS: Mapping[str, Callable[[str], str]] = {
+PRODUCT_READERS: Mapping[str, Callable[[str], str]] = {
     "product_name": product_name,
     "product_url": https_url,
     "product_logo_url": https_url,

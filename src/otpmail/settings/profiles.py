@@ -13,9 +13,11 @@ from otpmail.address import parse_address, parse_mailbox
 from otpmail.callers import ANY_PURPOSE, FixedCode, Profile
 from otpmail.errors import InvalidArgument
 from otpmail.model import ALPHABET, DAY, LETTERS, LONG
+from otpmail.product import Product
 from otpmail.settings.duration import parse_seconds
 from otpmail.settings.otp import BITS, DIGITS, LOGIN_SECONDS, MOST_ATTEMPTS, OTHER_SECONDS, OtpSettings
 from otpmail.settings.problems import quoted
+from otpmail.settings.product import PRODUCT_READERS, product_of
 
 PURPOSE = re.compile(r"[a-z0-9_-]{1,32}")
 LOGIN = "login"
@@ -33,7 +35,7 @@ _LEAST_SECONDS = 30
 _LETTERS = frozenset(ALPHABET)
 _LIMITS = ("failures_per_hour", "failures_per_day", "sends_per_hour", "sends_per_day")
 _FORM = ("digits", "letters", "lifespan", "attempts", "resend")
-_KEYS = (*_FORM, "from", "templates", "relay", *_LIMITS, "test_addresses")
+_KEYS = (*_FORM, "from", "templates", *PRODUCT_READERS, "relay", *_LIMITS, "test_addresses")
 
 Path_ = tuple[str, ...]
 ValueT = TypeVar("ValueT")
@@ -106,6 +108,7 @@ class ProfileReader:
             resend=resend,
             sender=self._try(path, table, "from", lambda text: parse_mailbox(text, "from")),
             templates=self._try(path, table, "templates", self._read_templates),
+            product=self._product(path, table),
             relay=self._try(path, table, "relay", self._read_relay) or "",
             failures_per_hour=self._limit(path, table, "failures_per_hour"),
             failures_per_day=self._limit(path, table, "failures_per_day"),
@@ -168,6 +171,10 @@ class ProfileReader:
         except ValueError as error:
             self._add((*path, key), str(error))
         return None
+
+    def _product(self, path: Path_, table: Mapping[str, Any]) -> Product | None:
+        values = {key: self._try(path, table, key, read) or "" for key, read in PRODUCT_READERS.items()}
+        return product_of(values) if any(values.values()) else None
 
     def _read_templates(self, text: str) -> Path:
         folder = self._folder / text

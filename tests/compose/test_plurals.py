@@ -1,0 +1,61 @@
+"""Plurals and times in words, held to what CLDR says of each shipped language."""
+
+import pytest
+from babel import Locale
+from babel.units import format_unit
+
+from otpmail.compose.catalog import Templates
+from otpmail.compose.plurals import rule_of
+
+MAILS = Templates(None, default_locale="en").by_locale
+LOCALES = sorted(MAILS)
+OTHERS = ["da", "nl", "nb", "sv", "fi", "tr", "hu", "el", "th", "id"]
+"""Languages that are not shipped, whose words a user may add."""
+
+IN_A_SENTENCE = {
+    ("pl", "one"): "the accusative, minutę for minuta",
+    ("ar", "one"): "with the word for one",
+    ("ar", "two"): "the genitive, دقيقتين for دقيقتان",
+}
+"""Forms that differ from those of CLDR, which stand alone and not in a sentence."""
+
+# Seconds up to two minutes, then whole minutes up to two hours, then hours, as a mail has them.
+TIMES = [
+    *(("second", n, n) for n in range(1, 120)),
+    *(("minute", n, 60 * n) for n in range(2, 120)),
+    *(("hour", n, 3600 * n) for n in range(2, 25)),
+]
+
+
+def _in_cldr(locale: str) -> Locale:
+    return Locale.parse(locale, sep="-")
+
+
+@pytest.mark.parametrize("locale", [*LOCALES, *OTHERS])
+def test_the_form_of_a_number(locale: str) -> None:
+    """A number has the category of CLDR, and the words of a language have all categories of whole numbers there."""
+    rule, categories = rule_of(locale.partition("-")[0])
+    form_of = _in_cldr(locale).plural_form
+    assert [rule(n) for n in range(1500)] == [form_of(n) for n in range(1500)]
+    assert {form_of(n) for n in range(1500)} == set(categories)
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_time_in_words(locale: str) -> None:
+    """Each time that a mail may have is in the words of CLDR, but for forms that a sentence bends."""
+    times = MAILS[locale]["code"].times
+    rule, _ = rule_of(locale.partition("-")[0])
+    for unit, number, seconds in TIMES:
+        words = times.values(seconds)["valid_for"]
+        expected = format_unit(number, f"duration-{unit}", length="long", locale=_in_cldr(locale))
+        if (locale, rule(number)) in IN_A_SENTENCE:
+            assert words != expected
+        elif locale == "he" and words != expected:
+            assert number in {1, 2}, (words, expected)
+        else:
+            assert _plain(words) == _plain(expected)
+
+
+def _plain(words: str) -> str:
+    """Words without blanks, marks of direction and the vowels that Arabic may leave out."""
+    return "".join(c for c in words if not c.isspace() and c not in "\u200e\u200f\u064b\u064d")
