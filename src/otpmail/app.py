@@ -27,7 +27,7 @@ from otpmail.store.base import StoreState
 from otpmail.telemetry.exposition import PATHS, MetricsServer
 from otpmail.telemetry.http import Request, Response
 from otpmail.telemetry.logs import LogObserver, log_event
-from otpmail.web.app import Page
+from otpmail.web.app import Page, Pages
 from otpmail.web.server import WebServer
 
 ResultT = TypeVar("ResultT")
@@ -40,7 +40,7 @@ class App:
 
     `batch_seconds` is the longest that unary calls are held back under load (`api.batching`); 0 holds none back.
     `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `is_one_of_several` a
-    supervisor holds the port, and serves HTTP for all processes.
+    supervisor holds the port, and serves HTTP for all processes. HTTP_PORT serves `pages` beside the methods.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class App:
         batch_seconds: float = MOST_SECONDS,
         pause_seconds: float = PAUSE_SECONDS,
         is_one_of_several: bool = False,
+        pages: Pages | None = None,
     ) -> None:
         self._settings = settings
         self._http_port = None if is_one_of_several else settings.server.http_port
@@ -82,7 +83,7 @@ class App:
         self._server = Server(
             server, self._api, health=self.health, connections=connections, shares_port=is_one_of_several
         )
-        self._web = WebServer(server, self._api, _probes(exposition), connections=connections)
+        self._web = WebServer(server, self._api, _probes(exposition), connections=connections, pages=pages)
         access = self._api.access
         if access.certificate_not_after is not None:
             metrics.add_certificate(lambda: access.certificate_not_after or 0.0)

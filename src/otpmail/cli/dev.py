@@ -46,6 +46,7 @@ _FIXED: Mapping[str, str | None] = MappingProxyType(
         "EMAIL_TOKEN_FILE": None,
         "EMAIL_FROM": "otpmail dev <codes@otpmail.example>",
         "OTP_RETURN_CODE": "true",
+        "OTP_CODE_HEADER": "true",
         "OTP_RESEND_SECONDS": "0",
         "OTP_FAILURES_PER_HOUR": "10000",
         "OTP_FAILURES_PER_DAY": "10000",
@@ -77,12 +78,21 @@ def dev(
 
 
 async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -> None:
+    from otpmail.dev.inbox import Inbox
+    from otpmail.dev.pages import DevPages
     from otpmail.dev.relay import CatchAllRelay
     from otpmail.settings import misspelt, read_sources
     from otpmail.telemetry.writer import BackgroundWriter
 
     screen = Screen(BackgroundWriter(_STDOUT, _not_shown))
-    relay = CatchAllRelay(screen.show_mail)
+    inbox = Inbox()
+
+    def caught(mail: "CaughtMail") -> None:
+        """Keep a mail, and show it."""
+        inbox.add(mail)
+        screen.show_mail(mail)
+
+    relay = CatchAllRelay(caught)
     port = await relay.start()
     try:
         sources = read_sources()
@@ -94,7 +104,7 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
             started = partial(_started, screen, address_file, settings.server, sources)
         else:
             started = partial(_started, screen, address_file, settings.server, None)
-        await run_service(settings, signals, started, fixed, misspelt=misspelt(sources))
+        await run_service(settings, signals, started, fixed, misspelt=misspelt(sources), pages=DevPages(inbox))
     finally:
         await relay.close()
         screen.close()

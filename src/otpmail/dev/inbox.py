@@ -1,0 +1,139 @@
+"""The mails that `otpmail dev` caught, newest first, within a budget; callers can wait for one to an address."""
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesHeaderParser
+from functools import cached_property
+from itertools import count
+from time import time
+
+from otpmail.address import parse_address
+from otpmail.dev.relay import CaughtMail
+from otpmail.errors import InvalidArgument
+
+CODE_HEADER = "One-Time-Code"
+"""The header with which a mail says its code. `otpmail dev` sets it for all mails with codes."""
+
+_HEADERS = BytesHeaderParser(policy=policy.default)
+_MOST_MAILS = 1000
+_MOST_OCTETS = 64 << 20
+
+
+class InboxMail:
+    """A mail in the inbox: what was caught, its number, when it came, and the code in it."""
+
+    def __init__(self, number: int, caught: CaughtMail) -> None:
+        self.number = number
+        self.caught = caught
+        self.time = time()
+        self.code = str(_HEADERS.parsebytes(caught.content).get(CODE_HEADER, "")).strip()
+        self.keys = frozenset(key_of(address) for address in caught.recipients)
+
+    @cached_property
+    def message(self) -> EmailMessage:
+        """The mail, parsed."""
+        return self.caught.message
+
+    def __repr__(self) -> str:
+        return f"<InboxMail {self.number}, {len(self.caught.content)} octets>"
+
+
+class Inbox:
+    """The mails that were caught, at most so many and of so many octets: the oldest give way.
+
+    Build it inside a running loop.
+    """
+
+    def __init__(self, *, most_mails: int = _MOST_MAILS, most_octets: int = _MOST_OCTETS) -> None:
+        self._most_mails, self._most_octets = most_mails, most_octets
+        self._mails: OrderedDict[int, InboxMail] = OrderedDict()  # the oldest first
+        self._numbers = count(1)
+        self._octets = 0
+        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._followers: set[Callable[[InboxMail | None], None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Inbox {len(self._mails)} mails, {self._octets} octets>"
+
+    def add(self, caught: CaughtMail) -> None:
+        """Take a mail."""
+        mail = InboxMail(next(self._numbers), caught)
+        self._mails[mail.number] = mail
+        self._octets += len(caught.content)
+        while len(self._mails) > self._most_mails or (self._octets > self._most_octets and len(self._mails) > 1):
+            self._remove(next(iter(self._mails)))
+        for key in mail.keys:
+            for waiting in self._waiting.pop(key, ()):
+                if not waiting.done():
+                    waiting.set_result(None)
+        for follower in list(self._followers):
+            follower(mail)
+
+    def get(self, number: int) -> InboxMail | None:
+        """Return a mail by its number."""
+        return self._mails.get(number)
+
+    def mails(self, address: str = "") -> Iterator[InboxMail]:
+        """Yield the mails, to an address or all, newest first."""
+        key = key_of(address) if address else ""
+        return (mail for mail in reversed(self._mails.values()) if not key or key in mail.keys)
+
+    def delete(self, number: int) -> bool:
+        """Delete a mail by its number; whether it was there."""
+        if number not in self._mails:
+            return False
+        self._remove(number)
+        self._tell_deleted()
+        return True
+
+    def clear(self, address: str = "") -> int:
+        """Delete the mails to an address, or all; returns how many."""
+        numbers = [mail.number for mail in self.mails(address)]
+        for number in numbers:
+            self._remove(number)
+        if numbers:
+            self._tell_deleted()
+        return len(numbers)
+
+    async def wait_for(self, find: Callable[[], InboxMail | None], address: str, seconds: float) -> InboxMail | None:
+        """Return what `find` finds, now or once mails to the address have come, None after so many seconds."""
+        found = find()
+        key = key_of(address)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while found is None:
+                    waiting = asyncio.get_running_loop().create_future()
+                    self._waiting[key].add(waiting)
+                    try:
+                        await waiting
+                    finally:
+                        if key in self._waiting:
+                            self._waiting[key].discard(waiting)
+                            if not self._waiting[key]:
+                                del self._waiting[key]
+                    found = find()
+        return found
+
+    def follow(self, follower: Callable[[InboxMail | None], None]) -> Callable[[], None]:
+        """Call `follower` with each mail from now on, and with None where some were deleted. Returns what ends that."""
+        self._followers.add(follower)
+        return lambda: self._followers.discard(follower)
+
+    def _remove(self, number: int) -> None:
+        self._octets -= len(self._mails.pop(number).caught.content)
+
+    def _tell_deleted(self) -> None:
+        for follower in list(self._followers):
+            follower(None)
+
+
+def key_of(address: str) -> str:
+    """Return the name under which mails to an address are found: its mailbox, or the text itself if it is none."""
+    try:
+        return parse_address(address, "address").key
+    except InvalidArgument:
+        return address.strip().lower()

@@ -1,0 +1,91 @@
+"""The pages of `otpmail dev` on HTTP_PORT: the inbox for tests, in JSON."""
+
+import json
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from math import isfinite
+from typing import Any
+from urllib.parse import parse_qs
+
+from otpmail.dev.inbox import Inbox, InboxMail
+from otpmail.dev.show import summary
+from otpmail.web.exchange import Exchange, Receive, Scope, Send
+
+_INBOX = "/inbox"
+_CODE = "/code"
+_LONGEST_WAIT = 60.0
+
+Handler = Callable[[Exchange, str], Awaitable[None]]
+
+
+class DevPages:
+    """An ASGI application over an inbox."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def __repr__(self) -> str:
+        return f"<DevPages {self._inbox!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        exchange = Exchange.of(scope, receive, send)
+        path = scope["path"]
+        if path == _INBOX or path.startswith(f"{_INBOX}/"):
+            await self._serve_inbox(exchange, path[len(_INBOX) + 1 :])
+        else:
+            await exchange.say(HTTPStatus.NOT_FOUND, "there is no such path")
+
+    async def _serve_inbox(self, exchange: Exchange, name: str) -> None:
+        """Answer for the mails to an address, for their latest code, or without a name for all mails."""
+        verb = exchange.scope["method"]
+        if name.endswith(_CODE):
+            if verb != "GET":
+                await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET"))
+                return
+            await self._serve_code(exchange, name.removesuffix(_CODE))
+        elif verb == "GET":
+            await answer_json(exchange, {"mails": [summary(mail) for mail in self._inbox.mails(name)]})
+        elif verb == "DELETE":
+            await answer_json(exchange, {"deleted": self._inbox.clear(name)})
+        else:
+            await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, DELETE"))
+
+    async def _serve_code(self, exchange: Exchange, address: str) -> None:
+        """Answer with the code in the latest mail to an address, of those after the mail `after`.
+
+        Without one it waits `wait` seconds.
+        """
+        query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
+        wait, after = _number(query, "wait"), _number(query, "after")
+        if wait is None or after is None or not 0 <= wait <= _LONGEST_WAIT:
+            text = f"wait must be seconds, at most {_LONGEST_WAIT:g}, and after the id of a mail"
+            await answer_json(exchange, {"error": text}, HTTPStatus.BAD_REQUEST)
+            return
+
+        def find() -> InboxMail | None:
+            """Return the latest mail with a code."""
+            mails = self._inbox.mails(address)
+            return next((mail for mail in mails if mail.code and mail.number > after), None)
+
+        mail = await self._inbox.wait_for(find, address, wait)
+        if mail is None:
+            text = f"no mail with a code to {address} came in {wait:g} s"
+            await answer_json(exchange, {"error": text}, HTTPStatus.NOT_FOUND)
+        else:
+            await answer_json(exchange, {"code": mail.code, "id": mail.number})
+
+
+def _number(query: dict[str, list[str]], name: str) -> float | None:
+    """Return a number of the query, 0 without one, None for what is no number."""
+    try:
+        number = float(query.get(name, ["0"])[-1])
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
+
+
+async def answer_json(exchange: Exchange, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+    """Answer with JSON that no cache keeps."""
+    fields = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+    await exchange.answer(status, json.dumps(value, ensure_ascii=False).encode() + b"\n", *fields)

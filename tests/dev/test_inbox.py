@@ -1,0 +1,73 @@
+"""The inbox of `otpmail dev`: what it keeps, and how tests wait for a mail."""
+
+import asyncio
+
+import pytest
+
+from otpmail.dev.inbox import Inbox, InboxMail
+from otpmail.dev.relay import CaughtMail
+
+ADA = "ada@example.org"
+
+
+def _mail(*people: str, code: str = "", size: int = 0) -> CaughtMail:
+    header = f"One-Time-Code: {code}\r\n" if code else ""
+    return CaughtMail("a@b.example", people or (ADA,), f"Subject: Hi\r\n{header}\r\n{'x' * size}\r\n".encode())
+
+
+def _latest(inbox: Inbox) -> InboxMail | None:
+    return next((mail for mail in inbox.mails(ADA) if mail.code), None)
+
+
+async def test_the_mails_of_an_address_are_newest_first() -> None:
+    """A mail is found by each of its recipients, however the address is written."""
+    inbox = Inbox()
+    for number in range(3):
+        inbox.add(_mail(ADA, "grace@example.org", code=str(number)))
+    inbox.add(_mail("grace@example.org"))
+    assert [mail.code for mail in inbox.mails("ada@EXAMPLE.org")] == ["2", "1", "0"]
+    assert [mail.number for mail in inbox.mails()] == [4, 3, 2, 1]
+    assert list(inbox.mails("nobody@example.org")) == []
+    assert list(inbox.mails("no address")) == []
+
+
+async def test_a_test_waits_for_a_code() -> None:
+    """A wait ends with the first mail that is looked for, and without one when its time is over."""
+    inbox = Inbox()
+    waiting = asyncio.create_task(inbox.wait_for(lambda: _latest(inbox), ADA, 10))
+    await asyncio.sleep(0)
+    inbox.add(_mail("grace@example.org", code="1"))
+    inbox.add(_mail(ADA))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    inbox.add(_mail(ADA, code="2"))
+    found = await waiting
+    assert found is not None
+    assert found.code == "2"
+    assert await inbox.wait_for(lambda: None, ADA, 0.01) is None
+    assert not inbox._waiting
+
+
+@pytest.mark.parametrize(("most_mails", "most_octets", "left"), [(3, 1 << 20, 3), (1000, 5000, 4), (1000, 10, 1)])
+async def test_the_oldest_mails_give_way(most_mails: int, most_octets: int, left: int) -> None:
+    """The inbox holds so many mails and octets, and the latest mail in any case."""
+    inbox = Inbox(most_mails=most_mails, most_octets=most_octets)
+    for _ in range(10):
+        inbox.add(_mail(size=1000))
+    assert [mail.number for mail in inbox.mails()] == list(range(10, 10 - left, -1))
+
+
+async def test_mails_are_deleted() -> None:
+    """By number, by address, and all; followers learn of each change."""
+    inbox = Inbox()
+    seen: list[int | None] = []
+    unfollow = inbox.follow(lambda mail: seen.append(None if mail is None else mail.number))
+    for address in (ADA, ADA, "grace@example.org", "grace@example.org"):
+        inbox.add(_mail(address))
+    assert inbox.clear(ADA) == 2
+    assert inbox.delete(3)
+    assert not inbox.delete(3)
+    unfollow()
+    assert inbox.clear() == 1
+    assert list(inbox.mails()) == []
+    assert seen == [1, 2, 3, 4, None, None]
