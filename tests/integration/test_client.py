@@ -112,7 +112,7 @@ async def test_the_relays_words(relay: Relay, certificates: Certificates, tmp_pa
         assert (refused.value.code, refused.value.enhanced_code, refused.value.reply) == (550, "5.1.1", "no such user")
         with pytest.raises(errors.Suppressed):
             await client.send_code(_ADA)
-    async with Service(EMAIL_PORT=1, EMAIL_SECURITY="plain") as service:
+    async with Service(EMAIL_HOST="127.0.0.1", EMAIL_PORT=1, EMAIL_SECURITY="plain") as service:
         await service.wait_for_log("relay-down")
         async with Client(service.address, retries=errors.Retries(attempts=1)) as client:
             with pytest.raises(errors.RelayDown) as down:
