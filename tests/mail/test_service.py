@@ -4,12 +4,15 @@ import asyncio
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from time import monotonic, time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from drafts import read_draft
 from mail.rigs import DRAFT, LARGE_DRAFT, Pen, Rig
+from otpmail.api.calls import call_from
 from otpmail.callers import ANONYMOUS, Call, Caller, Permissions
 from otpmail.compose.draft import LARGE, Draft
 from otpmail.errors import (
@@ -322,7 +325,7 @@ async def test_a_repeated_request_waits_again_for_a_mail_that_goes_on() -> None:
 @pytest.mark.parametrize(("begun", "state"), [(False, "cancelled"), (True, "with the relay")])
 async def test_a_deadline_before_the_end_of_the_wait(rig: Rig, begun: bool, state: str) -> None:  # noqa: FBT001
     """A deadline that comes first is an error with the mail's id, and abandons the mail as a cancelled call does."""
-    call = Call(ANONYMOUS, "unix:", rig.now + 0.02)
+    call = Call(ANONYMOUS, "unix:", monotonic() + 0.02)
     sending = asyncio.create_task(rig.mails.send(call, Submission(draft=DRAFT)))
     job = await rig.queue.get()
     if begun:
@@ -334,10 +337,23 @@ async def test_a_deadline_before_the_end_of_the_wait(rig: Rig, begun: bool, stat
     assert job.state is (MailState.SENDING if begun else MailState.CANCELLED)
 
 
+@pytest.mark.parametrize("ahead", [3600, -3600])
+async def test_the_clock_of_the_store_moves_no_deadline(rig: Rig, ahead: int) -> None:
+    """A caller waits until its own deadline, where the store's clock is another than the machine's."""
+    rig.now = time() + ahead  # as that of a server of Redis, or where the machine's clock was set since the start
+    context: Any = SimpleNamespace(time_remaining=lambda: 30.0, peer=lambda: "unix:")
+    sending = asyncio.create_task(rig.mails.send(call_from(context), Submission(draft=DRAFT)))
+    job = await rig.queue.get()
+    await asyncio.sleep(0.05)
+    assert not sending.done()
+    rig.settle(job)
+    assert (await sending).state is MailState.RELAYED
+
+
 async def test_a_deadline_does_not_cancel_a_mail_that_others_wait_for(rig: Rig) -> None:
     """A mail for which another caller still waits stays queued at the first caller's deadline."""
     terms: dict[str, Any] = {"draft": DRAFT, "request_id": "r1", "fingerprint": b"f"}
-    call = Call(ANONYMOUS, "unix:", rig.now + 0.02)
+    call = Call(ANONYMOUS, "unix:", monotonic() + 0.02)
     first, other = asyncio.create_task(rig.mails.send(call, Submission(**terms))), rig.send(**terms)
     with pytest.raises(DeadlineExceeded, match="it is still queued"):
         await first

@@ -1,7 +1,7 @@
 """Makes the `Call` of each call: who calls, from where, and until when the caller waits."""
 
 from dataclasses import replace
-from time import time
+from time import monotonic
 from typing import Any
 
 from otpmail.callers import ANONYMOUS, CALLER, TRACE, Call, Caller
@@ -31,7 +31,7 @@ def call_from(context: Context) -> Call:
     peer = context.peer()
     caller = CALLER.get()
     source = peer if caller.name == _ANONYMOUS else ""
-    return Call(caller, peer, None if left is None else time() + left, source, TRACE.get())
+    return Call(caller, peer, None if left is None else monotonic() + left, source, TRACE.get())
 
 
 def by_caller(call: Call, caller: Caller) -> Call:

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Protocol
 
 from otpmail.callers import Call
@@ -80,7 +80,7 @@ class MailService:
         self._keeping = Keeping(store, backlog, admission.places, self._idempotency, rates)
         self.keep, self.drop = self._keeping.keep_prepared, self._keeping.release
         self.keep_with = self._keeping.keep_with
-        self.outcome = Outcomes(lifecycle, waiters, store.now, most_seconds=settings.mail_wait_seconds).wait
+        self.outcome = Outcomes(lifecycle, waiters, monotonic, most_seconds=settings.mail_wait_seconds).wait
         lookup = Lookup(store, lifecycle, backlog, waiters, self._idempotency)
         self.wait = waiters.add_waiter  # a job is abandoned, and cancelled, once all its waiters have gone
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
