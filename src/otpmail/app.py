@@ -40,7 +40,8 @@ class App:
 
     `batch_seconds` is the longest that unary calls are held back under load (`api.batching`); 0 holds none back.
     `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `is_one_of_several` a
-    supervisor holds the port, and serves HTTP for all processes. HTTP_PORT serves `pages` beside the methods.
+    supervisor holds the port, and serves HTTP for all processes. HTTP_PORT serves `pages` beside the methods. `clock`
+    is that of a store in memory, in seconds since the epoch.
     """
 
     def __init__(
@@ -51,13 +52,14 @@ class App:
         pause_seconds: float = PAUSE_SECONDS,
         is_one_of_several: bool = False,
         pages: Pages | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._settings = settings
         self._http_port = None if is_one_of_several else settings.server.http_port
         self.health = Health(StreamLimit(settings.mail.memory_octets))
         server = settings.server
         self._counts = LogObserver(len(settings.relays), mails=server.log_mails, addresses=server.log_addresses)
-        base = Base.of(settings)
+        base = Base.of(settings, clock)
         self._store = base.store
         self._store.watch(self._on_store)
         metrics, watching = build_metrics(base, lambda: self._delivery, lambda: not self.health.problem)

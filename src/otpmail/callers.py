@@ -162,9 +162,9 @@ class Call:
     """One call of a caller.
 
     `peer` is the address that gRPC reports (`ipv4:127.0.0.1:40000`, `unix:`). `deadline` is when the caller stops
-    waiting, in seconds on the monotonic clock, None where it set no deadline. `source` tells who takes turns with others: an
-    anonymous caller's connection or stream. It is empty for a caller with a name, whose calls are all of one source.
-    `trace` goes with each of its mails, for the log.
+    waiting, in seconds on the monotonic clock, None where it set no deadline. `source` tells who takes turns with
+    others: an anonymous caller's connection or stream. It is empty for a caller with a name, whose calls are all of one
+    source. `trace` goes with each of its mails, for the log.
     """
 
     caller: Caller

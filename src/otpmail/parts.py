@@ -46,10 +46,11 @@ class Base(NamedTuple):
     book: CodeBook
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Build these from the settings. The store is not opened yet."""
+    def of(cls, settings: Settings, clock: Callable[[], float] | None = None) -> Self:
+        """Build these from the settings, and with the clock of a store in memory. The store is not opened yet."""
         book = CodeBook.of(settings.otp)
-        store = build_store(settings.store, settings.mail, settings.otp, rules=Policy.of(settings.otp), proofs=book)
+        rules = Policy.of(settings.otp)
+        store = build_store(settings.store, settings.mail, settings.otp, rules=rules, proofs=book, clock=clock)
         memory = Memory(settings.mail.memory_octets, store.mails, store.challenges, store.addresses)
         return cls(settings, store, MailQueue(), memory, book)
 

@@ -108,3 +108,14 @@ async def test_what_is_no_command_is_not_logged_as_it_came(
     (logged,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert logged.startswith(f"the relay of otpmail dev got {said}; its client is 127.0.0.1:")
     assert len(logged) < 120
+
+
+async def test_a_recipient_that_names_its_failure(caught: list[CaughtMail]) -> None:
+    """A recipient at fail.example is refused, and the mail goes to the others; without others it is refused too."""
+    async with _connected(caught) as talk:
+        refused = b"RCPT TO:<550@fail.example>\r\n"
+        content = b"BDAT %d LAST\r\n" % len(MAIL) + MAIL
+        assert await talk.say(ENVELOPE + refused + content, 5) == ["250", "250", "250", "550", "250"]
+        assert caught == [CAUGHT]
+        assert await talk.say(b"MAIL FROM:<a@example.org>\r\n" + refused + content, 3) == ["250", "550", "503"]
+    assert caught == [CAUGHT]

@@ -10,6 +10,8 @@ from email.message import EmailMessage
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
+from otpmail.dev import failing
+
 _MAX_BYTES = 160 << 20
 _LONGEST = 12  # letters of a command
 _log = logging.getLogger("mail.log")  # aiosmtpd's
@@ -30,10 +32,11 @@ class CaughtMail:
 
 
 class _Handler:
-    """The hooks of aiosmtpd: announce more extensions, and hand over each mail."""
+    """The hooks of aiosmtpd: announce more extensions, refuse some recipients, and hand over each mail."""
 
-    def __init__(self, caught: Callable[[CaughtMail], None]) -> None:
+    def __init__(self, caught: Callable[[CaughtMail], None], refusal: Callable[[str], str | None]) -> None:
         self._caught = caught
+        self._refusal = refusal
 
     async def handle_EHLO(  # noqa: N802  aiosmtpd's name for the hook
         self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
@@ -42,6 +45,16 @@ class _Handler:
         session.host_name = hostname
         # aiosmtpd reads one command after the other from a buffered stream, so pipelined commands are safe.
         return [*responses[:-1], "250-PIPELINING", "250-CHUNKING", "250-ENHANCEDSTATUSCODES", responses[-1]]
+
+    async def handle_RCPT(  # noqa: N802  as above
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Take a recipient, or refuse it as its address asks; aiosmtpd calls it with each RCPT."""
+        if (reply := self._refusal(address)) is not None:
+            return reply
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 2.1.5 recipient ok"
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  as above
         """Hand the mail over; aiosmtpd calls it with the content of DATA, and `smtp_BDAT` with that of its chunks."""
@@ -90,10 +103,15 @@ class _NoCommand(logging.Filter):
 
 
 class CatchAllRelay:
-    """Listens on a free port of 127.0.0.1, and calls `caught` with each mail."""
+    """Listens on a free port of 127.0.0.1, and calls `caught` with each mail.
 
-    def __init__(self, caught: Callable[[CaughtMail], None]) -> None:
-        self._handler = _Handler(caught)
+    `refusal` returns the reply to a recipient that is refused, None for one that is taken.
+    """
+
+    def __init__(
+        self, caught: Callable[[CaughtMail], None], refusal: Callable[[str], str | None] = failing.reply_to
+    ) -> None:
+        self._handler = _Handler(caught, refusal)
         self._server: asyncio.Server | None = None
         self._filter = _NoCommand()
 

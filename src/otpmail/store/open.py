@@ -1,5 +1,6 @@
 """Chooses the store by STORE_URL. The modules of a store are imported only if it is the one."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from otpmail.settings import MailSettings, OtpSettings, StoreSettings
@@ -15,14 +16,24 @@ AnyStore: TypeAlias = "MemoryStore | SqliteStore | RedisStore"
 
 
 def build_store(
-    settings: StoreSettings, mail: MailSettings, otp: OtpSettings, *, rules: Rules, proofs: Proofs
+    settings: StoreSettings,
+    mail: MailSettings,
+    otp: OtpSettings,
+    *,
+    rules: Rules,
+    proofs: Proofs,
+    clock: Callable[[], float] | None = None,
 ) -> AnyStore:
-    """Build the store, which remembers settled mails in half of the memory at most. Nothing is opened yet."""
+    """Build the store, which remembers settled mails in half of the memory at most. Nothing is opened yet.
+
+    `clock` is that of a store in memory; others keep times that later processes read.
+    """
     path = settings.path
     if (url := settings.redis) is not None:
         return _redis_store(url, settings, mail, otp, rules=rules, proofs=proofs)
     if path is None:
         return MemoryStore(
+            clock,
             remember_seconds=mail.mail_remember_seconds,
             remember_count=mail.mail_remember_count,
             request_seconds=mail.request_seconds,

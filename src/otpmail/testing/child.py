@@ -1,0 +1,219 @@
+"""The process of `otpmail.testing`: the service with a relay of its own, told what to do by lines of JSON.
+
+It reads commands from standard input, whose end is its own, and writes answers and caught mails to standard output.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Collection
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from otpmail.app import App
+from otpmail.call_events import AccessRenewed
+from otpmail.dev import failing
+from otpmail.dev.relay import CatchAllRelay, CaughtMail
+from otpmail.errors import SettingsError
+from otpmail.events import Event, MailAccepted
+from otpmail.otp.codes import CodeBook
+from otpmail.settings import Settings
+from otpmail.store.clock import StoreClock
+from otpmail.telemetry.logs import set_up
+
+_NAMESPACES = 100
+"""So many callers are in CALLERS_FILE at a time; the next come by a new file."""
+
+_CALLERS = Path("callers.toml")
+_MOST_LINE = 1 << 20
+
+
+class MovableLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock can be moved forward: its timers then come earlier."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        """Return the time of the loop's timers."""
+        return super().time() + self.ahead
+
+
+class Namespaces:
+    """Callers in CALLERS_FILE, each for one namespace: none of them sees what another one has."""
+
+    def __init__(self) -> None:
+        self._unused: list[tuple[str, str]] = []
+        self._count = 0
+
+    def write(self) -> None:
+        """Write a file with new callers."""
+        lines = ["[anonymous]", *_PERMISSIONS]
+        for _ in range(_NAMESPACES):
+            self._count += 1
+            name, token = f"test-{self._count}", secrets.token_urlsafe(32)
+            self._unused.append((name, token))
+            lines += [f"[callers.{name}]", f'tokens = ["{sha256(token.encode()).hexdigest()}"]', *_PERMISSIONS]
+        new = _CALLERS.with_suffix(".new")
+        new.write_text("\n".join(lines) + "\n")
+        new.replace(_CALLERS)
+
+    def take(self) -> tuple[str, str]:
+        """Return the name and the token of the next one."""
+        return self._unused.pop(0)
+
+    def __len__(self) -> int:
+        return len(self._unused)
+
+
+_PERMISSIONS = ('priorities = ["urgent", "normal", "bulk"]',)
+
+
+class Accepted:
+    """Observes which caller's each mail is, and which code it has."""
+
+    event_types: frozenset[type[Event]] = frozenset({MailAccepted, AccessRenewed})
+
+    def __init__(self, book: CodeBook) -> None:
+        self._book = book
+        self._mails: dict[str, tuple[str, str]] = {}
+        self.renewed = asyncio.Event()
+
+    def notify(self, event: Event) -> None:
+        """Note a mail, or that new callers are in force."""
+        if isinstance(event, MailAccepted):
+            mail = event.mail
+            code = "" if mail.issued is None else self._book.code(mail.issued.challenge)
+            self._mails[mail.message_id.strip("<>")] = mail.caller, code
+        else:
+            self.renewed.set()
+
+    def look_up(self, message_id: str) -> tuple[str, str]:
+        """Return the caller and the code of a mail, both empty for an unknown one."""
+        return self._mails.get(message_id.strip("<>"), ("", ""))
+
+
+class Refusals:
+    """Which recipients the relay refuses: those of a test, and addresses that name their failure."""
+
+    def __init__(self) -> None:
+        self.set(None, (), None)
+
+    def set(self, reply: int | str | None, addresses: Collection[str], times: int | None) -> None:
+        """Refuse these addresses, or all if there are none, so many times or without an end. None refuses nobody."""
+        self._reply = failing.reply_for(reply) if isinstance(reply, int) else reply
+        self._addresses = frozenset(address.lower() for address in addresses)
+        self._times = times
+
+    def __call__(self, address: str) -> str | None:
+        """Return the reply to a recipient, None for one that is taken."""
+        if self._reply is not None and self._times != 0 and (not self._addresses or address.lower() in self._addresses):
+            if self._times is not None:
+                self._times -= 1
+            return self._reply
+        return failing.reply_to(address)
+
+
+class Child:
+    """The service, its relay and its commands."""
+
+    def __init__(self, loop: MovableLoop) -> None:
+        self._loop = loop
+        self._namespaces = Namespaces()
+        self._refusals = Refusals()
+        self._clock = StoreClock()
+        self._stop = asyncio.Event()
+        self._relay = CatchAllRelay(self._on_mail, self._refusals)
+
+    async def run(self, commands: asyncio.StreamReader) -> None:
+        """Serve until there are no more commands. Raises SettingsError."""
+        given = json.loads(await commands.readline())["settings"]
+        self._namespaces.write()
+        settings = Settings.load(**_settings(await self._relay.start()) | given)
+        set_up(settings.server.log_format, settings.server.log_level)
+        self._accepted = Accepted(CodeBook.of(settings.otp))
+        self._app = App(settings, self._accepted, batch_seconds=0.0, clock=self._clock)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._app.run(self._stop, lambda address: _tell(number=0, answer=address)))
+            while line := await commands.readline():
+                await self._obey(**json.loads(line))
+            self._stop.set()
+        await self._relay.close()
+
+    async def _obey(self, number: int, do: str, **more: Any) -> None:
+        answer: object = None
+        match do:
+            case "namespace":
+                answer = await self._namespace()
+            case "advance":
+                await self._advance(more["seconds"])
+            case "fail":
+                self._refusals.set(more["reply"], more["addresses"], more["times"])
+        _tell(number=number, answer=answer)
+
+    async def _namespace(self) -> tuple[str, str]:
+        if not len(self._namespaces):
+            self._accepted.renewed.clear()
+            self._namespaces.write()
+            self._app.renew(self._app.templates, self._app.accesses)
+            await self._accepted.renewed.wait()
+        return self._namespaces.take()
+
+    async def _advance(self, seconds: float) -> None:
+        self._clock.set_to(self._clock() + seconds)
+        self._loop.ahead += seconds
+        await asyncio.sleep(0)  # the timers that are due now run before the answer
+
+    def _on_mail(self, mail: CaughtMail) -> None:
+        namespace, code = self._accepted.look_up(str(mail.message["Message-ID"] or ""))
+        content = base64.b64encode(mail.content).decode()
+        told = {"namespace": namespace, "code": code, "sender": mail.sender, "content": content}
+        _tell(mail={**told, "recipients": mail.recipients})
+
+
+def _settings(relay_port: int) -> dict[str, str]:
+    """Return the settings that a test may replace."""
+    return {
+        "HOST": "127.0.0.1",
+        "PORT": "0",
+        "CALLERS_FILE": str(_CALLERS),
+        "EMAIL_HOST": "127.0.0.1",
+        "EMAIL_PORT": str(relay_port),
+        "EMAIL_SECURITY": "plain",
+        "EMAIL_FROM": "otpmail <codes@otpmail.example>",
+        "OTP_KEYS": "1:" + base64.b64encode(secrets.token_bytes(32)).decode(),
+        "GRPC_REFLECTION": "true",
+        "DRAIN_SECONDS": "0",
+        "WORKERS": "1",
+    }
+
+
+def _tell(**message: object) -> None:
+    os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
+
+
+async def _commands(loop: asyncio.AbstractEventLoop) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=_MOST_LINE)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+async def _main(loop: MovableLoop) -> None:
+    await Child(loop).run(await _commands(loop))
+
+
+def main(make_loop: Callable[[], MovableLoop] = MovableLoop) -> None:
+    """Run the service until standard input ends. Exits with 2 after a line for each wrong setting."""
+    loop = make_loop()
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(_main(loop))
+    except SettingsError as error:
+        sys.exit("\n".join(error.problems))
+
+
+if __name__ == "__main__":
+    main()

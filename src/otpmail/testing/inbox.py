@@ -1,0 +1,158 @@
+"""The mails that the service of the tests has caught, and the wait for the next one."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from threading import Condition
+from time import monotonic
+
+WAIT_SECONDS = 5.0
+
+
+class NoMailError(AssertionError):
+    """No such mail came in time. The text says which mails did."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtMail:
+    """A mail that was caught. `code` is the one-time code in it, empty without one."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    code: str = field(repr=False)
+    content: bytes = field(repr=False)
+
+    @property
+    def message(self) -> EmailMessage:
+        """The mail, parsed."""
+        return message_from_bytes(self.content, policy=policy.default)
+
+    @property
+    def subject(self) -> str:
+        """The subject."""
+        return str(self.message["Subject"] or "")
+
+    @property
+    def text(self) -> str:
+        """The text, empty without one."""
+        return self._body("plain")
+
+    @property
+    def html(self) -> str:
+        """The HTML, empty without one."""
+        return self._body("html")
+
+    def _body(self, kind: str) -> str:
+        body = self.message.get_body((kind,))
+        return "" if body is None else str(body.get_content())
+
+
+class Mailroom:
+    """All mails that were caught, by namespace. Threads wait here for the next one."""
+
+    def __init__(self) -> None:
+        self._mails: dict[str, list[CaughtMail]] = {}
+        self._changed = Condition()
+        self._problem = ""
+
+    def __repr__(self) -> str:
+        return f"<Mailroom {sum(map(len, self._mails.values()))} mails>"
+
+    def add(self, namespace: str, mail: CaughtMail) -> None:
+        """Take in a mail."""
+        with self._changed:
+            self._mails.setdefault(namespace, []).append(mail)
+            self._changed.notify_all()
+
+    def close(self, problem: str) -> None:
+        """Let nobody wait any more, since no mail comes."""
+        with self._changed:
+            self._problem = problem
+            self._changed.notify_all()
+
+    def drop(self, namespace: str) -> None:
+        """Forget the mails of a namespace."""
+        with self._changed:
+            self._mails.pop(namespace, None)
+
+    def of(self, namespace: str) -> list[CaughtMail]:
+        """Return the mails of a namespace, the oldest first."""
+        with self._changed:
+            return list(self._mails.get(namespace, ()))
+
+    def wait(self, namespace: str, find: Callable[[list[CaughtMail]], CaughtMail | None], seconds: float) -> CaughtMail:
+        """Return what `find` returns of the mails, as soon as that is a mail. Raises TimeoutError."""
+        ends = monotonic() + seconds
+        with self._changed:
+            while (found := find(self._mails.get(namespace, []))) is None:
+                left = ends - monotonic()
+                if self._problem or left <= 0:
+                    raise TimeoutError(self._problem)
+                self._changed.wait(left)
+            return found
+
+
+class Inbox:
+    """The mails of a namespace to one address. Each mail is returned once by `mail` and by `code`."""
+
+    def __init__(self, mailroom: Mailroom, namespace: str, address: str) -> None:
+        self._mailroom, self._namespace = mailroom, namespace
+        self.address = address
+        self._seen: dict[str, int] = {"mail": 0, "code": 0}
+
+    def __repr__(self) -> str:
+        return f"<Inbox {self.address}, {len(self.mails)} mails>"
+
+    @property
+    def mails(self) -> list[CaughtMail]:
+        """All mails to the address until now, the oldest first."""
+        return self._of(self._mailroom.of(self._namespace))
+
+    def code(self, wait: float = WAIT_SECONDS) -> str:
+        """Return the code in the latest mail with one. If `code` has returned that already, wait for the next one.
+
+        Raises NoMailError, an AssertionError, after `wait` seconds.
+        """
+        return self._next("code", wait, lambda mail: bool(mail.code)).code
+
+    def mail(self, wait: float = WAIT_SECONDS) -> CaughtMail:
+        """Return the latest mail. If `mail` has returned that already, wait for the next one. Raises NoMailError."""
+        return self._next("mail", wait, lambda _: True)
+
+    async def next_code(self, wait: float = WAIT_SECONDS) -> str:
+        """Do as `code` does, while the event loop goes on: for a program that sends the code from the same loop."""
+        return await asyncio.to_thread(self.code, wait)
+
+    async def next_mail(self, wait: float = WAIT_SECONDS) -> CaughtMail:
+        """Do as `mail` does, while the event loop goes on."""
+        return await asyncio.to_thread(self.mail, wait)
+
+    def _of(self, mails: list[CaughtMail]) -> list[CaughtMail]:
+        wanted = self.address.lower()
+        return [mail for mail in mails if wanted in (address.lower() for address in mail.recipients)]
+
+    def _next(self, what: str, wait: float, fits: Callable[[CaughtMail], bool]) -> CaughtMail:
+        count = 0
+
+        def find(mails: list[CaughtMail]) -> CaughtMail | None:
+            """Return the latest mail that fits, if it is a new one."""
+            nonlocal count
+            fitting = [mail for mail in self._of(mails) if fits(mail)]
+            count = len(fitting)
+            return fitting[-1] if count > self._seen[what] else None
+
+        try:
+            found = self._mailroom.wait(self._namespace, find, wait)
+        except TimeoutError as error:
+            raise NoMailError(self._describe(what, wait, str(error))) from None
+        self._seen[what] = count
+        return found
+
+    def _describe(self, what: str, wait: float, problem: str) -> str:
+        caught = self._mailroom.of(self._namespace)
+        others = "; ".join(f"{mail.subject!r} to {', '.join(mail.recipients)}" for mail in caught[-5:]) or "nothing"
+        new = "new " * bool(self._seen[what])
+        text = f"no {new}mail with a code" if what == "code" else f"no {new}mail"
+        return f"{text} to {self.address} within {wait:g} s; {problem or f'caught: {others}'}"

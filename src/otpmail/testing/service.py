@@ -1,0 +1,229 @@
+"""The service of the tests, from the tests' side: starts its process, and asks it for what a test wants."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Condition, Thread
+from types import TracebackType
+from typing import Any, Self
+
+from otpmail.testing.inbox import CaughtMail, Inbox, Mailroom
+
+_START_SECONDS = 30.0  # on a busy machine
+_ANSWER_SECONDS = 30.0
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+_SOURCES = str(Path(__file__).parents[2])
+
+
+class ServiceFailedError(RuntimeError):
+    """The process of the service has ended, or does not answer. The text has its last lines."""
+
+
+class Service:
+    """A service in a process of its own, whose mails are caught. `settings` are those of `otpmail serve` by name.
+
+    `address` is where it listens. Each `namespace()` has codes, limits and an inbox of its own.
+    """
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self._settings = dict(settings or {})
+        self.address = ""
+        self.mailroom = Mailroom()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._readers: list[Thread] = []
+        self._answers: dict[int, Any] = {}
+        self._answered = Condition()
+        self._asked = 0
+        self._lines: list[str] = []
+        self._has_ended = False
+        self.clock = Clock(self)
+
+    def __repr__(self) -> str:
+        return f"<Service {self.address or 'not started'}>"
+
+    def start(self) -> Self:
+        """Start the process, and return once it listens. Raises ServiceFailedError."""
+        self._directory = tempfile.TemporaryDirectory(prefix="otpmail-testing-")
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        path = os.pathsep.join(filter(None, (_SOURCES, os.environ.get("PYTHONPATH", ""))))
+        environment = kept | {"SECRETS_DIR": self._directory.name, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "otpmail.testing.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._directory.name,  # where there is no .env
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the tests, which then end it
+        )
+        self._readers = [Thread(target=read, daemon=True) for read in (self._read_messages, self._read_log)]
+        for reader in self._readers:
+            reader.start()
+        self._write({"settings": self._settings})
+        self.address = self._wait(0, _START_SECONDS)
+        return self
+
+    def close(self) -> None:
+        """End the process."""
+        process = self._process
+        if process is None:
+            return
+        self._process = None
+        process.kill()  # it holds nothing that anyone needs
+        process.wait()
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):  # of a command that it did not read any more
+                process.stdin.close()
+        for reader in self._readers:
+            reader.join()
+        for output in (process.stdout, process.stderr):
+            if output is not None:
+                output.close()
+        if self._directory is not None:
+            self._directory.cleanup()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def namespace(self) -> "Namespace":
+        """Return a new namespace: a caller that has nothing, by a token of its own."""
+        name, token = self.ask("namespace")
+        return Namespace(self, name, token)
+
+    def ask(self, what: str, **more: object) -> Any:
+        """Ask the process to do something, and return its answer. Raises ServiceFailedError."""
+        self._asked += 1
+        number = self._asked
+        self._write({"number": number, "do": what, **more})
+        return self._wait(number, _ANSWER_SECONDS)
+
+    def _write(self, message: Mapping[str, object]) -> None:
+        process = self._process
+        if process is None or process.stdin is None:
+            raise ServiceFailedError("the service of the tests is not running")
+        try:
+            process.stdin.write(json.dumps(message).encode() + b"\n")
+            process.stdin.flush()
+        except OSError:
+            raise self._failure("has ended") from None
+
+    def _wait(self, number: int, seconds: float) -> Any:
+        with self._answered:
+            if not self._answered.wait_for(lambda: number in self._answers or self._has_ended, seconds):
+                raise self._failure(f"did not answer in {seconds:g} s")
+            if number not in self._answers:
+                raise self._failure("has ended")
+            return self._answers.pop(number)
+
+    def _failure(self, what: str) -> ServiceFailedError:
+        for reader in self._readers if self._has_ended else ():
+            reader.join(1)
+        return ServiceFailedError("\n".join((f"the service of the tests {what}", *self._lines[-20:])))
+
+    def _read_messages(self) -> None:
+        """Read what the process tells: caught mails, and answers."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            message = json.loads(line)
+            if mail := message.get("mail"):
+                content = base64.b64decode(mail["content"])
+                caught = CaughtMail(mail["sender"], tuple(mail["recipients"]), mail["code"], content)
+                self.mailroom.add(mail["namespace"], caught)
+            else:
+                with self._answered:
+                    self._answers[message["number"]] = message["answer"]
+                    self._answered.notify_all()
+        with self._answered:
+            self._has_ended = True
+            self._answered.notify_all()
+        self.mailroom.close("the service of the tests has ended")
+
+    def _read_log(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._lines.append(line.decode(errors="replace").rstrip())
+            del self._lines[:-200]
+
+
+class Clock:
+    """The clock of a service. It is that of the machine, and tests move it forward."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def __repr__(self) -> str:
+        return f"<Clock of {self._service!r}>"
+
+    def advance(self, seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0) -> None:
+        """Let time pass: codes expire, waits and limits end, and deferred mails are sent again."""
+        self._service.ask("advance", seconds=seconds + 60 * (minutes + 60 * (hours + 24 * days)))
+
+
+class Namespace:
+    """The part of a service that belongs to one test: its inbox, its codes, its limits."""
+
+    def __init__(self, service: Service, name: str, token: str) -> None:
+        self._service = service
+        self._name = name
+        self._inboxes: dict[str, Inbox] = {}
+        self.token = token
+        self.clock = service.clock
+
+    def __repr__(self) -> str:
+        return f"<Namespace {self._name} of {self._service!r}>"
+
+    @property
+    def address(self) -> str:
+        """Where the service listens."""
+        return self._service.address
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a program needs in its environment to call the service in this namespace."""
+        return {"OTPMAIL_SERVER": self.address, "OTPMAIL_TOKEN": self.token}
+
+    @property
+    def mails(self) -> list[CaughtMail]:
+        """All mails of the test until now, the oldest first."""
+        return self._service.mailroom.of(self._name)
+
+    def inbox(self, address: str) -> Inbox:
+        """Return the inbox of an address, always the same one: it knows which codes the test has had."""
+        name = address.lower()
+        if name not in self._inboxes:
+            self._inboxes[name] = Inbox(self._service.mailroom, self._name, address)
+        return self._inboxes[name]
+
+    @contextmanager
+    def fail(self, reply: int | str, *addresses: str, times: int | None = None) -> Iterator[None]:
+        """Let the relay refuse recipients: `fail(550)` each of them, `fail(451, "ada@example.org", times=1)` one, once.
+
+        `reply` is a code or a whole reply. It ends with the block.
+        """
+        self._service.ask("fail", reply=reply, addresses=addresses, times=times)
+        try:
+            yield
+        finally:
+            self._service.ask("fail", reply=None, addresses=(), times=None)
+
+    def close(self) -> None:
+        """Forget the mails."""
+        self._service.mailroom.drop(self._name)

@@ -1,0 +1,202 @@
+"""`otpmail.testing`: the fixture that other programs test with, and its service in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otpmail import client as errors
+from otpmail.client import Client, SyncClient, WaitFor
+from otpmail.testing import Namespace, NoMailError, Service, ServiceFailedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ADA = "ada@example.org"
+client = Client()  # as programs have it, at import
+sync = SyncClient()
+
+
+async def test_a_code_comes_without_sleep_or_pattern(otpmail: Namespace) -> None:
+    """The code of the latest mail is returned as soon as it was caught, and the same code once."""
+    inbox = otpmail.inbox(_ADA)
+    sent = await client.send_code(_ADA, "sign-up")
+    code = inbox.code()
+    assert sent.reference in inbox.mails[0].text
+    assert code in inbox.mail().text
+    with pytest.raises(NoMailError, match=f"no new mail with a code to {_ADA} within 0 s; caught: '.+' to {_ADA}"):
+        inbox.code(wait=0)
+    assert await client.check_code(_ADA, code, "sign-up")
+
+
+async def test_the_wait_for_a_code_leaves_the_loop_alone(otpmail: Namespace) -> None:
+    """`next_code` waits while the same loop sends the code."""
+    waiting = asyncio.create_task(otpmail.inbox(_ADA).next_code())
+    await client.send_code(_ADA, wait_for=WaitFor.QUEUE)
+    assert await client.check_code(_ADA, await waiting)
+
+
+def test_a_mail_and_its_parts(otpmail: Namespace) -> None:
+    """A mail has its envelope, subject, text and HTML, and no code if it is none of a code."""
+    sync.send_mail([_ADA, "Bob <bob@example.org>"], "Hällo", "text", "<p>HTML</p>")
+    mail = otpmail.inbox("BOB@example.org").mail()
+    assert (mail.subject, mail.text.strip(), mail.html.strip(), mail.code) == ("Hällo", "text", "<p>HTML</p>", "")
+    assert (mail.sender, set(mail.recipients)) == ("codes@otpmail.example", {_ADA, "bob@example.org"})
+    assert otpmail.mails == otpmail.inbox(_ADA).mails == [mail]
+    with pytest.raises(NoMailError, match=r"no mail with a code .* caught: 'Hällo' to"):
+        otpmail.inbox(_ADA).code(wait=0)
+    with pytest.raises(NoMailError, match=r"no mail to eve@example\.org"):
+        otpmail.inbox("eve@example.org").mail(wait=0)
+
+
+def test_a_namespace_has_its_own(otpmail: Namespace, otpmail_service: Service) -> None:
+    """Codes, limits and mails of one namespace do not exist in another, for the same address."""
+    other = otpmail_service.namespace()
+    stranger = SyncClient(other.address, token=other.token)
+    sync.send_code(_ADA)
+    with pytest.raises(errors.TooSoon):
+        sync.send_code(_ADA)
+    assert other.mails == []
+    code = otpmail.inbox(_ADA).code()
+    with pytest.raises(errors.NoLiveCode):
+        stranger.check_code(_ADA, code)
+    stranger.send_code(_ADA)
+    assert len(otpmail.mails) == len(other.mails) == 1
+    assert sync.check_code(_ADA, code)
+    stranger.close()
+
+
+def test_namespaces_have_no_end(otpmail_service: Service) -> None:
+    """More namespaces than a file of callers holds are there, each with a token of its own that works."""
+    namespaces = [otpmail_service.namespace() for _ in range(250)]
+    assert len({namespace.token for namespace in namespaces}) == 250
+    last = namespaces[-1]
+    with SyncClient(last.address, token=last.token) as late:
+        late.send_code(_ADA)
+    assert last.inbox(_ADA).code()
+
+
+def test_time_passes(otpmail: Namespace) -> None:
+    """`clock.advance` ends waits and lives of codes, and brings the next attempt of a deferred mail."""
+    sync.send_code(_ADA)
+    with pytest.raises(errors.TooSoon) as caught:
+        sync.send_code(_ADA)
+    assert caught.value.retry_after
+    otpmail.clock.advance(caught.value.retry_after)
+    sync.send_code(_ADA)
+    code = otpmail.inbox(_ADA).code()
+    otpmail.clock.advance(minutes=10)
+    with pytest.raises(errors.NoLiveCode):
+        sync.check_code(_ADA, code)
+    assert "code" in otpmail.inbox(_ADA).mail().subject
+    with otpmail.fail(451, times=1):
+        mail = sync.send_mail(_ADA, "Hi", "text", wait_for=WaitFor.QUEUE)
+        deferred = next(state for state in sync.watch_mail(mail.id) if state.next_attempt_time)
+        assert deferred.recipients[0].code == 451
+    otpmail.clock.advance(hours=1)
+    assert otpmail.inbox(_ADA).mail().subject == "Hi"
+
+
+def test_failures_on_demand(otpmail: Namespace) -> None:
+    """`fail` lets the relay refuse all, or some addresses, as often as is said, until its block ends."""
+    with otpmail.fail(550), pytest.raises(errors.Refused) as refused:
+        sync.send_code(_ADA)
+    assert (refused.value.code, refused.value.enhanced_code) == (550, "5.1.1")
+    with pytest.raises(errors.Suppressed):
+        sync.send_code(_ADA)
+    with otpmail.fail("554 5.7.1 spam", "eve@example.org"):
+        sync.send_code("bob@example.org")
+        with pytest.raises(errors.Refused, match="spam"):
+            sync.send_code("eve@example.org")
+    with pytest.raises(errors.Refused, match="full for good"):
+        sync.send_code("552@fail.example")
+
+
+def test_a_call_without_a_token(otpmail: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that sends no token is served, and its mails are in no test's namespace."""
+    monkeypatch.delenv("OTPMAIL_TOKEN")
+    sync.send_mail(_ADA, "Hi", "text")
+    assert otpmail.mails == []
+
+
+def test_settings_of_the_service() -> None:
+    """Settings may be given; a wrong one ends the start with its line, and a service that has ended says so."""
+    with Service({"OTP_DIGITS": "8"}) as service:
+        namespace = service.namespace()
+        with SyncClient(namespace.address, token=namespace.token) as own:
+            assert own.send_code(_ADA).code_length == 8
+    with pytest.raises(ServiceFailedError, match="not running"):
+        service.namespace()
+    with pytest.raises(ServiceFailedError, match="OTP_DIGITS: "), Service({"OTP_DIGITS": "many"}):
+        pass
+
+
+def test_a_service_that_is_killed() -> None:
+    """A test that waits for a mail, or asks for something, fails at once where the process has ended."""
+    with Service() as service:
+        namespace = service.namespace()
+        assert service._process is not None
+        service._process.kill()
+        with pytest.raises(NoMailError, match="has ended"):
+            namespace.inbox(_ADA).code(wait=60)
+        with pytest.raises(ServiceFailedError, match="has ended"):
+            service.namespace()
+
+
+def test_the_plugin_costs_nothing() -> None:
+    """The plugin, which each run of pytest loads, imports neither gRPC nor the service."""
+    look = "import sys, otpmail.pytest_plugin; print([m for m in sys.modules if m in ('grpc', 'otpmail.testing')])"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+_CROSSING = """
+import pytest
+from otpmail.client import Client, NoLiveCode, Refused
+
+client = Client()
+
+@pytest.mark.parametrize("number", range({count}))
+async def test_a_sign_up(otpmail, number):
+    sent = await client.send_code("ada@example.org")
+    inbox = otpmail.inbox("ada@example.org")
+    code = inbox.code()
+    assert sent.reference in inbox.mail().text
+    assert len(otpmail.mails) == 1
+    if number % 5 == 0:
+        with otpmail.fail(550), pytest.raises(Refused):
+            await client.send_code("bob@example.org")
+    if number % 7 == 0:
+        otpmail.clock.advance(minutes=11)
+        with pytest.raises(NoLiveCode):
+            await client.check_code("ada@example.org", code)
+    else:
+        assert await client.check_code("ada@example.org", code)
+"""
+
+
+@pytest.mark.timeout(900)
+def test_no_code_crosses(tmp_path: Path, *, full: bool) -> None:
+    """Tests in four processes that use the same address each get their own code: 80, and with --full a thousand."""
+    count = 1000 if full else 80
+    (tmp_path / "test_sign_up.py").write_text(_CROSSING.format(count=count))
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "OTPMAIL_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "4", "-p", "no:cacheprovider", "--no-header"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert f"{count} passed" in done.stdout
