@@ -304,7 +304,7 @@ def test_voiding_ends_the_code_and_keeps_the_failures() -> None:
 def test_a_mail_that_did_not_leave_is_not_waited_for() -> None:
     """After `unsend` the mail counts no more, and the same code may be mailed at once."""
     record, sending = send(None, 0.0)
-    assert POLICY.unsend(record, Sending(fresh("b"), sending.next_send)) == (record, None)
+    assert POLICY.unsend(record, Sending(fresh("b"), 29.0)) == (record, None)
     after, _ = POLICY.unsend(record, sending)
     assert after is not None
     assert after.lanes == ()
@@ -313,6 +313,7 @@ def test_a_mail_that_did_not_leave_is_not_waited_for() -> None:
     unsent, _ = POLICY.unsend(later, sending)  # another was sent since
     assert unsent is not None
     assert (unsent.slots, unsent.lanes) == (later.slots, (Lane(sends=(61,)),))
+    assert POLICY.unsend(unsent, sending) == (unsent, None)
     assert again.next_send == 61.0
     assert POLICY.unsend(None, sending) == (None, None)
 
@@ -369,7 +370,7 @@ def test_a_call_that_sends_no_mail_is_withdrawn() -> None:
     assert POLICY.withdraw(None, b"d") == (None, None)
     assert POLICY.withdraw(sent(), b"a")[0] == CodeRecord((Slot(NO_SCOPE, challenge=fresh("a")),))
     ended, _ = POLICY.void(sent(), NO_SCOPE, None)
-    assert POLICY.withdraw(ended, b"a") == (None, None)
+    assert POLICY.withdraw(ended, b"a") == (None, 30.0)
 
 
 def test_a_refused_address_has_no_code() -> None:

@@ -232,8 +232,9 @@ async def test_devices_beyond_those_with_lanes_are_limited_as_strangers(codes: C
 
 def test_the_time_that_a_mail_was_counted_at() -> None:
     """A mail is taken back from the stretch in which it was sent."""
-    sending = Sending(Challenge(bytes(16), "k1", 0.0), 3599.0 + POLICY.resend, (BLOCK.key,))
-    assert POLICY.uncount(((11, 1), (12, 1)), sending) == (((12, 1),), 7500.0)
+    assert POLICY.uncount(((11, 1), (12, 1)), 3599.0 + POLICY.resend) == (((12, 1),), 7500.0)
+    assert POLICY.uncount(((12, 1), (23, 1)), 3599.0 + POLICY.resend) == (((12, 1),), 7500.0)  # a clock was set back
+    assert POLICY.uncount(((13, 1), (24, 1)), 3599.0 + POLICY.resend) == (((13, 1), (24, 1)), 11100.0)
 
 
 async def test_mails_of_a_caller(codes: LimitStore, clock: Clock) -> None:

@@ -95,9 +95,14 @@ def with_one(counts: Counts, now: float, stretch: int = STRETCH) -> Counts:
 
 
 def without_one(counts: Counts, then: float, stretch: int = STRETCH) -> Counts:
-    """Return the counts without one that was counted `then`, or at the latest if that is no longer told apart."""
+    """Return the counts without one that was counted `then`, or at the latest if a clock was set back.
+
+    One from before all that the counts still say has left them already.
+    """
     number = int(then // stretch)
     place = len(counts) - 1
+    if place >= 0 and counts[place][0] - number >= _STRETCHES:
+        return counts
     for at, (known, _) in enumerate(counts):
         if known == number:
             place = at

@@ -26,7 +26,7 @@ from otpmail.otp.records import (
 )
 from otpmail.otp.sending import SendingRules
 from otpmail.otp.slots import MOST_LIVE, NO_CHALLENGE, slot_of, with_room
-from otpmail.otp.taken_back import refused, unsent, voided, withdrawn
+from otpmail.otp.taken_back import TakenBack, refused, unsent, voided, withdrawn
 from otpmail.store.challenges import NO_SCOPE, Admitted, Attempt, Guess, Quota, Send
 from otpmail.values import frozen
 
@@ -141,13 +141,13 @@ class Policy(SendingRules):
         reached = self._refuse(Slot(send.scope), lane, send, attacked=False, spaced=send.spaced)
         return with_mail(record, lane, sending.next_send, self.sends.most), reached
 
-    def unnote(self, record: CodeRecord | None, sending: Sending) -> CodeRecord | None:
+    def unnote(self, record: CodeRecord | None, mail: float) -> CodeRecord | None:
         """Return the record of a mailbox without a mail that was not sent."""
-        return record and kept(without_mail(record, sending.next_send))
+        return record and kept(without_mail(record, mail))
 
-    def uncount(self, counts: Counts, sending: Sending) -> tuple[Counts, float]:
+    def uncount(self, counts: Counts, mail: float) -> tuple[Counts, float]:
         """Return the counts without a mail that was not sent, and when they end."""
-        counts = without_one(counts, sending.next_send - self.resend)
+        counts = without_one(counts, mail - self.resend)
         return counts, counts_end(counts)
 
     def uncount_at(self, counts: Counts, quota: Quota, when: float) -> tuple[Counts, float]:
@@ -171,20 +171,20 @@ class Policy(SendingRules):
         """End the live challenges of a scope (all, or only that one) unused. Failures and waits stay."""
         return record and voided(record, scope, challenge_id), None
 
-    def unsend(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
+    def unsend(self, record: CodeRecord | None, sending: Sending) -> TakenBack:
         """Undo `send`, whose mail was not sent: it counts no more, and the next may be sent at once.
 
         Once no mail with the challenge was sent, the one that it replaced is live again, since a person may have its
         code. The attempts stay. If another mail was sent since, the next one has to wait for that.
         """
-        return record and unsent(record, sending), None
+        return (None, None) if record is None else unsent(record, sending)
 
-    def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
+    def withdraw(self, record: CodeRecord | None, call: bytes) -> TakenBack:
         """Undo `send` by the mark of its call, where nobody has its answer: no mail was sent for it.
 
         Nothing changes where another call has asked since.
         """
-        return record and withdrawn(record, call), None
+        return (None, None) if record is None else withdrawn(record, call)
 
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """The relay refused the address for good: the challenge is live no more, and the next mail need not wait.

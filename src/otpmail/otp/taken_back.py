@@ -6,6 +6,9 @@ from otpmail.code_record import NO_CALL, CodeRecord, Lane, Replaced, Slot
 from otpmail.model import Sending
 from otpmail.otp.records import kept, lane_of, with_lane, with_slot
 
+TakenBack = tuple[CodeRecord | None, float | None]
+"""A record without a mail, and the mail by the next send that went with it: None where the record did not know it."""
+
 
 def voided(record: CodeRecord, scope: bytes, challenge_id: bytes | None) -> CodeRecord | None:
     """Return the record without the live challenges of a scope, or without the one of an id there."""
@@ -17,47 +20,55 @@ def voided(record: CodeRecord, scope: bytes, challenge_id: bytes | None) -> Code
     return kept(replace(record, slots=tuple(slots)))
 
 
-def unsent(record: CodeRecord, sending: Sending) -> CodeRecord | None:
-    """Return the record as if a mail had not been sent."""
-    slot = _slot_with(record, sending.challenge.id)
-    return record if slot is None else _without_mail(record, slot, sending.next_send, counts=False)
+def unsent(record: CodeRecord, sending: Sending) -> TakenBack:
+    """Return the record as if a mail had not been sent, whatever has become of its challenge since.
+
+    A slot in which another challenge has replaced that one stays as it is: other mails may have brought its code.
+    """
+    slot, mail = _slot_with(record, sending), sending.next_send
+    after = slot if slot is None or _is_replaced(slot, sending) else _without(slot, mail)
+    return _uncounted(record, slot, after, mail)
 
 
-def withdrawn(record: CodeRecord, call: bytes) -> CodeRecord | None:
+def withdrawn(record: CodeRecord, call: bytes) -> TakenBack:
     """Return the record as if the latest mail of a slot had not been sent, by the mark of its call."""
     for slot in () if call == NO_CALL else record.slots:
         if slot.call == call:
-            return _without_mail(record, slot, slot.next_send, counts=False)
-    return record
+            return _uncounted(record, slot, _without(slot, slot.next_send), slot.next_send)
+    return record, None
 
 
 def refused(record: CodeRecord, sending: Sending) -> CodeRecord | None:
     """Return the record without a challenge whose mail was refused, which goes on counting as a mail."""
-    slot = _slot_with(record, sending.challenge.id)
+    slot = _slot_with(record, sending)
     if slot is None:
         return record
-    after = _without_mail(record, slot, sending.next_send, counts=True)
-    if after is None:
-        return None
-    scope, device = slot.scope, slot.device
-    slots = [_ended(one) if one.scope == scope and one.device == device else one for one in after.slots]
-    return kept(replace(after, slots=tuple(slots)))
+    after = replace(slot, replaced=None) if _is_replaced(slot, sending) else _ended(_without(slot, sending.next_send))
+    return kept(replace(record, slots=with_slot(record.slots, slot, after)))
 
 
 def _ended(slot: Slot) -> Slot:
     return replace(slot, challenge=None, replaced=None)
 
 
-def _slot_with(record: CodeRecord, challenge_id: bytes) -> Slot | None:
-    """Return the slot with that live challenge."""
+def _slot_with(record: CodeRecord, sending: Sending) -> Slot | None:
+    """Return the slot of a mail: its challenge is live there, was replaced, or has ended with that mail as the last."""
+    found: Slot | None = None
     for slot in record.slots:
-        if slot.challenge is not None and slot.challenge.id == challenge_id:
+        if slot.challenge is not None and slot.challenge.id == sending.challenge.id:
             return slot
-    return None
+        is_last = slot.challenge is None and slot.next_send == sending.next_send
+        if found is None and (is_last or _is_replaced(slot, sending)):
+            found = slot
+    return found
 
 
-def _without_mail(record: CodeRecord, slot: Slot, mail: float, *, counts: bool) -> CodeRecord | None:
-    """Return the record as if a mail of a slot, by the next send that went with it, had not been sent."""
+def _is_replaced(slot: Slot, sending: Sending) -> bool:
+    return slot.replaced is not None and slot.replaced.challenge.id == sending.challenge.id
+
+
+def _without(slot: Slot, mail: float) -> Slot:
+    """Return a slot as if a mail of it, by the next send that went with it, had not been sent."""
     challenge, replaced, is_latest = slot.challenge, slot.replaced, slot.next_send in (mail, 0.0)
     if replaced is not None and challenge is not None and mail in replaced.mails:
         place = replaced.mails.index(mail)
@@ -67,11 +78,24 @@ def _without_mail(record: CodeRecord, slot: Slot, mail: float, *, counts: bool) 
         else:
             challenge, replaced = replace(replaced.challenge, attempts=challenge.attempts), None
             is_latest = True
-    after = Slot(slot.scope, slot.device, challenge, slot.next_send, slot.call, replaced)
     if is_latest:  # 0 since the latest mail was not sent either
-        after = Slot(slot.scope, slot.device, challenge, replaced=replaced)
-    lanes, lane = record.lanes, lane_of(record, slot.device)
-    if not counts and mail in lane.sends:
-        place = lane.sends.index(mail)
-        lanes = with_lane(lanes, Lane(lane.device, lane.failures, lane.sends[:place] + lane.sends[place + 1 :]))
-    return kept(CodeRecord(with_slot(record.slots, slot, after), lanes, record.answers))
+        return Slot(slot.scope, slot.device, challenge, replaced=replaced)
+    return Slot(slot.scope, slot.device, challenge, slot.next_send, slot.call, replaced)
+
+
+def _uncounted(record: CodeRecord, slot: Slot | None, after: Slot | None, mail: float) -> TakenBack:
+    """Return the record with `after` in place of the mail's slot, and without the mail in its lane."""
+    slots, lanes = record.slots, record.lanes
+    is_known = after != slot
+    if slot is not None and after is not None:
+        slots = with_slot(slots, slot, after)
+        lanes_with = [lane_of(record, slot.device)]
+    else:
+        lanes_with = list(lanes)
+    for lane in lanes_with:
+        if mail in lane.sends:
+            place = lane.sends.index(mail)
+            lanes = with_lane(lanes, Lane(lane.device, lane.failures, lane.sends[:place] + lane.sends[place + 1 :]))
+            is_known = True
+            break
+    return kept(CodeRecord(slots, lanes, record.answers)), mail if is_known else None

@@ -138,10 +138,10 @@ class Rules(Protocol):
     def note(self, record: CodeRecord | None, send: Send, sending: Sending) -> tuple[CodeRecord, tuple[Reached, ...]]:
         """Count a mail for the mailbox of an address with a tag. Raises LimitExceeded."""
 
-    def unnote(self, record: CodeRecord | None, sending: Sending) -> CodeRecord | None:
-        """Return the record of a mailbox without a mail that was not sent."""
+    def unnote(self, record: CodeRecord | None, mail: float) -> CodeRecord | None:
+        """Return the record of a mailbox without a mail that was not sent, by the next send that went with it."""
 
-    def uncount(self, counts: Counts, sending: Sending) -> tuple[Counts, float]:
+    def uncount(self, counts: Counts, mail: float) -> tuple[Counts, float]:
         """Return the counts without the mail of a code that was not sent, and when they end."""
 
     def uncount_at(self, counts: Counts, quota: Quota, when: float) -> tuple[Counts, float]:
@@ -160,11 +160,11 @@ class Rules(Protocol):
     ) -> tuple[CodeRecord | None, None]:
         """End the live challenges of a scope, of all devices."""
 
-    def unsend(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
-        """Take a sending back."""
+    def unsend(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, float | None]:
+        """Take a sending back. Returns its mail, by the next send that went with it, if that has counted until now."""
 
-    def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, None]:
-        """Take a sending back, by the mark of its call."""
+    def withdraw(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, float | None]:
+        """Take a sending back, by the mark of its call. Returns what `unsend` does."""
 
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Take a sending back, and end its challenge."""

@@ -121,13 +121,13 @@ class RuledRecords(ABC):
 
     def _uncounted(self, others: Others, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """Apply the rule of a mail that was not sent, which counts for no limit then, however often this is asked."""
-        after, _ = self._rules.unsend(record, sending)
-        if _mails_of(after, sending) < _mails_of(record, sending):
+        after, mail = self._rules.unsend(record, sending)
+        if mail is not None:
             for key in sending.counted:
-                counts, ends = self._rules.uncount(decode_counts(others.counts(key)), sending)
+                counts, ends = self._rules.uncount(decode_counts(others.counts(key)), mail)
                 others.keep_counts(key, encode_counts(counts, ends, 0.0) if counts else NO_COUNTS)
             if mailbox := sending.mailbox:
-                others.keep_record(mailbox, self._rules.unnote(others.record(mailbox), sending))
+                others.keep_record(mailbox, self._rules.unnote(others.record(mailbox), mail))
         return after, None
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
@@ -153,18 +153,13 @@ class RuledRecords(ABC):
         del earlier
         return self.update(key, lambda _: (None, None))
 
+    @abstractmethod
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
-        """Take a sending back."""
-        return self.update(key, partial(self._rules.unsend, sending=sending))
+        """Take a sending back, and what it has counted for."""
 
     def refuse(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back, and end its challenge."""
         return self.update(key, partial(self._rules.refuse, sending=sending))
-
-
-def _mails_of(record: CodeRecord | None, sending: Sending) -> int:
-    """Return how many mails of a moment count against the limits of an address."""
-    return sum([lane.sends.count(sending.next_send) for lane in record.lanes]) if record is not None else 0
 
 
 def _is_free(record: CodeRecord | None, attempt: Attempt) -> bool:

@@ -20,7 +20,7 @@ from otpmail.model import DAY, FIXED_KEY, HOUR, LETTERS, LONG, Challenge, Check,
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
-from otpmail.store.counts_codec import counts_end, decode_counts
+from otpmail.store.counts_codec import NO_COUNTS, counts_end, decode_counts, encode_counts
 from otpmail.store.digests import Digests
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.record_codec import ends_of
@@ -135,6 +135,13 @@ _LIMITED_AND_TAKEN_BACK = [
 ]
 
 
+_TAKEN_BACK_AFTER_IT_WAS_REPLACED = [
+    *(("quotas", (_BLOCK, _CALLER)), ("mailbox", True), _A_SEND, ("wait", 300.25), _A_SEND),
+    *(("unsend", 1), ("unsend", 1), ("refuse", 1), ("unsend", 0)),
+    *(_A_SEND, ("wait", 300.25), _A_SEND, ("refuse", 1), ("unsend", 0)),
+    *(("wait", "next"), _A_SEND, ("void", bytes(8), ""), ("withdraw",), ("unsend", 0)),
+    *(_A_SEND, ("release",), ("unsend", 0), _A_SEND, ("check", "right", *_HERE, "", b"", False), ("unsend", 0)),
+]
 _A_TEST_ADDRESS_AND_NOT = [
     *(_A_SEND, ("wait", 30.0), ("send", *_HERE, True, False, 600.0, FIXED_KEY), _A_WRONG_CODE),
     *(("wait", 30.0), ("send", *_HERE, True, False, 600.0, FIXED_KEY), ("wait", 30.0), _A_SEND, ("unsend", 0)),
@@ -203,13 +210,20 @@ class _Pair:
         elif isinstance(expected, Check) and expected.result is CheckResult.VALID:
             # No call without an answer has a code that was used.
             self._asked = Send(self.key, self.now, self._fresh(600.0, "k1"))
+        await self._compare()
+
+    async def _compare(self) -> None:
+        """Check that both stores have the same counts and records."""
         for quota in self._quotas:
             octets = self.memory.counts.read(quota.key)
             if counts_end(octets) > self.now:  # a server drops others by itself
-                kept = recent_counts(await self._kept_counts(quota), self.now)
-                assert kept == recent_counts(decode_counts(octets), self.now)
+                counts = recent_counts(await self._kept_counts(quota), self.now)
+                assert counts == recent_counts(decode_counts(octets), self.now)
         for key in (self.key, self.mailbox):
-            assert _standing(await self._kept(key), self.now) == _standing(await self._record(key), self.now)
+            kept, record = await self._kept(key), await self._record(key)
+            assert _standing(kept, self.now) == _standing(record, self.now)
+            if kept is None and record is not None:  # the server has dropped what has ended, and memory does so too
+                await self.memory.forget(key)
 
     def _quotas_of(self, *, guesses: bool) -> tuple[Quota, ...]:
         return tuple([quota for quota in self._quotas if (quota.limit == "guesses") is guesses])
@@ -242,6 +256,8 @@ class _Pair:
                 attempt = Attempt(scope, device, only, request, b"a new 1.", compat)
                 attempt = attempt._replace(quotas=self._quotas_of(guesses=True), rules=self._profile[2])
                 return lambda store: store.check(self.key, self.now, guess, attempt)
+            case "release", ():
+                return lambda store: store.release(self.key)
             case "void", (scope, bound):
                 only = await self._bound(bound, scope, STRANGERS)
                 return lambda store: store.void(self.key, scope, only)
@@ -253,12 +269,22 @@ class _Pair:
         raise AssertionError(name)
 
     async def _withdraw(self, store: ChallengeStore) -> None:
-        fresh = self._asked.fresh
+        asked = self._asked
         if isinstance(store, RedisChallengeStore):
-            await store.withdraw(self.key, fresh)
+            await store.withdraw(asked)
             await store.settled(self.key)
-        else:
-            await self.memory.update(self.key, lambda record: self._policy.withdraw(record, fresh.id[CALL]))
+            return
+        mail = await self.memory.update(self.key, lambda record: self._withdrawn(record, asked.fresh.id[CALL]))
+        if mail is None:
+            return
+        for quota in asked.quotas:
+            counts, ends = self._policy.uncount(decode_counts(self.memory.counts.read(quota.key)), mail)
+            self.memory.counts.write(quota.key, encode_counts(counts, ends, 0.0) if counts else NO_COUNTS)
+        if asked.mailbox:
+            await self.memory.update(asked.mailbox, lambda record: (self._policy.unnote(record, mail), None))
+
+    def _withdrawn(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, float | None]:
+        return self._policy.withdraw(record, call)
 
     async def _later(self, wait: float | str) -> float:
         """Return the time after so many seconds, or at the very end of something in the record."""
@@ -396,6 +422,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_LIMITED_AND_TAKEN_BACK)
         @example(_MORE_DEVICES_THAN_HAVE_LANES)
         @example(_A_PROFILE_CHANGES)
+        @example(_TAKEN_BACK_AFTER_IT_WAS_REPLACED)
         @example(_A_TEST_ADDRESS_AND_NOT)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
         def decide(steps: list[tuple[Any, ...]]) -> None:

@@ -63,9 +63,7 @@ class MemoryChallengeStore(RuledRecords):
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:
         """Take a sending back, and what it has counted for."""
-        if sending.counted or sending.mailbox:
-            return self.update(key, partial(self._uncounted, self._others, sending=sending))
-        return self.update(key, partial(self._rules.unsend, sending=sending))
+        return self.update(key, partial(self._uncounted, self._others, sending=sending))
 
     async def count(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
         """Count a mail for limits over many addresses."""

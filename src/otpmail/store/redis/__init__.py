@@ -142,7 +142,7 @@ class RedisStore:
             answer, packed = await self.mails.issue(entry, record, (*words, *question))
         except AnswerLost:
             unless = partial(self.mails.is_accepted, entry.mail.id)
-            await self.challenges.withdraw(send.key, send.fresh, unless)
+            await self.challenges.withdraw(send, unless)
             raise
         return Issued(self.challenges.sending_of(packed, send) if packed else None, answer)
 

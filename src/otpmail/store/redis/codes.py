@@ -1,13 +1,15 @@
 """Code records on a Redis server: one script for each decision, which says what `otp.policy` says."""
 
-from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Sequence
+from asyncio import CancelledError, Future, shield
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgpack
 
-from otpmail.code_record import CALL, STRANGERS, Budget, CodeRecord, Lane
+from otpmail.code_record import STRANGERS, Budget, CodeRecord, Lane
+from otpmail.errors import Unavailable
 from otpmail.model import LONG, Challenge, Check, CheckResult, Reached, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Proofs, Quota, Rules, Send
 from otpmail.store.earlier_records import READ_SECONDS
@@ -18,7 +20,7 @@ from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
 from otpmail.store.redis.subscription import Subscription
 from otpmail.store.redis.used import UsedChallenges
-from otpmail.store.redis.withdrawals import Withdrawals
+from otpmail.store.redis.withdrawals import Unless, Withdrawals
 
 _SEND = Script.load("codes", "counts", "code_choice", "code_send")
 _CHECK = Script.load("codes", "counts", "code_check")
@@ -28,7 +30,6 @@ _RELEASE = Script.load("codes", "code_release")
 _COUNT = Script.load("codes", "counts", "code_count")
 _UNSEND = Script.load("codes", "counts", "code_unsend")
 
-_WITHDRAW_SECONDS = 0.5  # for which a caller waits that has had no answer: it may ask another replica next
 _RESULTS = {result.value.encode(): result for result in CheckResult}
 
 
@@ -60,7 +61,7 @@ class RedisChallengeStore:
         self._time = time
         self.used = UsedChallenges(clock)
         self._read_earlier_until: float | None = None
-        self._withdrawals = Withdrawals(self._withdraw)
+        self._withdrawals = Withdrawals(self._take_back)
 
     def __repr__(self) -> str:
         return f"<RedisChallengeStore {self._client!r}, {self.used!r}>"
@@ -77,15 +78,31 @@ class RedisChallengeStore:
         names, head = self.record(key, send.earlier)
         names += self.others(send)
         arguments = [*head, *self.question(send)]
+        step = self._client.run(_SEND, names, arguments)
         try:
-            try:
-                packed = await self._client.run(_SEND, names, arguments)
-            except AnswerLost:  # the record has the mark of the call, so the step is not taken twice
-                packed = await self._client.run(_SEND, names, arguments)
-        except (AnswerLost, CancelledError):
-            await self.withdraw(key, send.fresh)
+            packed = await shield(step)
+        except CancelledError:
+            await self._withdrawals.leave(send, partial(self._decided, send, step))
             raise
+        except AnswerLost:
+            packed = await self._ask_again(send, names, arguments)
         return self.sending_of(packed, send)
+
+    async def _ask_again(self, send: Send, names: Sequence[bytes], arguments: Sequence[Value]) -> bytes:
+        """Ask once more: the record has the mark of the call, so the step is not taken twice."""
+        step = self._client.run(_SEND, names, arguments)
+        try:
+            packed: bytes = await shield(step)
+        except CancelledError:
+            await self._withdrawals.leave(send, partial(self._decided, send, step))
+            raise
+        except Unavailable:
+            await self.withdraw(send)
+            raise
+        return packed
+
+    async def _decided(self, send: Send, step: "Future[bytes]") -> Sending:
+        return self.sending_of(await step, send)
 
     def record(self, key: bytes, earlier: bytes = b"") -> tuple[list[bytes], list[Value]]:
         """Return the names of a record and the clock, and the first words of a script about it (`codes.lua`).
@@ -139,13 +156,9 @@ class RedisChallengeStore:
         counted = tuple([quota.key for quota in send.quotas])
         return Sending(challenge, float(next_send), counted, _reached(reached), send.mailbox)
 
-    async def withdraw(self, key: bytes, fresh: Challenge, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
-        """Take back what a call with that `fresh` challenge may have changed, unless its mail is sent all the same.
-
-        It goes on behind this call while the server is down.
-        """
-        self._withdrawals.begin(key, fresh.id[CALL], unless)
-        await self._withdrawals.wait_for(key, seconds=_WITHDRAW_SECONDS)
+    async def withdraw(self, send: Send, unless: Unless | None = None) -> None:
+        """Take back what a call without an answer may have changed, unless its mail is sent all the same."""
+        await self._withdrawals.withdraw(send, unless)
 
     async def settled(self, key: bytes) -> None:
         """Wait until nothing about a record is to be taken back any more."""
@@ -198,15 +211,11 @@ class RedisChallengeStore:
 
     async def unsend(self, key: bytes, sending: Sending) -> None:
         """Take a sending back."""
-        counted = sending.counted
-        when = sending.next_send - self._rules.resend
-        words = ("unsend", sending.challenge.id, sending.next_send, len(counted), when, int(bool(sending.mailbox)))
-        mailbox = self._keys.codes(sending.mailbox) if sending.mailbox else []
-        await self._take_back(key, *words, others=mailbox + self.counts(counted))
+        await self._withdrawals.unsend(key, sending)
 
     async def refuse(self, key: bytes, sending: Sending) -> None:
         """Take a sending back, and end its challenge."""
-        await self._take_back(key, "refuse", sending.challenge.id, sending.next_send)
+        await self._withdrawals.refuse(key, sending)
 
     async def count(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
         """Count a mail for limits over many addresses. A mail whose answer is lost is counted, or is not."""
@@ -259,12 +268,13 @@ class RedisChallengeStore:
     def _at(self) -> Value:
         return "" if self._time is None else self._time()
 
-    async def _withdraw(self, key: bytes, call: bytes) -> bool:
-        return await self._take_back(key, "withdraw", call)
-
-    async def _take_back(self, key: bytes, *what: Value, others: Sequence[bytes] = ()) -> bool:
+    async def _take_back(
+        self, key: bytes, what: tuple[Value, Value, Value], counted: Sequence[bytes], mailbox: bytes
+    ) -> bool:
         names, head = self.record(key)
-        return bool(await self._client.run(_UNSEND, [*names, *others], [*head, *what]))
+        others = (self._keys.codes(mailbox) if mailbox else []) + self.counts(counted)
+        words = (*head, *what, self._rules.resend, len(counted), int(bool(mailbox)))
+        return bool(await self._client.run(_UNSEND, [*names, *others], words))
 
 
 def _words_of(quotas: Sequence[Quota]) -> list[Value]:

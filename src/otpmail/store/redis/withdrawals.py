@@ -1,35 +1,60 @@
-"""Takes decisions back whose answers were lost: no mail is sent for them, so the next one need not wait."""
+"""Takes decisions back whose answers were lost, or whose calls were cancelled: no mail is sent for them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
-from otpmail.errors import StoreError, Unavailable
+from otpmail.code_record import CALL
+from otpmail.errors import LimitExceeded, StoreError, Unavailable
+from otpmail.model import Sending
+from otpmail.store.challenges import Send
+from otpmail.store.redis.resp import Value
 
-Withdraw = Callable[[bytes, bytes], Awaitable[bool]]
-"""Takes back what a call has changed, and returns whether it has changed anything."""
+TakeBack = Callable[[bytes, tuple[Value, Value, Value], Sequence[bytes], bytes], Awaitable[bool]]
+"""Takes a mail of a record back: by its key, what `code_unsend.lua` finds the mail by, and where else it counts.
+
+These are the keys of limits over many addresses, and that of a mailbox. Returns whether the record knew the mail.
+"""
+
+Unless = Callable[[], Awaitable[bool]]
+"""Returns whether the mail of a decision is sent all the same."""
 
 _RETRY_SECONDS = 0.25
 _LATE_SECONDS = 0.05  # by which a call on another connection may reach the server behind its withdrawal
 _LONGEST_SECONDS = 60.0  # for which a server may be down; the next mail has to wait its time then
 _CLOSE_SECONDS = 1.0
+_WAIT_SECONDS = 0.5  # for which a caller waits that has had no answer: it may ask another replica next
 
 
 class Withdrawals:
-    """Calls `withdraw` with the key of a record and the mark of a call, again for as long as the server is down."""
+    """The tasks that take back what calls have changed in a record, again for as long as the server is down."""
 
-    def __init__(self, withdraw: Withdraw) -> None:
-        self._withdraw = withdraw
+    def __init__(self, take_back: TakeBack) -> None:
+        self._take_back = take_back
         self._tasks: dict[bytes, set[asyncio.Task[None]]] = {}
 
     def __repr__(self) -> str:
         return f"<Withdrawals {len(self._tasks)} under way>"
 
-    def begin(self, key: bytes, call: bytes, unless: Callable[[], Awaitable[bool]] | None = None) -> None:
-        """Withdraw what that call has changed, unless `unless` says that its mail is sent all the same."""
-        task = asyncio.create_task(self._run(key, call, unless))
-        self._tasks.setdefault(key, set()).add(task)
-        task.add_done_callback(lambda _: self._ended(key, task))
+    async def withdraw(self, send: Send, unless: Unless | None = None) -> None:
+        """Take back what a call without an answer may have changed, unless its mail is sent all the same.
+
+        It goes on behind this call while the server is down.
+        """
+        await self._begin(send.key, partial(self._withdraw, send), unless)
+
+    async def leave(self, send: Send, decided: Callable[[], Awaitable[Sending]]) -> None:
+        """Take back what the step of a cancelled call changes, once it is `decided`. It goes on behind this call."""
+        await self._begin(send.key, partial(self._leave, send, decided))
+
+    async def unsend(self, key: bytes, sending: Sending) -> None:
+        """Take back the mail of a decision. Raises Unavailable."""
+        await self._take_back(key, ("unsend", *_words(sending)), sending.counted, sending.mailbox)
+
+    async def refuse(self, key: bytes, sending: Sending) -> None:
+        """End the challenge of a mail that was refused. Raises Unavailable."""
+        await self._take_back(key, ("refuse", *_words(sending)), (), b"")
 
     async def wait_for(self, key: bytes, *, seconds: float | None = None) -> None:
         """Wait for what is under way about a record, `seconds` at most."""
@@ -45,23 +70,49 @@ class Withdrawals:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _run(self, key: bytes, call: bytes, unless: Callable[[], Awaitable[bool]] | None) -> None:
-        with suppress(TimeoutError, StoreError):
-            async with asyncio.timeout(_LONGEST_SECONDS):
-                if unless is not None and await unless():
-                    return
-                if not await self._once(key, call):
-                    await asyncio.sleep(_LATE_SECONDS)
-                    await self._once(key, call)
+    async def _begin(self, key: bytes, undo: Callable[[], Awaitable[bool]], unless: Unless | None = None) -> None:
+        task = asyncio.create_task(_run(undo, unless))
+        self._tasks.setdefault(key, set()).add(task)
+        task.add_done_callback(lambda _: self._ended(key, task))
+        await self.wait_for(key, seconds=_WAIT_SECONDS)
 
-    async def _once(self, key: bytes, call: bytes) -> bool:
-        while True:
-            try:
-                return await self._withdraw(key, call)
-            except Unavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
+    async def _withdraw(self, send: Send) -> bool:
+        counted = [quota.key for quota in send.quotas]
+        return await self._take_back(send.key, ("withdraw", send.fresh.id[CALL], ""), counted, send.mailbox)
 
-    def _ended(self, key: bytes, task: asyncio.Task[None]) -> None:
+    async def _leave(self, send: Send, decided: Callable[[], Awaitable[Sending]]) -> bool:
+        try:
+            sending = await decided()
+        except LimitExceeded:
+            return True
+        except Unavailable:  # the step may have been taken all the same
+            return await self._withdraw(send)
+        await self.unsend(send.key, sending)
+        return True
+
+    def _ended(self, key: bytes, task: "asyncio.Task[None]") -> None:
         self._tasks[key].discard(task)
         if not self._tasks[key]:
             del self._tasks[key]
+
+
+def _words(sending: Sending) -> tuple[bytes, float]:
+    return sending.challenge.id, sending.next_send
+
+
+async def _run(undo: Callable[[], Awaitable[bool]], unless: Unless | None) -> None:
+    with suppress(TimeoutError, StoreError):
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            if unless is not None and await unless():
+                return
+            if not await _once(undo):
+                await asyncio.sleep(_LATE_SECONDS)
+                await _once(undo)
+
+
+async def _once(undo: Callable[[], Awaitable[bool]]) -> bool:
+    while True:
+        try:
+            return await undo()
+        except Unavailable:
+            await asyncio.sleep(_RETRY_SECONDS)

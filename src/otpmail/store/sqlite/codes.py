@@ -6,7 +6,7 @@ from functools import partial
 from sqlite3 import Connection
 from typing import TypeVar
 
-from otpmail.code_record import CALL, CodeRecord, Lane, Slot
+from otpmail.code_record import CodeRecord, Lane, Slot
 from otpmail.model import Challenge, Check, Reached, Sending
 from otpmail.store import record_codec
 from otpmail.store.challenges import ANY, NO_SCOPE, Attempt, Guess, Quota, Rules, Send
@@ -49,12 +49,12 @@ class SqliteChallengeStore(RuledRecords):
         return f"<SqliteChallengeStore {self._writer!r}>"
 
     async def send(self, send: Send) -> Sending:
-        """Decide which challenge to mail now; a call that is cancelled leaves the record as it was."""
+        """Decide which challenge to mail now; a call that is cancelled leaves nothing counted."""
+        decided: list[Sending] = []
         try:
-            return await self._writer.ask(partial(self._send, send))
-        except CancelledError:  # the commit may be under way
-            withdraw = partial(self._rules.withdraw, call=send.fresh.id[CALL])
-            self._writer.note(partial(self._update, send.key, withdraw))
+            return await self._writer.ask(partial(self._send, send, decided))
+        except CancelledError:  # the commit may be under way; what is noted comes behind it
+            self._writer.note(partial(self._leave, send.key, decided))
             raise
 
     async def unsend(self, key: bytes, sending: Sending) -> None:
@@ -122,12 +122,22 @@ class SqliteChallengeStore(RuledRecords):
             if found < _SLICE:
                 return dropped
 
-    def _send(self, send: Send, connection: Connection) -> Sending:
+    def _send(self, send: Send, decided: list[Sending], connection: Connection) -> Sending:
+        """Decide, and put what was decided last into `decided`: a commit that fails over another change runs again."""
         earlier = (send.earlier, send.scope)
-        if not (send.quotas or send.mailbox):
+        decided.clear()
+        if send.quotas or send.mailbox:
+            sending = self._with_others(send.key, partial(self._counted, send=send), connection, earlier=earlier)
+        else:
             rule = partial((send.rules or self._rules).send, send=send)
-            return self._update(send.key, rule, connection, earlier=earlier)
-        return self._with_others(send.key, partial(self._counted, send=send), connection, earlier=earlier)
+            sending = self._update(send.key, rule, connection, earlier=earlier)
+        decided.append(sending)
+        return sending
+
+    def _leave(self, key: bytes, decided: list[Sending], connection: Connection) -> None:
+        """Take back what was decided for a call that has been cancelled, if anything was."""
+        for sending in decided:
+            self._unsend(key, sending, connection)
 
     def _check(self, key: bytes, now: float, guess: Guess, attempt: Attempt, connection: Connection) -> Check:
         rule = partial(self._guessed, now=now, guess=guess, attempt=attempt)
@@ -151,11 +161,12 @@ class SqliteChallengeStore(RuledRecords):
         counts: dict[bytes, bytes] = {}
         records: dict[bytes, CodeRecord | None] = {}
         read = partial(self._read_counts, connection, with_room=with_room)
-        others = Others(read, counts.__setitem__, partial(self._record, connection), records.__setitem__)
+        record = partial(self._record, connection, with_room=with_room)
+        others = Others(read, counts.__setitem__, record, records.__setitem__)
         result = self._update(key, partial(rule, others), connection, earlier=earlier)
         self._write_counts(connection, counts)
-        for other, record in records.items():
-            self._update(other, partial(_replace, after=record), connection)
+        for other, after in records.items():
+            self._update(other, partial(_replace, after=after), connection)
         return result
 
     def _with_counts(self, work: Callable[[Others], T], connection: Connection) -> T:
@@ -167,13 +178,13 @@ class SqliteChallengeStore(RuledRecords):
         self._write_counts(connection, counts)
         return result
 
-    def _record(self, connection: Connection, key: bytes) -> CodeRecord | None:
-        """Return another record. Raises Unavailable where there is none, and no room for a new one."""
+    def _record(self, connection: Connection, key: bytes, *, with_room: bool) -> CodeRecord | None:
+        """Return another record. `with_room`: raises Unavailable where there is none, and no room for a new one."""
         for name in self._digests.record_names(key):
             kept: tuple[bytes] | None = connection.execute(_READ, (name,)).fetchone()
             if kept is not None:
                 return record_codec.decode_record(kept[0])
-        if self._writer.committer.is_full:
+        if with_room and self._writer.committer.is_full:
             raise self._writer.committer.unavailable()
         return None
 

@@ -1,23 +1,28 @@
 -- Takes back what code_send has changed, since its mail was not sent (otp.policy.Policy.unsend, refuse and withdraw).
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, 0; then 'unsend' or 'refuse',
--- the id of the mailed challenge and the next send, or 'withdraw' and the mark of the call. Behind the next send of
--- 'unsend' stand for how many limits over many addresses the mail has counted, and when; their counts are the last KEYS.
+-- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, 0; 'unsend' or 'refuse'
+-- and the id of the mailed challenge, or 'withdraw' and the mark of the call; the next send that went with the mail, or ''
+-- for 'withdraw'; the seconds between two mails; for how many limits over many addresses the mail has counted, and
+-- whether for a mailbox too ('1'). The last KEYS are the names of that mailbox's record, and those of counts (counts.lua).
+-- Returns 1 where the mail was known, or its slot.
 
-local kind, mark = ARGV[4], ARGV[5]
-local record, now, places = open(1, tonumber(ARGV[2]), ARGV[1], 0)
+local kind, mark, mail, resend = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local names, limits, has_mailbox = tonumber(ARGV[2]), tonumber(ARGV[8]), ARGV[9] == '1'
+local record, now, places = open(1, names, ARGV[1], 0)
 if not record then return 0 end
-local slot
+
+-- The slot of the mail, and whether another challenge has replaced the mail's in it (otp.taken_back).
+local slot, is_replaced
 for _, known in ipairs(record.slots) do
-  local is_it
   if kind == 'withdraw' then
-    is_it = known.call == mark and mark ~= NO_CALL
-  else
-    is_it = known.challenge and known.challenge.id == mark
+    if known.call == mark and mark ~= NO_CALL and not slot then slot, mail = known, known.next_send end
+  elseif known.challenge and known.challenge.id == mark then
+    slot, is_replaced = known, false
+    break
+  elseif not slot then
+    local older = known.replaced and known.replaced.challenge.id == mark
+    if older or (not known.challenge and known.next_send == mail) then slot, is_replaced = known, older end
   end
-  if is_it and not slot then slot = known end
 end
-if not slot then return 0 end
-local mail = kind == 'withdraw' and slot.next_send or tonumber(ARGV[6])
 
 local function without(list, one)
   for place, known in ipairs(list) do
@@ -29,30 +34,50 @@ local function without(list, one)
   return false
 end
 
-local replaced, counts, box = slot.replaced, {}, nil
-local is_latest = slot.next_send == mail or slot.next_send == 0 -- 0: the latest mail was not sent either
-if replaced and without(replaced.mails, mail) and #replaced.mails == 0 then
-  replaced.challenge.attempts = slot.challenge.attempts
-  slot.challenge, slot.replaced = replaced.challenge, nil
-  is_latest = true
+-- Takes the mail out of its slot. Returns whether the slot knew it.
+local function take_out()
+  local replaced, is_known = slot.replaced, slot.next_send == mail
+  local is_latest = is_known or slot.next_send == 0 -- 0: the latest mail was not sent either
+  if replaced and without(replaced.mails, mail) then
+    is_known = true
+    if #replaced.mails == 0 then
+      replaced.challenge.attempts = slot.challenge.attempts
+      slot.challenge, slot.replaced = replaced.challenge, nil
+      is_latest = true
+    end
+  end
+  if is_latest then slot.next_send, slot.call = 0, NO_CALL end
+  return is_known
 end
-if is_latest then slot.next_send, slot.call = 0, NO_CALL end
+
+local is_known = slot and not is_replaced and take_out()
 if kind == 'refuse' then
-  slot.challenge, slot.replaced = nil, nil
-else
-  local lane = lane_of(record, slot.device)
+  if not slot then return 0 end
+  if not is_replaced then slot.challenge = nil end
+  slot.replaced = nil
+  keep_record(1, places, record, now)
+  return 1
+end
+if kind == 'withdraw' and not slot then return 0 end
+for _, lane in ipairs(slot and { lane_of(record, slot.device) } or record.lanes) do
   if without(lane.sends, mail) then
     put_lane(record, lane)
-    if kind == 'unsend' then counts = read_counts(codes_quotas(tonumber(ARGV[7])), tonumber(ARGV[2])) end
-    if kind == 'unsend' and ARGV[9] == '1' then box = mailbox_of(tonumber(ARGV[7]), tonumber(ARGV[2])) end
+    is_known = true
+    break
   end
 end
-for _, one in ipairs(counts) do without_one(one, tonumber(ARGV[8])) end
-if box and box.record then
-  local strangers = lane_of(box.record, STRANGERS)
-  if without(strangers.sends, mail) then put_lane(box.record, strangers) end
-end
+if not (slot or is_known) then return 0 end
 keep_record(1, places, record, now)
-if box and box.record then keep_mailbox(box, now) end
+if not is_known then return 1 end
+if has_mailbox then
+  local box = mailbox_of(limits, names)
+  local strangers = box.record and lane_of(box.record, STRANGERS)
+  if strangers and without(strangers.sends, mail) then
+    put_lane(box.record, strangers)
+    keep_mailbox(box, now)
+  end
+end
+local counts = read_counts(codes_quotas(limits), names)
+for _, one in ipairs(counts) do without_one(one, mail - resend) end
 write_counts(counts, now)
 return 1

@@ -77,6 +77,7 @@ end
 local function without_one(counts, at_time)
   local known, stretch = counts.pairs, math.floor(at_time / counts.stretch)
   local place = #known - 1
+  if place >= 1 and known[place] - stretch >= STRETCHES then return end -- it has left the counts already
   for at = 1, #known, 2 do
     if known[at] == stretch then place = at end
   end
