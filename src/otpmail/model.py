@@ -185,12 +185,15 @@ class IssuedCode:
     """The challenge whose code a mail carries, and when its caller may ask for the next mail.
 
     `next_send_time` is in seconds since the epoch. `record` is the key of the code's record, where a store keeps the
-    mail too: the process that ends the mail may be another one than issued it.
+    mail too: the process that ends the mail may be another one than issued it. So until then `counted` and `mailbox`
+    are there too, as in `Sending`.
     """
 
     challenge: Challenge
     next_send_time: float
     record: bytes = field(default=b"", repr=False)
+    counted: tuple[bytes, ...] = field(default=(), repr=False)
+    mailbox: bytes = field(default=b"", repr=False)
 
     @property
     def expire_time(self) -> float:

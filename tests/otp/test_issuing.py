@@ -41,7 +41,8 @@ _ROOM = 1 << 40
 _RECORD = b"}:c:"  # within the key of a code, which the step that issues it names
 
 
-_SETTINGS = OtpSettings(keys=SecretStr(_KEYS), return_code=True)
+_SETTINGS = OtpSettings(keys=SecretStr(_KEYS), return_code=True, sends_per_block_hour=1)
+_TAGGED = replace(_REQUEST, email="ada+tag@example.org", block="192.0.2.1")
 
 
 def _sqlite(path: Path, now: Callable[[], float], free: Callable[[Path], int] = lambda _: _ROOM) -> SqliteStore:
@@ -256,6 +257,74 @@ async def test_a_mail_from_the_store_that_is_not_sent(process: Process) -> None:
         await service.codes.close()
         assert (await service.send()).code == sent.code
         assert await service.check(sent.code) is CheckResult.VALID
+
+
+async def _expect_nothing_counted(service: Service) -> None:
+    """Check that no mail to the tagged address counts: for none of its limits, its mailbox's, and its block's."""
+    await service.codes.close()
+    assert await service.codes.addresses.budgets(call_of(), _TAGGED.email) == ()
+    await service.send(replace(_TAGGED, email="eve@example.org"))
+    with pytest.raises(LimitExceeded, match="client_ip"):
+        await service.send(replace(_TAGGED, email="eve2@example.org"))
+
+
+async def test_a_mail_from_the_store_that_is_not_sent_counts_nowhere(process: Process) -> None:
+    """A mail that the next process has cancelled counts neither for its mailbox nor for limits over many addresses."""
+    async with process().running() as service:
+        sent = await service.send(_TAGGED)
+        assert len(await service.codes.addresses.budgets(call_of(), _TAGGED.email)) == 2
+    async with process().running() as service:
+        [entry] = await service.arrived(1)
+        with pytest.raises(LimitExceeded, match="client_ip"):
+            await service.send(replace(_TAGGED, email="eve@example.org"))
+        service.intake.take_up(entry)
+        await service.rig.mails.cancel(call_of().caller, sent.mail.id)
+        await _expect_nothing_counted(service)
+
+
+async def test_a_mail_that_has_waited_in_the_store_counts_nowhere(tmp_path: Path, clock: Clock) -> None:
+    """A mail that has waited in the store for its turn, and is cancelled then, counts nowhere either."""
+    async with Service(_sqlite(tmp_path / "store.db", clock), waits=True).running() as service:
+        await service.send(replace(_REQUEST, email="bob@example.org"))
+        sent = await service.send(_TAGGED)
+        assert (service.rig.queue.qsize(), len(service.rig.backlog)) == (1, 1)
+        running = asyncio.create_task(service.rig.backlog.run(service.intake.take_up, service.intake.resume))
+        service.rig.settle()
+        async with asyncio.timeout(20):
+            while service.rig.queue.qsize() == 0:  # noqa: ASYNC110  the store brings it
+                await asyncio.sleep(0.01)
+        await service.rig.mails.cancel(call_of().caller, sent.mail.id)
+        await _expect_nothing_counted(service)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_mail_that_is_cancelled_in_the_store_counts_nowhere(tmp_path: Path, clock: Clock) -> None:
+    """A mail that is cancelled while it waits in the store counts nowhere."""
+    async with Service(_sqlite(tmp_path / "store.db", clock), waits=True).running() as service:
+        await service.send(replace(_REQUEST, email="bob@example.org"))
+        sent = await service.send(_TAGGED)
+        assert (service.rig.queue.qsize(), len(service.rig.backlog)) == (1, 1)
+        running = asyncio.create_task(service.rig.backlog.run(service.intake.take_up, service.intake.resume))
+        await service.rig.mails.cancel(call_of().caller, sent.mail.id)
+        await _expect_nothing_counted(service)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_cancelled_call_counts_nowhere(process: Process) -> None:
+    """A guaranteed code whose call is cancelled counts nowhere, in whichever turn of the loop that is."""
+    async with process().running() as service:
+        for turns in range(8):
+            call = asyncio.create_task(service.send(_TAGGED))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            [end] = await asyncio.gather(call, return_exceptions=True)
+            assert isinstance(end, asyncio.CancelledError)
+            await service.codes.close()
+            assert await service.codes.addresses.budgets(call_of(), _TAGGED.email) == ()
+        await _expect_nothing_counted(service)
 
 
 async def test_a_replaced_code_returns_in_the_next_process(process: Process, clock: Clock) -> None:

@@ -75,6 +75,8 @@ _ENTRIES = st.builds(
     fingerprint=st.binary(max_size=32),
 ).map(lambda entry: replace(entry, envelope=replace(entry.envelope, id=entry.mail.id)))
 
+_COUNTED = st.lists(st.binary(min_size=16, max_size=16), max_size=3).map(tuple), st.binary(max_size=16)
+
 _MAIL = Mail("m1", "shop", "<m1@example.org>", 1.0)
 
 
@@ -93,6 +95,19 @@ def test_an_entry_comes_back_whole(entry: Entry) -> None:
     assert isinstance(decoded.priority, Priority)
     assert isinstance(decoded.envelope.content, bytes)
     assert isinstance(decoded.envelope.recipients, tuple)
+
+
+@given(_ENTRIES, *_COUNTED)
+def test_where_an_open_mail_counts_comes_back(entry: Entry, counted: tuple[bytes, ...], mailbox: bytes) -> None:
+    """An open mail comes back with where it counts, which a settled one, and a reader of an earlier version, leave."""
+    issued = entry.mail.issued and replace(entry.mail.issued, counted=counted, mailbox=mailbox)
+    mail = replace(entry.mail, issued=issued)
+    octets = codec.encode_entry(replace(entry, mail=mail))
+    assert codec.decode_entry(octets).mail == mail
+    *fields, labels = msgpack.unpackb(codec.encode_entry(entry))[1]
+    assert msgpack.unpackb(octets)[1][: len(fields) + 1] == [*fields, labels]
+    settled = codec.encode_settled(mail, forgotten=1.0, request_ends=2.0, fingerprint=b"")
+    assert codec.decode_settled(settled)[0] == entry.mail
 
 
 @given(_PROGRESS)

@@ -38,8 +38,11 @@ class Issuing:
 
         Raises as `MailService.accept_reserved` and `ChallengeStore.send` do.
         """
+        send = self._send
+        counted = tuple([quota.key for quota in send.quotas])
         while True:
-            submission = submission_of(IssuedCode(self._challenge, self._next_send, self._send.key))
+            issued = IssuedCode(self._challenge, self._next_send, send.key, counted, send.mailbox)
+            submission = submission_of(issued)
             job = await mails.accept_reserved(call, submission, mail_id, keep=False)
             try:
                 return await mails.keep_with(job, submission.fingerprint, self._accept)

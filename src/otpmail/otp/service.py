@@ -176,7 +176,7 @@ class OtpService:
         """Tie a code to how its mail ends, which the store has handed to this process."""
         issued = job.issued
         if issued is not None and issued.record:
-            sending = Sending(issued.challenge, issued.next_send_time)
+            sending = Sending(issued.challenge, issued.next_send_time, issued.counted, mailbox=issued.mailbox)
             self._mails.call_when_done(job, partial(self._on_mail_end, issued.record, sending))
 
     async def close(self, *, seconds: float = CLOSE_SECONDS) -> None:

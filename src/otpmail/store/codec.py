@@ -25,6 +25,7 @@ from otpmail.suppression import Suppression, SuppressionScope
 _VERSIONS = (1, 2, 3, 4)  # of mails: 1 has no labels, and 1 and 2 no deaths
 _WRITTEN, _SUPPRESSED = 3, 4  # readers of 3 know no suppressions, so 4 is written only where a recipient has one
 # The mail of a code in version 3 has the key of the code's record, or ends before it: each reader of 3 takes both.
+# Behind the labels of an open one stands where it counts, if anywhere: earlier readers look no further than them.
 
 # By so many bits the length of a code is above its attempts. Earlier readers of version 3 have no use for either.
 _LENGTH = 16
@@ -69,7 +70,7 @@ def encode_entry(entry: Entry) -> bytes:
     envelope = entry.envelope
     return _pack(
         _version((*entry.mail.recipients, *entry.progress.results)),
-        _mail_fields(entry.mail),
+        (*_mail_fields(entry.mail), *_counted_fields(entry.mail.issued)),
         _envelope_fields(envelope),
         int(entry.priority),
         entry.deadline,
@@ -165,10 +166,16 @@ def _mail_fields(mail: Mail) -> tuple[object, ...]:
     )
 
 
+def _counted_fields(issued: IssuedCode | None) -> tuple[tuple[bytes, ...], ...]:
+    """Return where the mail of a code counts beside its record: for a mailbox, and for limits over many addresses."""
+    if issued is None or not (issued.mailbox or issued.counted):
+        return ()
+    return ((issued.mailbox, *issued.counted),)
+
+
 def _mail(fields: list[Any]) -> Mail:
-    mail_id, caller, message_id, create_time, request_id, state, results, attempts, settle_time, issued, *labels = (
-        fields
-    )
+    mail_id, caller, message_id, create_time, request_id, state, results, attempts, settle_time, issued, *more = fields
+    labels = more[0] if more else ()
     return Mail(
         mail_id,
         caller,
@@ -179,15 +186,15 @@ def _mail(fields: list[Any]) -> Mail:
         _results(results),
         attempts,
         settle_time,
-        None if issued is None else _issued(issued),
-        tuple([(name, value) for name, value in labels[0]]) if labels else (),
+        None if issued is None else _issued(issued, *more[1:]),
+        tuple([(name, value) for name, value in labels]),
     )
 
 
-def _issued(fields: Sequence[Any]) -> IssuedCode:
-    challenge_id, key_id, expires, attempts, *more = fields
+def _issued(fields: Sequence[Any], counted: Sequence[bytes] = (b"",)) -> IssuedCode:
+    challenge_id, key_id, expires, attempts, next_send, *record = fields
     challenge = Challenge(challenge_id, key_id, expires, attempts & (1 << _LENGTH) - 1, attempts >> _LENGTH)
-    return IssuedCode(challenge, *more)
+    return IssuedCode(challenge, next_send, record[0] if record else b"", tuple(counted[1:]), counted[0])
 
 
 def _progress_fields(progress: Progress) -> tuple[object, ...]:
