@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from otpmail.code_record import NO_CALL, CodeRecord, Lane, Replaced, Slot
 from otpmail.model import Sending
-from otpmail.otp.records import kept, lane_of, with_lane, with_slot
+from otpmail.otp.records import kept, with_lane, with_slot
 
 TakenBack = tuple[CodeRecord | None, float | None]
 """A record without a mail, and the mail by the next send that went with it: None where the record did not know it."""
@@ -84,15 +84,16 @@ def _without(slot: Slot, mail: float) -> Slot:
 
 
 def _uncounted(record: CodeRecord, slot: Slot | None, after: Slot | None, mail: float) -> TakenBack:
-    """Return the record with `after` in place of the mail's slot, and without the mail in its lane."""
+    """Return the record with `after` in place of the mail's slot, and without the mail in the lane where it counts.
+
+    That is the lane of the slot's device, or strangers' where too many devices had one.
+    """
     slots, lanes = record.slots, record.lanes
     is_known = after != slot
     if slot is not None and after is not None:
         slots = with_slot(slots, slot, after)
-        lanes_with = [lane_of(record, slot.device)]
-    else:
-        lanes_with = list(lanes)
-    for lane in lanes_with:
+    own = [lane for lane in lanes if slot is not None and lane.device == slot.device]
+    for lane in (*own, *lanes):
         if mail in lane.sends:
             place = lane.sends.index(mail)
             lanes = with_lane(lanes, Lane(lane.device, lane.failures, lane.sends[:place] + lane.sends[place + 1 :]))

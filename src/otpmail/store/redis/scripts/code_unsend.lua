@@ -59,7 +59,10 @@ if kind == 'refuse' then
   return 1
 end
 if kind == 'withdraw' and not slot then return 0 end
-for _, lane in ipairs(slot and { lane_of(record, slot.device) } or record.lanes) do
+-- The lane where it counts: that of the slot's device, or strangers' where too many devices had one.
+local lanes = only(record.lanes, function(lane) return slot and lane.device == slot.device end)
+for _, lane in ipairs(record.lanes) do lanes[#lanes + 1] = lane end
+for _, lane in ipairs(lanes) do
   if without(lane.sends, mail) then
     put_lane(record, lane)
     is_known = true
