@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from otpmail.cli import address, caller, code, dev, health, keys, listing, lookup, mail, retry, serve
+from otpmail.cli import address, caller, code, dev, health, keys, listing, lookup, mail, retry, serve, templates
 from otpmail.cli.check import command as check
 from otpmail.cli.help import Command, Group
 from otpmail.cli.merge import command as merge
@@ -51,3 +51,4 @@ mail.mail.command("list", cls=Command)(listing.list_mails)
 mail.mail.command("retry", cls=Command)(retry.retry_mails)
 app.add_typer(mail.mail, name="mail")
 app.command(cls=Command)(merge.merge)
+app.add_typer(templates.templates, name="templates")

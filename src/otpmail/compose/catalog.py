@@ -48,7 +48,7 @@ class Templates:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Templates):
             return NotImplemented
-        return (self._files, self.look, self._default) == (other._files, other.look, other._default)
+        return (self._files, self.look, self.default_locale) == (other._files, other.look, other.default_locale)
 
     def __hash__(self) -> int:
         return hash(frozenset(self.by_locale))

@@ -47,7 +47,7 @@ class Engine:
         self._env = ImmutableSandboxedEnvironment(
             loader=FunctionLoader(self._load),
             autoescape=lambda name: bool(name) and name.endswith(f".html{SUFFIX}"),
-            undefined=StrictUndefined,
+            undefined=_Missing,
             finalize=_finalize,
             keep_trailing_newline=True,
             trim_blocks=True,
@@ -72,6 +72,7 @@ class Engine:
         family = {one: self._tree(one) for one in self._family(name)}
         own = {found.name for tree in family.values() for found in tree.find_all(nodes.Name) if found.ctx == "store"}
         for one, tree in family.items():
+            self._compile(one)
             if unknown := sorted(meta.find_undeclared_variables(tree) - own - _KNOWN):
                 raise ValueError(self._about_unknown(one, tree, unknown[0]))
         return all(is_plain(tree) for tree in family.values())
@@ -84,6 +85,12 @@ class Engine:
             raise ValueError(_about_syntax(error)) from None
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise ValueError(f"{self._place(error, name)}: {_words_of(error)}") from error
+
+    def _compile(self, name: str) -> None:
+        try:
+            self._env.get_template(name)
+        except TemplateSyntaxError as error:
+            raise ValueError(_about_syntax(error)) from None
 
     def _load(self, name: str) -> tuple[str, str, None] | None:
         """Return a template with its path, which is then in tracebacks."""
@@ -150,6 +157,17 @@ class Space:
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]
+
+
+class _Missing(StrictUndefined):
+    """What a template has no value for: it says so in our words where it is missing from a space."""
+
+    @property
+    def _undefined_message(self) -> str:
+        if isinstance(self._undefined_obj, Space):
+            return f"there is no {self._undefined_name!r}"
+        message: str = super()._undefined_message
+        return message
 
 
 class Marks(Space):

@@ -1,0 +1,79 @@
+"""`otpmail templates`: what it checks, and what it shows of a mail."""
+
+import webbrowser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from typer.testing import CliRunner
+
+from otpmail.cli import app
+
+pytestmark = pytest.mark.usefixtures("empty_directory")
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "templates"
+
+
+def _run(*arguments: str, **settings: str) -> tuple[int, str, str]:
+    ran = CliRunner().invoke(app, ["templates", *arguments], prog_name="otpmail", env=settings)
+    return ran.exit_code, ran.stdout, ran.stderr
+
+
+def test_the_shipped_templates_are_good() -> None:
+    """`check` names the languages."""
+    code, out, _ = _run("check")
+    assert (code, out.split(":")[:2]) == (0, ["templates", " good, 14 languages"])
+
+
+def test_the_examples_are_good() -> None:
+    """Each purpose of the examples has a mail of its own, and other purposes have the words beside them."""
+    assert _run("check", "--dir", str(EXAMPLES))[0] == 0
+    assert {folder.name for folder in (EXAMPLES / "en").iterdir() if folder.is_dir()} == {
+        *("login", "signup", "reset", "verify", "change-email", "confirm")
+    }
+    for purpose, line in (("reset", "A new password"), ("signup", "Welcome"), ("door", "Here is your code")):
+        code, out, _ = _run("preview", "--dir", str(EXAMPLES), "--purpose", purpose)
+        assert code == 0
+        assert f"\n{line}\n" in out
+        assert "271828" in out
+
+
+def test_a_preview() -> None:
+    """A preview has the settings' product, and the language, purpose and life that are asked for."""
+    code, out, _ = _run("preview", "--locale", "pl", "--purpose", "reset", "--life", "180", PRODUCT_NAME="Acme")
+    assert code == 0
+    assert out.startswith("Subject: 271828 to Twój kod do zmiany hasła w Acme\n\n")
+    assert "przez 3 minuty " in out
+    assert _run("preview", "--html")[1].startswith("<!doctype html>")
+
+
+def test_a_mistake() -> None:
+    """A template that can't be used is one line with its file and line, and exit code 2."""
+    folder = Path("mails")
+    (folder / "en").mkdir(parents=True)
+    for name, text in (("subject", "s"), ("body", "{{ code }}\n{{ cod }}")):
+        (folder / "en" / f"{name}.txt.j2").write_text(text)
+    for command in ("check", "preview"):
+        code, _, err = _run(command, OTP_TEMPLATES_DIR="mails")
+        assert code == 2
+        assert err == "OTP_TEMPLATES_DIR: en/body.txt.j2:2: unknown variable cod; did you mean code?\n"
+
+
+def test_a_variable() -> None:
+    """A mail that needs a variable is shown with it, and says so without."""
+    arguments = ("preview", "--dir", str(EXAMPLES), "--purpose", "confirm")
+    code, out, _ = _run(*arguments, "--var", "action=pay 5 €")
+    assert (code, "pay 5 €" in out) == (0, True)
+    assert _run(*arguments)[2] == "--var: the template needs 'action'\n"
+    assert _run(*arguments, "--var", "action")[2] == "--var: 'action' is not NAME=VALUE\n"
+
+
+def test_in_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--open writes the HTML to a file, names it, and opens it in a browser."""
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    code, out, _ = _run("preview", "--open")
+    file = Path(urlsplit(opened[0]).path)
+    assert (code, out) == (0, f"written to {file}\n")
+    assert file.read_text("utf-8").startswith("<!doctype html>")
+    file.unlink()

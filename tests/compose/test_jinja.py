@@ -1,0 +1,261 @@
+"""Templates of Jinja2: which become formats, what they may do, and what is said of one that is wrong."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from otpmail.compose.building import Look
+from otpmail.compose.catalog import Templates
+from otpmail.compose.jinja import SPELLED, Engine, Marks, Space, as_format, mark
+from otpmail.compose.templates import MailTemplate, Rendered
+from otpmail.compose.words import fill
+from otpmail.errors import InvalidArgument, SettingsError
+
+VALUES = {"code": "271828", "reference": "K7QD", "email": "ada@example.org"}
+
+
+def _write(folder: Path, *, subject: str = "s", text: str | None = "{{ code }}", html: str | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in (("subject.txt", subject), ("body.txt", text), ("body.html", html)):
+        if part is not None:
+            (folder / f"{name}.j2").write_text(part, "utf-8")
+    return folder
+
+
+def _render(folder: Path, purpose: str = "login", *, look: Look | None = None, **variables: str) -> Rendered:
+    templates = Templates(folder, default_locale="en", look=look)
+    return templates.render("en", purpose, {**variables, **VALUES}, valid_seconds=600.0)
+
+
+def _problem(folder: Path) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Templates(folder, default_locale="en")
+    (line,) = caught.value.problems
+    return line
+
+
+@pytest.mark.parametrize(
+    ("source", "plain"),
+    [
+        ("{{ code }} {{ variables.shop }} {{ words.title }}", True),
+        ("{% if product_name %}{{ code }}{% endif %}", True),
+        ("{% for n in [1, 2] %}{{ code }}{% endfor %}", True),
+        ("{{ product_name|upper }}{{ code }}", True),
+        ("{% set code = 'x' %}{{ code }}", True),
+        ("{{ code|upper }}", False),
+        ("{{ code ~ code }}", False),
+        ("{{ code[:3] }}", False),
+        ("{% if variables.shop %}{{ code }}{% endif %}", False),
+        ("{% set x = code %}{{ x }}", False),
+        ("{% for n in code %}{{ n }}{% endfor %}", False),
+        ("{% filter upper %}{{ code }}{% endfilter %}", False),
+        ("{% set x %}{{ code }}{% endset %}{{ x|length }}", False),
+        ("{% macro m() %}{{ code }}{% endmacro %}{{ m()|upper }}", False),
+        ("{% filter upper %}{% include 'b.txt.j2' %}{% endfilter %}", False),
+        ("{% include 'b.txt.j2' %}", True),
+        ("{% include 'c.txt.j2' %}", False),
+        ("{% extends 'd.txt.j2' %}{% block a %}{{ super() }}{% endblock %}", True),
+        ("{% extends 'd.txt.j2' %}{% block a %}{{ super()|upper }}{% endblock %}", False),
+        ("{% block a %}{{ code }}{% endblock %}{{ self.a()|upper }}", False),
+        ("{{ variables['shop'] }}{{ code }}", False),
+        ("{{ variables }}{{ code }}", False),
+    ],
+)
+def test_which_templates_become_formats(source: str, plain: bool) -> None:  # noqa: FBT001
+    """A template becomes a format only where what varies is printed as it is, and nothing else depends on it."""
+    others = {
+        "b.txt.j2": "{{ code }}",
+        "c.txt.j2": "{{ code|upper }}",
+        "d.txt.j2": "{% block a %}{{ code }}{% endblock %}",
+    }
+    assert Engine({"a.txt.j2": source, **others}).check("a.txt.j2") is plain
+
+
+PIECES = [
+    "{{ code }}",
+    "{{ spelled_code }}",
+    "{{ valid_for }}",
+    "{{ reference }}",
+    "{{ email }}",
+    "{{ variables.shop }}",
+    "{{ words.lead }}",
+    "{{ words.valid }}",
+    "{{ product_name }}",
+    "{{ product_name|upper }}",
+    "{% if shows_reference %}",
+    "{% endif %}",
+    "{% for n in [1, 2] %}",
+    "{% endfor %}",
+    "{% filter upper %}",
+    "{% endfilter %}",
+    "{{ code|lower }}",
+    "{% if variables.shop == '%' %}",
+    "{% set x = 5 %}",
+    "{{ code[1:] }}",
+    "%",
+    "%(code)s",
+    "%%",
+    "<b>",
+    "&",
+    "ü",
+    "\n",
+    "{{ '%s' }}",
+]
+
+
+GIVEN = {
+    "code": "271828",
+    "spelled_code": "2 7 1 8 2 8",
+    "valid_for": "10 <minütes>",
+    "minutes": "10",
+    "reference": "K7QD",
+    "email": "ü@example.org",
+}
+FIXED = {"product_name": "A&%ß", "shows_reference": True}
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map(" ".join), st.sampled_from(["%s", "<ü>", "", "{{ code }}"]))
+def test_a_format_is_filled_as_jinja_renders(source: str, shop: str) -> None:
+    """The fast path: where a template becomes a format, its mail is that of Jinja2, in text and in HTML."""
+    for name in ("a.txt.j2", "a.html.j2"):
+        engine = Engine({name: source})
+        try:
+            if not engine.check(name):
+                continue
+        except ValueError:  # blocks that do not match
+            return
+        values = {**FIXED, **GIVEN, "variables": Space({"shop": shop}), "words": _words(GIVEN)}
+        assert _by_format(engine, name, shop) == engine.render(name, values)
+
+
+def _words(given: dict[str, str]) -> Space:
+    return Space(
+        {"lead": fill("{code} <b>", {"code": given["code"]}), "valid": fill("{time}", {"time": given["valid_for"]})}
+    )
+
+
+def _by_format(engine: Engine, name: str, shop: str) -> str:
+    marks = {key: mark(key) for key in GIVEN}
+    form, names = as_format(engine.render(name, {**FIXED, **marks, "variables": Marks({}), "words": _words(marks)}))
+    mail = MailTemplate("", form, form, frozenset(names), names).render(
+        {**GIVEN, SPELLED: GIVEN["spelled_code"], "shop": shop}
+    )
+    return mail.html if name.endswith(".html.j2") else mail.text
+
+
+def test_a_template_that_depends_on_a_variable(tmp_path: Path) -> None:
+    """It is rendered for each mail, with the same values, escapes and last line as one that became a format."""
+    text = "{% if variables.shop == 'a' %}first{% else %}{{ variables.shop }}{% endif %} {{ code }} {{ words.valid }}"
+    _write(tmp_path / "en", text=text, html=f"<p>{text}")
+    look = Look(domain="acme.example")
+    mail = _render(tmp_path, look=look, shop="<ü>")
+    assert mail.text == "<ü> 271828 This code works once and is valid for 10 minutes.\n\n@acme.example #271828\n"
+    assert mail.html == "<p>&lt;&#252;&gt; 271828 This code works once and is valid for 10 minutes."
+    assert _render(tmp_path, look=look, shop="a").text.startswith("first 271828")
+    with pytest.raises(InvalidArgument, match="shop") as caught:
+        _render(tmp_path)
+    assert caught.value.field == "variables"
+
+
+def test_a_variable_that_is_missing(tmp_path: Path) -> None:
+    """A format names the variable that a request lacks."""
+    _write(tmp_path / "en", text="{{ code }} {{ variables.shop }}")
+    assert _render(tmp_path, shop="Acme").text == "271828 Acme"
+    with pytest.raises(InvalidArgument, match=r"^variables: the template needs 'shop'"):
+        _render(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{{ code }}\n\n{{ cod }}", "en/body.txt.j2:3: unknown variable cod; did you mean code?"),
+        (
+            "{{ code }}{{ shop }}",
+            "en/body.txt.j2:1: unknown variable shop; a variable of the request is variables.shop",
+        ),
+        ("{{ code }}\n{% if %}", "en/body.txt.j2:2: Expected an expression, got 'end of statement block'"),
+        ("{{ code }}\n{% for x in [1] %}", "en/body.txt.j2:2: Unexpected end of template. Jinja was looking for"),
+        ("{{ code }}\n{{ 1 / (1 - 1) }}", "en/body.txt.j2:2: division by zero"),
+        ("{{ code }}\n{{ words.nothing }}", "en/body.txt.j2:2: there is no 'nothing'"),
+        ("{{ code|nothing }}", "en/body.txt.j2:1: No filter named 'nothing'."),
+        ("\n{{ code.__class__ }}", "en/body.txt.j2:2: access to attribute '__class__' of"),
+        ("{{ code }}{% include 'x.j2' %}", "en/body.txt.j2:1: there is no template 'x.j2'"),
+        ("{{ code }}\n{% include 'en/part.txt.j2' %}", "en/part.txt.j2:2: unknown variable oops"),
+        ("hello", "en/body.txt.j2:1: has no {{ code }}"),
+        ("{% if variables.x == 'never' %}{{ code }}{% endif %}", "en/body.txt.j2:1: has no {{ code }}"),
+        ("\x1e{{ code }}", "en/body.txt.j2: has a control character"),
+    ],
+)
+def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: str) -> None:
+    """A template that is broken, has an unknown name, does what it may not, or lacks the code ends the start."""
+    _write(tmp_path / "en", text=text)
+    (tmp_path / "en" / "part.txt.j2").write_text("\n{{ oops }}")
+    assert _problem(tmp_path).startswith(f"OTP_TEMPLATES_DIR: {line}")
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        ({"subject.txt.j2": "s"}, "en: needs subject.txt.j2, and body.txt.j2, body.html.j2 or both"),
+        ({"body.txt.j2": "{{ code }}"}, "en: needs subject.txt.j2, and body.txt.j2, body.html.j2 or both"),
+        ({"subject.txt.j2": "s", "body.txt": "$code"}, "en: has body.txt beside files of Jinja2; name all of them .j2"),
+        ({"subject.txt.j2": "a\nb", "body.txt.j2": "{{ code }}"}, "en/subject.txt.j2: has more than one line"),
+        ({"words.toml": "a = "}, "en/words.toml: "),
+        ({"words.toml": "[code]\ntitle = 5"}, "en/words.toml: lacks code.title, a text in quotes"),
+        ({"words.toml": "[code]\ntitle = '{cod}'"}, "en/words.toml: code.title has {cod}; there are {code}, "),
+        ({"readme.md": ""}, "en: subject.txt is missing, or subject.txt.j2 for a template of Jinja2"),
+    ],
+)
+def test_a_mistake_in_a_folder(tmp_path: Path, files: dict[str, str], line: str) -> None:
+    """A folder whose files make no mail is named."""
+    (tmp_path / "en").mkdir()
+    for name, text in files.items():
+        (tmp_path / "en" / name).write_text(text)
+    assert _problem(tmp_path).startswith(f"OTP_TEMPLATES_DIR: {line}")
+
+
+def test_a_language_without_words(tmp_path: Path) -> None:
+    """A language that is not shipped needs a mail for all purposes or all of the words, and has times by symbols."""
+    _write(tmp_path / "nl" / "reset")
+    assert "nl: needs a mail for all purposes, or words.toml" in _problem(tmp_path)
+    _write(tmp_path / "nl", text="{{ code }} {{ valid_for }}")
+    templates = Templates(tmp_path, default_locale="nl")
+    assert templates.render("nl", "login", VALUES, valid_seconds=600.0).text == "271828 10 min"
+    assert templates.render("nl", "reset", VALUES, valid_seconds=600.0).text == "271828"
+
+
+def test_the_mail_of_a_purpose(tmp_path: Path) -> None:
+    """A folder in a language is for the purpose of its name and others of its kind; the rest has the shipped mail."""
+    _write(tmp_path / "en" / "reset", subject="reset")
+    _write(tmp_path / "en" / "door", subject="door")
+    _write(tmp_path / "_parts", subject="no language")
+    subjects = {purpose: _render(tmp_path, purpose).subject for purpose in ("reset", "password-reset", "door", "login")}
+    assert subjects == {
+        "reset": "reset",
+        "password-reset": "reset",
+        "door": "door",
+        "login": "271828 is your sign-in code",
+    }
+
+
+def test_words_of_ones_own(tmp_path: Path) -> None:
+    """Words stand in the places of the shipped ones, one by one; a region has those of its language."""
+    for tag in ("en", "de-AT"):
+        (tmp_path / tag).mkdir()
+        (tmp_path / tag / "words.toml").write_text("[sign_in]\ntitle = 'Servus'\n", "utf-8")
+    templates = Templates(tmp_path, default_locale="en")
+    assert templates.render("en", "login", VALUES, valid_seconds=60.0).text.startswith("Servus\n\nEnter this code")
+    assert templates.render("de-AT", "login", VALUES, valid_seconds=60.0).text.startswith("Servus\n\nGeben Sie")
+
+
+def test_templates_are_equal_by_their_files(tmp_path: Path) -> None:
+    """A reload finds what has changed, also in a template that each mail renders."""
+    _write(tmp_path / "en", text="{{ code|upper }}")
+    before = Templates(tmp_path, default_locale="en")
+    assert Templates(tmp_path, default_locale="en") == before
+    _write(tmp_path / "en", text="{{ code|lower }}")
+    assert Templates(tmp_path, default_locale="en") != before
+    assert Templates(None, default_locale="en") == Templates(None, default_locale="en")
