@@ -87,6 +87,19 @@ class LimitReached:
 
 
 @frozen()
+class CodesGiveWay:
+    """Without room, `count` records of codes of the caller with most have given way to one of another caller.
+
+    `other` is the caller with most, empty if its name is not known. `repeated`: that was so a minute ago.
+    """
+
+    caller: str
+    other: str
+    count: int
+    repeated: bool
+
+
+@frozen()
 class FixedCodeUsed:
     """A test address was sent its fixed code, though no mail, or somebody has tried one there: `result` says which.
 
@@ -123,6 +136,7 @@ CallEvent = (
     | CallRefused
     | CallsRefused
     | LimitReached
+    | CodesGiveWay
     | FixedCodeUsed
     | ConnectionsFull
     | ConnectionsFree

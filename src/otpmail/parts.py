@@ -25,12 +25,14 @@ from otpmail.mail.admission import Admission
 from otpmail.mail.rates import Rates
 from otpmail.mail.service import MailService
 from otpmail.otp.codes import CodeBook
+from otpmail.otp.giving_way import GivingWay
 from otpmail.otp.policy import Policy
 from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
 from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
+from otpmail.store.memory import MemoryStore
 from otpmail.store.open import AnyStore, build_store
 from otpmail.telemetry.http import MOST_CONNECTIONS
 from otpmail.telemetry.metrics import Metrics
@@ -146,6 +148,8 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
         settings.mail, lifecycle, delivery.waiters, store.mails, admission, backlog=delivery.backlog, rates=rates
     )
     templates = Templates.load(settings.otp, settings.product.product)
+    if isinstance(store, MemoryStore):  # another one keeps records where they take no memory of this process
+        store.challenges.on_give_way = GivingWay(observer, store.challenges.now)
     codes = OtpService(
         settings.otp,
         store.challenges,

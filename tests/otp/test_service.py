@@ -50,11 +50,11 @@ class Challenges(MemoryChallengeStore):
         self.ready = asyncio.Event()
         self.ready.set()
 
-    async def update(self, key: bytes, rule: Rule[T]) -> T:
+    async def update(self, key: bytes, rule: Rule[T], mark: bytes = bytes(4)) -> T:
         """Wait, then update."""
         self.keys.add(key)
         await self.ready.wait()
-        return await super().update(key, rule)
+        return await super().update(key, rule, mark)
 
 
 TEMPLATES = Templates(None, default_locale="en")
@@ -405,7 +405,7 @@ async def test_a_cancelled_check_gives_no_attempt_back(rig: Rig) -> None:
         await holding.wait()
         return said
 
-    rig.challenges.update = update  # type: ignore[method-assign]
+    rig.challenges.update = update  # type: ignore[method-assign, assignment]
     calls = [asyncio.create_task(rig.check(_other(sent.code))) for _ in range(5)]
     await asyncio.sleep(0)
     for call in calls:
@@ -863,6 +863,40 @@ async def test_the_code_of_a_mail_is_derived_again(rig: Rig) -> None:
     assert rig.book.code_of(sent.issued) == sent.code
     unknown = replace(sent.issued, challenge=replace(sent.issued.challenge, key_id="gone"))
     assert rig.book.code_of(unknown) == ""
+
+
+async def test_a_flood_of_codes_of_one_caller(rig: Rig) -> None:
+    """Where the codes of one caller take their half of the memory, those of others have their shares of it."""
+    rig.memory_budget.for_records = 20_000
+    many = await _flood(rig, "f")
+    assert many > 10
+    codes = [await _relayed(rig, "shop", f"s{one}@example.org") for one in range(many // 4)]
+    await _flood(rig, "more")
+    for one, sent in enumerate(codes):
+        check = CheckRequest(email=f"s{one}@example.org", code=sent.code)
+        assert (await rig.codes.validate_code(call_of("shop"), check)).check.result is CheckResult.VALID
+    assert rig.challenges.octets <= 20_000 + 1000
+
+
+async def _flood(rig: Rig, start: str) -> int:
+    """Mail codes of a caller until there is no room, and return how many were."""
+    for number in range(1000):
+        try:
+            await _relayed(rig, "flood", f"{start}{number}@example.org")
+        except MemoryFull:
+            return number
+    pytest.fail("there is always room")
+
+
+async def _relayed(rig: Rig, caller: str, email: str) -> SentCode:
+    sending = asyncio.ensure_future(rig.codes.send_code(call_of(caller), CodeRequest(email=email)))
+    try:
+        while not (sending.done() or rig.queue.qsize()):  # noqa: ASYNC110  in the next turns of the loop
+            await asyncio.sleep(0)
+    finally:
+        if rig.queue.qsize():
+            rig.settle()
+    return await sending
 
 
 async def test_codes_of_new_addresses_without_memory(rig: Rig) -> None:

@@ -20,6 +20,7 @@ from otpmail.call_events import (
     AddressReleased,
     CallRefused,
     CallsRefused,
+    CodesGiveWay,
     FixedCodeUsed,
     LimitReached,
 )
@@ -139,6 +140,13 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
     ),
     (SuppressionsGiveWay("shop", "", 1, repeated=True), "suppressions-give-way", logging.DEBUG, "of another caller"),
     (SuppressionsFull("shop", 9, repeated=True), "suppressions-full", logging.DEBUG, "(SUPPRESSIONS_MAX)"),
+    (
+        CodesGiveWay("shop", "bank", 2, repeated=False),
+        "codes-give-way",
+        logging.WARNING,
+        "2 records of bank, which has",
+    ),
+    (CodesGiveWay("shop", "", 1, repeated=True), "codes-give-way", logging.DEBUG, "1 record of another caller"),
     (LimitReached("block", "shop"), "limit-reached", logging.DEBUG, "limit block: refuses the caller shop"),
     (LimitReached("caller", "shop", 100), "limit-in-shadow", logging.INFO, "would refuse the caller shop"),
     (

@@ -12,7 +12,7 @@ from otpmail.address_events import (
     SuppressionsFull,
     SuppressionsGiveWay,
 )
-from otpmail.call_events import FixedCodeUsed, LimitReached
+from otpmail.call_events import CodesGiveWay, FixedCodeUsed, LimitReached
 from otpmail.events import (
     CodeChecked,
     ConnectionClosed,
@@ -74,6 +74,7 @@ EVENTS: list[Event] = [
     DialFailed(RELAY, "refused", 1.0),
     CodeChecked("WRONG_CODE"),
     FixedCodeUsed("shop", "login", "ada@example.org", "SENT"),
+    CodesGiveWay("shop", "bank", 2, repeated=False),
     LimitReached("block", "shop"),
     LimitReached("caller", "shop", 50),
     RecipientSuppressed("m1", "shop", "ada@example.org", _SUPPRESSION),
@@ -104,6 +105,7 @@ def test_each_event_is_counted() -> None:
     assert shown['otpmail_test_address_uses_total{result="sent"}'] == 1
     assert shown['otpmail_limits_reached_total{how="half",limit="caller"}'] == 1
     assert shown['otpmail_recipients_suppressed_total{scope="all"}'] == 1
+    assert shown["otpmail_code_records_given_way_total"] == 2
     names = ("suppressed", "released", "full", "given_way")
     assert [shown[f'otpmail_suppressions_total{{change="{name}"}}'] for name in names] == [2, 1, 1, 3]
 
@@ -159,6 +161,7 @@ def test_no_name_changes() -> None:
         metrics.notify(event)
     names = {name.partition("{")[0] for name in _scrape(metrics)}
     assert {name.removeprefix("otpmail_") for name in names if name.startswith("otpmail_")} == {
+        "code_records_given_way_total",
         "codes_checked_total",
         "connections_closed_total",
         "connections_open",

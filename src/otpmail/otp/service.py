@@ -203,11 +203,9 @@ class OtpService:
             block = request.block if device == STRANGERS else ""  # others behind the address do not count for a device
             if spaced and (block or self._quotas.are_usual or call.caller.may.codes_per_hour):
                 quotas = self._quotas.of(call.caller, block)
-            send = Send(key, now, fresh, spaced, room, place.scope, device, request.compat, place.earlier, quotas)
-            if place.mailbox and device == STRANGERS:
-                send = send._replace(mailbox=place.mailbox)
-            if terms.rules is not None:
-                send = send._replace(rules=terms.rules)
+            mailbox = place.mailbox if device == STRANGERS else b""
+            terms_of_send = (request.compat, place.earlier, quotas, mailbox, terms.rules, call.caller.name)
+            send = Send(key, now, fresh, spaced, room, place.scope, device, *terms_of_send)
             if request.wait_for.guarantees and self._issue_kept is not None:
                 return await self._issue_at_once(self._issue_kept, send, call, mail_id, submission)
             sending = await self._store.send(send)

@@ -66,6 +66,9 @@ class Send(NamedTuple):
     rules: "Rules | None" = None
     """The rules of the caller's profile, None for those of the store."""
 
+    caller: str = ""
+    """Whose record it is, for the share of each caller where there is no room."""
+
 
 class Attempt(NamedTuple):
     """For which slot somebody tries a code, and in which lane it counts.

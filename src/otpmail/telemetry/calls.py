@@ -13,6 +13,7 @@ from otpmail.call_events import (
     CallRefused,
     CallsRefused,
     CertificateDoubtful,
+    CodesGiveWay,
     ConnectionsFree,
     ConnectionsFull,
     FixedCodeUsed,
@@ -36,10 +37,15 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
             name, line = "calls-refused", Line(logging.INFO, text, asdict(event))
         case LimitReached():
             name, line = _limit(event)
+        case CodesGiveWay(caller, other, count, repeated):
+            text = f"no room: {counted(count, 'record')} of {other or 'another caller'}, which has most codes, "
+            level = logging.DEBUG if repeated else logging.WARNING
+            fields: dict[str, object] = {"caller": caller, "other": other}
+            name, line = "codes-give-way", Line(level, f"{text}gave way to one of {caller} (MEMORY_MAX_MB)", fields)
         case FixedCodeUsed(caller, purpose, address, result):
             to = addresses.show(address)
             text = f"test address {to} of the caller {caller}, purpose {purpose}: {result.lower()}"
-            fields: dict[str, object] = {"caller": caller, "purpose": purpose, "to": to, "result": result}
+            fields = {"caller": caller, "purpose": purpose, "to": to, "result": result}
             name, line = "test-address-used", Line(logging.INFO, text, fields)
         case ConnectionsFull(address, most):
             connections = counted(most, "connection")

@@ -27,7 +27,7 @@ from otpmail.address_events import (
     SuppressionsFull,
     SuppressionsGiveWay,
 )
-from otpmail.call_events import CallEvent, FixedCodeUsed, LimitReached
+from otpmail.call_events import CallEvent, CodesGiveWay, FixedCodeUsed, LimitReached
 from otpmail.events import (
     ALL_EVENTS,
     ChunkingDisabled,
@@ -83,7 +83,7 @@ class Metrics:
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
         *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused, SignInWanted),
-        *({*get_args(CallEvent)} - {FixedCodeUsed, LimitReached}),
+        *({*get_args(CallEvent)} - {CodesGiveWay, FixedCodeUsed, LimitReached}),
         *(IdleTimeLearned, IdleTimeDropped),
         *(ConnectionLimitLearned, ConnectionLimitDropped, RateLowered, RateRestored),  # read at each scrape
     }
@@ -118,6 +118,7 @@ class Metrics:
         self._limits = {
             (limit, percent): reached.labels(limit, how) for limit in LIMITS for percent, how in _HOW.items()
         }
+        self._gone = counter("code_records_given_way", "Records of codes that gave way to those of another caller.")
         left_out = counter("recipients_suppressed", "Recipients to whom nothing was sent.", ["scope"])
         self._left_out = {scope: left_out.labels(scope.value) for scope in SuppressionScope}
         changed = counter(
@@ -157,11 +158,14 @@ class Metrics:
         name, text = "tls_certificate_not_after_timestamp_seconds", "When the certificate in TLS_CERT_FILE expires."
         Gauge(name, text, namespace="otpmail", registry=self.registry).set_function(not_after)
 
-    def _count_code(self, event: FixedCodeUsed | LimitReached) -> None:
-        if isinstance(event, FixedCodeUsed):
-            self._fixed[event.result].inc()
-        else:
-            self._limits[event.limit, event.percent].inc()
+    def _count_code(self, event: FixedCodeUsed | LimitReached | CodesGiveWay) -> None:
+        match event:
+            case FixedCodeUsed():
+                self._fixed[event.result].inc()
+            case CodesGiveWay():
+                self._gone.inc(event.count)
+            case LimitReached():
+                self._limits[event.limit, event.percent].inc()
 
     def notify(self, event: Event) -> None:
         """Count the event."""
@@ -172,7 +176,7 @@ class Metrics:
                 self._accepted.inc()
             case CodeChecked():
                 self._checked[event.result].inc()
-            case FixedCodeUsed() | LimitReached():
+            case FixedCodeUsed() | LimitReached() | CodesGiveWay():
                 self._count_code(event)
             case RecipientSuppressed():
                 self._left_out[event.suppression.scope].inc()

@@ -1,9 +1,12 @@
 """Code records in this process: a dict that a periodic task sweeps. Each decision is one step of the loop."""
 
 import asyncio
+import hashlib
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
+from operator import itemgetter
 from typing import TypeVar
 
 from otpmail.code_record import CodeRecord, Lane, Slot
@@ -20,6 +23,11 @@ _NO_RECORD = record_codec.encode_record(
 )
 _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
 _LOOKED_AT = 64  # records, for one that may be forgotten
+_SEARCHED = 256  # records, for some of the caller with most
+_GIVE_WAY = 2  # records, for a new one
+_MARK_OCTETS = 4
+_LOCKED = 2
+_LEVEL_OCTETS = 4096  # by which the share of one caller may be larger than that of another
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
 
@@ -27,7 +35,9 @@ class MemoryChallengeStore(RuledRecords):
     """Code records by key (see `store.base.ChallengeStore`). The dict is split into shards of a thousand keys or so.
 
     A record is kept as octets. The garbage collector would look through a million objects, and hold the loop for it.
-    `octets` is the memory that all records take, with the `counts` of limits.
+    `octets` is the memory that all records take, with the `counts` of limits. Behind the octets of a record are a few
+    that say whose it is. `on_give_way` is called with a caller, the one whose records have given way to that of the
+    first, and how many did.
     """
 
     reads_earlier = False
@@ -40,6 +50,9 @@ class MemoryChallengeStore(RuledRecords):
         self.counts = MemoryCounts(self)
         self._others = Others(self.counts.read, self.counts.write, self._record, self._keep)
         self._shards: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(_SHARDS))
+        self._shares: defaultdict[bytes, int] = defaultdict(int)  # octets of each caller, by its mark
+        self._callers: dict[bytes, str] = {}  # by their marks, those with records
+        self.on_give_way: Callable[[str, str, int], None] = lambda *_: None
 
     def __repr__(self) -> str:
         return f"<MemoryChallengeStore {len(self)} records>"
@@ -48,12 +61,18 @@ class MemoryChallengeStore(RuledRecords):
         return sum(map(len, self._shards))
 
     def send(self, send: Send) -> Awaitable[Sending]:
-        """Decide which challenge to mail now. Without room, records that say little give way to a new one."""
-        if not send.room and self._make_room(send.key, send.now):
+        """Decide which challenge to mail now. Without room, records that say little give way to a new one.
+
+        Without any, records of the caller with most do, if the new one is of another.
+        """
+        mark = _mark_of(send.caller)
+        if not send.room and (self._make_room(send.key, send.now) or self._take_from_most(send, mark)):
             send = send._replace(room=True)
+        if mark not in self._callers:
+            self._callers[mark] = send.caller
         if send.quotas or send.mailbox:
-            return self.update(send.key, partial(self._with_counts, send=send))
-        return self.update(send.key, partial((send.rules or self._rules).send, send=send))
+            return self.update(send.key, partial(self._with_counts, send=send, mark=mark), mark)
+        return self.update(send.key, partial((send.rules or self._rules).send, send=send), mark)
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
@@ -74,10 +93,10 @@ class MemoryChallengeStore(RuledRecords):
         """Take a mail back."""
         self._taken_back(self._others, quotas, when)
 
-    async def update(self, key: bytes, rule: Rule[T]) -> T:
+    async def update(self, key: bytes, rule: Rule[T], mark: bytes = bytes(_MARK_OCTETS)) -> T:
         """Replace the record by what `rule` makes of it, in one step, and return what else the rule returns.
 
-        When the rule raises, the record stays unchanged.
+        When the rule raises, the record stays unchanged. `mark` says whose a new record is.
         """
         shard = self._shards[hash(key) % _SHARDS]
         kept = shard.get(key)
@@ -85,43 +104,91 @@ class MemoryChallengeStore(RuledRecords):
         before = record_codec.decode_record(_NO_RECORD if kept is None else kept)
         after, result = rule(before if kept is not None else None)
         octets = record_codec.encode_record(before if after is None else after)
-        self.octets += (0 if after is None else len(octets) + _ENTRY_OCTETS) - (
+        if kept is not None:
+            mark = kept[-_MARK_OCTETS:]
+        octets += mark
+        grown = (0 if after is None else len(octets) + _ENTRY_OCTETS) - (
             0 if kept is None else len(kept) + _ENTRY_OCTETS
         )
+        self.octets += grown
+        self._shares[mark] += grown
         if after is None:
             shard.pop(key, None)
         else:
             shard[key] = octets
         return result
 
-    def _with_counts(self, record: CodeRecord | None, *, send: Send) -> tuple[CodeRecord | None, Sending]:
+    def _with_counts(self, record: CodeRecord | None, *, send: Send, mark: bytes) -> tuple[CodeRecord | None, Sending]:
         """Count a mail for limits over many addresses, where there is room for its counts."""
         if not send.room:
             for quota in send.quotas:
                 self.counts.make_room(quota.key, send.now)
-        return self._counted(self._others, record, send)
+        others = self._others
+        if send.mailbox:
+            others = others._replace(keep_record=partial(self._keep, mark=mark))
+        return self._counted(others, record, send)
 
     def _record(self, key: bytes) -> CodeRecord | None:
         kept = self._shards[hash(key) % _SHARDS].get(key)
         return None if kept is None else record_codec.decode_record(kept)
 
-    def _keep(self, key: bytes, record: CodeRecord | None) -> None:
+    def _keep(self, key: bytes, record: CodeRecord | None, mark: bytes = bytes(_MARK_OCTETS)) -> None:
         shard = self._shards[hash(key) % _SHARDS]
-        kept = shard.pop(key, None)
-        if kept is not None:
-            self.octets -= len(kept) + _ENTRY_OCTETS
+        if (kept := shard.get(key)) is not None:
+            mark = kept[-_MARK_OCTETS:]
+            self._drop(shard, key)
         if record is not None:
-            shard[key] = octets = record_codec.encode_record(record)
+            shard[key] = octets = record_codec.encode_record(record) + mark
             self.octets += len(octets) + _ENTRY_OCTETS
+            self._shares[mark] += len(octets) + _ENTRY_OCTETS
+
+    def _drop(self, shard: dict[bytes, bytes], key: bytes) -> None:
+        kept = shard.pop(key)
+        self.octets -= len(kept) + _ENTRY_OCTETS
+        self._shares[kept[-_MARK_OCTETS:]] -= len(kept) + _ENTRY_OCTETS
 
     def _make_room(self, key: bytes, now: float) -> bool:
         """Forget the oldest records that a key's shard can do without, as many as a new one takes."""
         shard = self._shards[hash(key) % _SHARDS]
         oldest = [(kept, record_codec.record_needed(shard[kept])) for kept in islice(shard, _LOOKED_AT)]
-        spare = [kept for kept, needed in oldest if needed <= now][:2]
+        spare = [kept for kept, needed in oldest if needed <= now][:_GIVE_WAY]
         for kept in spare:
-            self.octets -= len(shard.pop(kept)) + _ENTRY_OCTETS
+            self._drop(shard, kept)
         return bool(spare)
+
+    def _take_from_most(self, send: Send, mark: bytes) -> bool:
+        """Forget the oldest records of the caller with most that are found, unless this one has about as much.
+
+        Records without wrong codes go first. One whose guesses are used up stays, as does one with a long code.
+        """
+        most = max(self._shares, key=self._shares.__getitem__, default=mark)
+        first = hash(send.key) % _SHARDS
+        if self._shares[most] - self._shares[mark] <= _LEVEL_OCTETS:
+            return False
+        seen = 0
+        for number in range(first, first + _SHARDS):
+            shard = self._shards[number % _SHARDS]
+            seen += min(len(shard), _LOOKED_AT)
+            found = [key for key in islice(shard, _LOOKED_AT) if shard[key].endswith(most) and key != send.key]
+            told = [(self._says(shard[key], send.now), key) for key in found]
+            gone = [key for says, key in sorted(told, key=itemgetter(0)) if says < _LOCKED][:_GIVE_WAY]
+            if gone:
+                for key in gone:
+                    self._drop(shard, key)
+                self.on_give_way(send.caller, self._callers.get(most, ""), len(gone))
+                return True
+            if seen >= _SEARCHED:
+                break
+        return False
+
+    def _says(self, octets: bytes, now: float) -> int:
+        """Return how much would be lost with a record: 0, 1 with wrong codes, `_LOCKED` where it refuses somebody."""
+        record = record_codec.decode_record(octets)
+        if not any(lane.failures for lane in record.lanes):
+            return 0
+        is_spent = any(one.spent >= one.limit for one in self._rules.budgets(record, now))
+        is_attacked = any(slot.challenge is not None and slot.challenge.is_long for slot in record.slots)
+        return _LOCKED if is_spent or is_attacked else 1
 
     async def sweep(self) -> int:
         """Drop the records that have ended, a shard at a time, and return how many those were."""
@@ -130,9 +197,12 @@ class MemoryChallengeStore(RuledRecords):
             now = self.now()
             ended = [key for key, kept in shard.items() if record_codec.record_ends(kept) <= now]
             for key in ended:
-                self.octets -= len(shard.pop(key)) + _ENTRY_OCTETS
+                self._drop(shard, key)
             dropped += len(ended) + self.counts.sweep(now)
             await asyncio.sleep(0)  # other tasks have the loop between two shards
+        for mark in [mark for mark, octets in self._shares.items() if not octets]:
+            del self._shares[mark]
+            self._callers.pop(mark, None)
         return dropped
 
     async def sweep_forever(self, every: float) -> None:
@@ -140,3 +210,9 @@ class MemoryChallengeStore(RuledRecords):
         while True:
             await asyncio.sleep(every)
             await self.sweep()
+
+
+@lru_cache(1024)
+def _mark_of(caller: str) -> bytes:
+    """Return a few octets that tell callers apart. Two with the same ones share one share."""
+    return hashlib.blake2b(caller.encode(), digest_size=_MARK_OCTETS).digest()
