@@ -25,6 +25,13 @@ CALL = slice(-len(NO_CALL), None)
 STRANGERS = bytes(8)
 """In place of a device: all who show no token of one share a lane."""
 
+RELEASED = b"released"
+"""In place of a device: the lane of what was spent when the budgets of an address were released, which no limit counts.
+
+Its failure is the moment of that, if records of an earlier version may be there: theirs from before count no more.
+Its mails are those that counted until then, so that one which is not sent leaves the other limits that it counts for.
+"""
+
 
 @frozen()
 class Slot:

@@ -161,9 +161,9 @@ class Policy(SendingRules):
         sends = tuple([at - self.resend for at in lane.sends])
         return budgets_of("FAILURES", self.failures, lane.failures, now) + budgets_of("SENDS", self.sends, sends, now)
 
-    def release(self, record: CodeRecord | None) -> tuple[CodeRecord | None, None]:
-        """Take back all that was spent of the budgets, also by devices."""
-        return released(record), None
+    def release(self, record: CodeRecord | None, at: float | None) -> tuple[CodeRecord | None, None]:
+        """Take back all that was spent of the budgets, also by devices, and in earlier records until `at`."""
+        return released(record or CodeRecord(), at, self.sends.most), None
 
     def void(
         self, record: CodeRecord | None, scope: bytes, challenge_id: bytes | None

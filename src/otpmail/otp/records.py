@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from otpmail.code_record import STRANGERS, Answer, CodeRecord, EarlierRecord, Lane, Slot
+from otpmail.code_record import RELEASED, STRANGERS, Answer, CodeRecord, EarlierRecord, Lane, Slot
 from otpmail.model import DAY, Check, CheckResult
 from otpmail.store.challenges import Attempt
 
@@ -49,7 +49,8 @@ def recent_lanes(lanes: tuple[Lane, ...], now: float, resend: float) -> tuple[La
 def adopt(record: CodeRecord, earlier: EarlierRecord, scope: bytes, *, length: int, most: int) -> CodeRecord:
     """Return the record with what one of an earlier version says: its challenge, and up to `most` failures.
 
-    Its challenge has that scope, and `length`. One of the same scope that was issued since is the live one.
+    Its challenge has that scope, and `length`. One of the same scope that was issued since is the live one. Failures
+    from before the budgets were released count no more.
     """
     slots = record.slots
     challenge = earlier.challenge
@@ -57,7 +58,8 @@ def adopt(record: CodeRecord, earlier: EarlierRecord, scope: bytes, *, length: i
     if challenge is not None and not has_one:
         slots = (*slots, Slot(scope, challenge=replace(challenge, length=length), next_send=earlier.next_send))
     lane = lane_of(record, STRANGERS)
-    failures = tuple(sorted({*lane.failures, *earlier.failures}))[-most:]
+    since = max([0.0, *[at for known in record.lanes if known.device == RELEASED for at in known.failures]])
+    failures = tuple(sorted({*lane.failures, *[at for at in earlier.failures if at > since]}))[-most:]
     return CodeRecord(slots, with_lane(record.lanes, Lane(STRANGERS, failures, lane.sends)), record.answers)
 
 
@@ -87,9 +89,16 @@ def kept(record: CodeRecord) -> CodeRecord | None:
     return CodeRecord(slots, lanes, record.answers) if slots or lanes or record.answers else None
 
 
-def released(record: CodeRecord | None) -> CodeRecord | None:
-    """Return the record with nothing of its budgets spent. Live challenges stay, with their attempts and waits."""
-    return None if record is None else kept(CodeRecord(record.slots, (), record.answers))
+def released(record: CodeRecord, at: float | None, most: int) -> CodeRecord | None:
+    """Return the record with nothing of its budgets spent. Live challenges stay, with their attempts and waits.
+
+    What was spent is known for a day (`RELEASED`), but counts no more. `at` is the time, where earlier records may be
+    there, and `most` how many mails a lane has.
+    """
+    sends = sorted([mail for lane in record.lanes for mail in lane.sends])[-most:]
+    failures = tuple([one for lane in record.lanes if lane.device == RELEASED for one in lane.failures])
+    spent = Lane(RELEASED, failures if at is None else (at,), tuple(sends))
+    return kept(CodeRecord(record.slots, (spent,), record.answers))
 
 
 def lane_of(record: CodeRecord, device: bytes) -> Lane:

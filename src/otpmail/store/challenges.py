@@ -175,8 +175,8 @@ class Rules(Protocol):
     def budgets(self, record: CodeRecord | None, now: float) -> tuple[Budget, ...]:
         """Return of which limits strangers have spent something, and how much."""
 
-    def release(self, record: CodeRecord | None) -> tuple[CodeRecord | None, None]:
-        """Take back all that was spent of the budgets."""
+    def release(self, record: CodeRecord | None, at: float | None) -> tuple[CodeRecord | None, None]:
+        """Take back all that was spent of the budgets, and in records of an earlier version until `at`."""
 
     def adopt(self, record: CodeRecord | None, earlier: EarlierRecord, scope: bytes) -> CodeRecord:
         """Return the record with what one of an earlier version says, whose purpose has that scope."""

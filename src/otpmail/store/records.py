@@ -32,6 +32,11 @@ class RuledRecords(ABC):
 
     now: Callable[[], float]
 
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether records of an earlier version may be there."""
+        return False
+
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
 
@@ -146,7 +151,7 @@ class RuledRecords(ABC):
 
     def release(self, key: bytes) -> Awaitable[None]:
         """Take back all that was spent of the budgets of an address."""
-        return self.update(key, self._rules.release)
+        return self.update(key, partial(self._rules.release, at=self.now() if self.reads_earlier else None))
 
     def forget(self, key: bytes, earlier: bytes = b"") -> Awaitable[None]:
         """Drop the record of an address."""

@@ -349,6 +349,38 @@ async def test_a_record_of_an_earlier_version(codes: _Codes, version: int) -> No
     assert (await check(code)).result is CheckResult.TOO_MANY_ATTEMPTS
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_release_holds_for_a_record_of_an_earlier_version(codes: _Codes, version: int) -> None:
+    """Failures that an earlier replica has counted until a release count no more, and those since do.
+
+    To forget an address leaves no name of such a record.
+    """
+    now = codes.clock()
+    challenge = Challenge(uuid4().bytes, "k1", now + 600.0, length=6)
+
+    async def keep(failures: list[float]) -> None:
+        """Keep the record as that replica does."""
+        head = (version, now + 3600.0, challenge.expires, 0.0, challenge.id, 0, len(failures))
+        octets = struct.pack(f"<{len(failures)}d", *failures)
+        if version == 1:
+            record = struct.pack("<Bddd16shH", *head) + octets + b"k1"
+        else:
+            record = struct.pack("<Bddd16shH4sBB", *head, bytes(4), 0, 2) + b"k1" + octets
+        for name in codes.keys.earlier_codes(EARLIER_KEY):
+            await codes.client.command("SET", name, BOOK.proof(EARLIER_KEY, challenge) + record, "PX", 60_000)
+
+    code, attempt = BOOK.code(challenge), Attempt(earlier=EARLIER_KEY)
+    wrong = BOOK.guess("000000" if code != "000000" else "111111")
+    await keep([now - number for number in range(10, 0, -1)])
+    assert (await codes.store.check(KEY, now, wrong, attempt)).result is CheckResult.TOO_MANY_ATTEMPTS
+    await codes.store.release(KEY)
+    assert (await codes.store.check(KEY, now, wrong, attempt)).attempts_left == POLICY.attempts - 1
+    await keep([codes.clock() + number for number in range(10)])
+    assert (await codes.store.check(KEY, now, wrong, attempt)).result is CheckResult.TOO_MANY_ATTEMPTS
+    await codes.store.forget(KEY, EARLIER_KEY)
+    assert await codes.client.command("KEYS", codes.keys.named("c:?*")) == []
+
+
 async def test_a_key_is_replaced(redis_server: RedisServer, codes: _Codes, make_client: MakeClient) -> None:
     """A record under the name of an older key is found while that key is there, and moves to that of the new one."""
     code = await codes.send()

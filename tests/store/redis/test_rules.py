@@ -86,7 +86,7 @@ _STEPS = st.one_of(
     st.tuples(st.just("profile"), st.sampled_from(_PROFILES)),
     st.tuples(st.just("fill"), st.sampled_from([16, 16, 15])),
     st.tuples(st.just("void"), _SCOPES, _BOUND),
-    st.tuples(st.sampled_from(["again", "withdraw"])),
+    st.tuples(st.sampled_from(["again", "withdraw", "release"])),
     st.tuples(st.just("unsend"), _WHICH),
     st.tuples(st.just("refuse"), _WHICH),
 )
@@ -257,7 +257,7 @@ class _Pair:
                 attempt = attempt._replace(quotas=self._quotas_of(guesses=True), rules=self._profile[2])
                 return lambda store: store.check(self.key, self.now, guess, attempt)
             case "release", ():
-                return lambda store: store.release(self.key)
+                return self._release
             case "void", (scope, bound):
                 only = await self._bound(bound, scope, STRANGERS)
                 return lambda store: store.void(self.key, scope, only)
@@ -282,6 +282,13 @@ class _Pair:
             self.memory.counts.write(quota.key, encode_counts(counts, ends, 0.0) if counts else NO_COUNTS)
         if asked.mailbox:
             await self.memory.update(asked.mailbox, lambda record: (self._policy.unnote(record, mail), None))
+
+    async def _release(self, store: ChallengeStore) -> None:
+        at = self.now if self.redis.reads_earlier else None  # records of an earlier version, which memory has not
+        if store is self.redis:
+            await store.release(self.key)
+        else:
+            await self.memory.update(self.key, lambda record: self._policy.release(record, at))
 
     def _withdrawn(self, record: CodeRecord | None, call: bytes) -> tuple[CodeRecord | None, float | None]:
         return self._policy.withdraw(record, call)

@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import struct
 from contextlib import closing
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from earlier import FILES, unpack
 from otpmail.model import Challenge, Check, CheckResult, MailState
 from otpmail.store.base import Accepted, Conflict, Earlier, Request, Running, TakenOver
 from otpmail.store.challenges import Attempt
+from otpmail.store.digests import Digests
 from otpmail.store.sqlite.schema import SCHEMA
 from rules import BOOK
 from store.clocks import Clock
-from store.conftest import left_in, sqlite_store
+from store.conftest import KEYS, left_in, sqlite_store
 
 
 def _wrong_code() -> str:
@@ -66,6 +68,31 @@ async def test_a_file_of_an_earlier_commit(
     await store.close()
     begun = f"the store's file is brought from schema {schema} to {SCHEMA}; a large one takes some seconds"
     assert caplog.messages.count(begun) == 1
+
+
+@pytest.mark.parametrize("purposes", [1, 2])
+async def test_a_release_holds_for_records_of_an_earlier_version(tmp_path: Path, clock: Clock, purposes: int) -> None:
+    """Failures in the records of an earlier version, of each purpose, count no more after a release; a code stays."""
+    challenge = Challenge(bytes(16), "k1", clock.time + 600.0, length=6)
+    failures = [clock.time - number for number in range(10, 0, -1)]
+    head = struct.pack("=Bddd16shH4sBB", 2, 4e9, challenge.expires, 0.0, challenge.id, 0, len(failures), bytes(4), 0, 2)
+    record = head + b"k1" + struct.pack(f"={len(failures)}d", *failures)
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+    await store.close()
+    names = [(Digests(KEYS).record_names(b"purpose %d" % number)[0], 4e9, record) for number in range(purposes)]
+    with closing(sqlite3.connect(tmp_path / "store.db")) as file, file:
+        file.executemany("INSERT INTO code VALUES (?, ?, ?)", names)
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+    wrong = BOOK.guess("000000" if BOOK.code(challenge) != "000000" else "111111")
+    if purposes > 1:
+        check = await store.challenges.check(b"new key", clock.time, wrong, Attempt(earlier=b"purpose 1"))
+        assert check.result is CheckResult.TOO_MANY_ATTEMPTS
+    await store.challenges.release(b"new key")
+    check = await store.challenges.check(b"new key", clock.time, wrong, Attempt(earlier=b"purpose 0"))
+    assert check == Check(CheckResult.WRONG_CODE, 4)
+    await store.close()
 
 
 @pytest.mark.parametrize("packed", FILES[1:], ids=lambda path: path.name)

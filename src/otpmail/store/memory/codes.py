@@ -40,7 +40,6 @@ class MemoryChallengeStore(RuledRecords):
     first, and how many did.
     """
 
-    reads_earlier = False
     counts_at_once = True
 
     def __init__(self, clock: Callable[[], float], rules: Rules) -> None:

@@ -245,7 +245,8 @@ class RedisChallengeStore:
     async def release(self, key: bytes) -> None:
         """Take back all that was spent of the budgets of an address."""
         names, head = self.record(key)
-        await self._client.run(_RELEASE, names, [*head, "release"], replicated=True)
+        words = [*head, "release", int(self.reads_earlier), self._rules.numbers[6]]
+        await self._client.run(_RELEASE, names, words, replicated=True)
 
     async def forget(self, key: bytes, earlier: bytes = b"") -> None:
         """Drop the record of an address, and the one of a purpose that an earlier version has kept."""

@@ -1,11 +1,28 @@
 -- Takes back what was spent of the budgets of an address (otp.records.released), or forgets it.
 -- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, how many earlier ones;
--- 'release' or 'forget'.
+-- 'forget', or 'release', whether records of an earlier version may be there ('1'), and how many mails a lane has.
 
-local record, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
-if old and ARGV[4] == 'forget' then redis.call('DEL', old.name) end
-if not record then return 0 end
-record.lanes = {}
-if ARGV[4] == 'forget' then record.slots, record.answers = {}, {} end
+local names, earlier = tonumber(ARGV[2]), tonumber(ARGV[3])
+local record, now, places = open(1, names, ARGV[1], earlier)
+if ARGV[4] == 'forget' then
+  -- Each name of the record, and of that of a purpose that an earlier version has written.
+  for place = 1, names do places[place] = KEYS[place] end
+  for place = names + 2, names + 1 + earlier do places[#places + 1] = KEYS[place] end
+  redis.call('DEL', unpack(places))
+  return 1
+end
+
+local has_mark = ARGV[5] == '1'
+if not (record or has_mark) then return 0 end
+record = record or { slots = {}, lanes = {}, answers = {} }
+local spent, sends = { device = RELEASED, failures = {}, sends = {} }, {}
+for _, lane in ipairs(record.lanes) do
+  for _, mail in ipairs(lane.sends) do sends[#sends + 1] = mail end
+  if lane.device == RELEASED then spent.failures = lane.failures end
+end
+table.sort(sends)
+for place = math.max(#sends - tonumber(ARGV[6]) + 1, 1), #sends do spent.sends[#spent.sends + 1] = sends[place] end
+if has_mark then spent.failures = { now } end
+record.lanes = { spent }
 keep_record(1, places, record, now)
 return 1

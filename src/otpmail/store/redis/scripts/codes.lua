@@ -9,6 +9,7 @@ local LONG = 12 -- letters of a code that nobody guesses
 local FIXED = ':fixed' -- in place of a key, for the code of a test address
 local NO_CALL = string.rep('\0', 4)
 local STRANGERS = string.rep('\0', 8)
+local RELEASED = 'released' -- in place of a device: what was spent when the budgets were released (code_record.py)
 local MOST_LANES = 16 -- of devices: while all of them count, a further device counts with strangers
 
 -- The time that a test gives, or the server's, which `kept` makes one that never falls back (clock_look.lua).
@@ -218,11 +219,14 @@ local function adopt(record, old, scope, rules)
     }
   end
   local lane = lane_of(record, STRANGERS)
-  local known, failures = {}, {}
+  local known, failures, since = {}, {}, 0
+  for _, one in ipairs(record.lanes) do
+    if one.device == RELEASED then since = one.failures[#one.failures] or 0 end
+  end
   for _, failure in ipairs(lane.failures) do known[failure] = true end
   for place = 1, count do
     local failure = struct.unpack('<d', old.value, at + 8 * (place - 1))
-    known[failure] = true
+    if failure > since then known[failure] = true end
   end
   for failure in pairs(known) do failures[#failures + 1] = failure end
   table.sort(failures)
