@@ -1,0 +1,24 @@
+"""A sign-up by FastAPI: mails a code, and checks the one that the person typed."""
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from otpmail.client import Client, Error
+
+app, otpmail = FastAPI(), Client()
+
+
+@app.post("/sign-up")
+async def sign_up(email: str) -> dict[str, str]:
+    sent = await otpmail.send_code(email, "sign-up")
+    return {"challenge": sent.challenge_id, "reference": sent.reference}
+
+
+@app.post("/sign-up/check")
+async def check(email: str, challenge: str, code: str) -> dict[str, str]:
+    await otpmail.check_code(email, code, "sign-up", challenge_id=challenge)
+    return {"signed_up": email}
+
+
+@app.exception_handler(Error)
+async def refuse(_: Request, error: Error) -> JSONResponse:
+    return JSONResponse({"error": type(error).__name__, "retry_after": error.retry_after}, error.http_status)

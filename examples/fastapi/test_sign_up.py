@@ -1,0 +1,36 @@
+"""The tests of the sign-up, by the fixture `otpmail` that comes with `pip install 'otpmail[testing]'`."""
+
+import pytest
+from fastapi.testclient import TestClient
+from otpmail.testing import Namespace
+from sign_up import app
+
+ADA = "ada@example.org"
+
+
+@pytest.fixture
+def browser() -> TestClient:
+    return TestClient(app)
+
+
+def test_a_person_signs_up(browser: TestClient, otpmail: Namespace) -> None:
+    sent = browser.post("/sign-up", params={"email": ADA}).json()
+    answer = {"email": ADA, "challenge": sent["challenge"], "code": "000000"}
+    assert browser.post("/sign-up/check", params=answer).json()["error"] == "WrongCode"
+    answer["code"] = otpmail.inbox(ADA).code()
+    assert browser.post("/sign-up/check", params=answer).json() == {"signed_up": ADA}
+    assert browser.post("/sign-up/check", params=answer).json()["error"] == "NoLiveCode"
+
+
+def test_a_mailbox_that_is_not_there(browser: TestClient, otpmail: Namespace) -> None:
+    with otpmail.fail(550):
+        response = browser.post("/sign-up", params={"email": ADA})
+    assert (response.status_code, response.json()["error"]) == (422, "Refused")
+
+
+def test_a_second_code_has_to_wait(browser: TestClient, otpmail: Namespace) -> None:
+    browser.post("/sign-up", params={"email": ADA})
+    response = browser.post("/sign-up", params={"email": ADA})
+    assert (response.status_code, response.json()["error"]) == (429, "TooSoon")
+    otpmail.clock.advance(response.json()["retry_after"])
+    assert browser.post("/sign-up", params={"email": ADA}).status_code == 200

@@ -1,0 +1,108 @@
+"""The programs of examples/ work as they are, each against a service of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from node_programs import install_modules, program
+from service import Service
+
+_ROOT = Path(__file__).parents[2]
+_EXAMPLES = _ROOT / "examples"
+_RUN_SECONDS = 100
+_SIGN_UP = ["STATE_RELAYED", "RESULT_WRONG_CODE", "RESULT_VALID"]
+_NO_ADDRESS = "email: is not a mailbox address (an email address must have an @-sign)"
+
+
+async def _run(*command: str | Path, folder: Path, **environment: str) -> str:
+    """Run a program, and return its output."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "OTPMAIL_"))}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        cwd=folder,
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=_RUN_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(done.stdout)
+
+
+@pytest.mark.parametrize(("name", "count"), [("fastapi", 3), ("django", 3)])
+async def test_an_example_in_python(name: str, count: int, tmp_path: Path) -> None:
+    """The tests of an example in Python pass, without a warning, by the fixture that otpmail brings."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    command: list[str | Path] = [
+        "-W",
+        "error",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        tmp_path / "pytest.ini",
+        "--rootdir",
+    ]
+    out = await _run(sys.executable, *command, ".", ".", folder=_EXAMPLES / name, PYTHONDONTWRITEBYTECODE="1")
+    assert f"{count} passed" in out
+
+
+def test_the_sign_up_is_short_and_on_the_page() -> None:
+    """The sign-up by FastAPI has at most 25 lines, and docs/client.md has it word by word."""
+    text = (_EXAMPLES / "fastapi/sign_up.py").read_text("utf-8")
+    assert len(text.splitlines()) <= 25
+    assert f"```python\n{text}```" in (_ROOT / "docs/client.md").read_text("utf-8")
+
+
+async def _url_of(service: Service) -> str:
+    """Return the URL at which `otpmail dev` serves HTTP."""
+    line = await service.wait_for_output("and over HTTP on ")
+    return line.partition("and over HTTP on ")[2].partition(";")[0]
+
+
+def _build(folder: Path) -> None:
+    """Compile the examples, which finds errors of types; one process of the tests at a time."""
+    install_modules(folder)
+    with (folder / "tsconfig.json").open() as configured:
+        fcntl.flock(configured, fcntl.LOCK_EX)
+        done = subprocess.run(
+            ["npm", "run", "--silent", "build"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("name", ["grpc", "fetch"])
+async def test_an_example_in_node(name: str) -> None:
+    """A sign-up in TypeScript, by gRPC or by plain fetch, sends a code, reads it in the inbox, and checks it."""
+    program("node")
+    folder = _EXAMPLES / "node"
+    await asyncio.to_thread(_build, folder)
+    async with Service(command="dev") as service:
+        where = {"OTPMAIL_SERVER": service.address, "OTPMAIL_HTTP": await _url_of(service)}
+        out = await _run("npm", "run", "--silent", name, folder=folder, **where)
+    error = {"grpc": "INVALID_ARGUMENT", "fetch": "invalid_argument"}[name]
+    assert out.splitlines() == [*_SIGN_UP, f"{error}: {_NO_ADDRESS}"]
+
+
+async def test_a_call_by_reflection() -> None:
+    """`buf curl`, which knows no contract, sends a code by gRPC: it asks the service for its contract, as grpcurl."""
+    program("npm")
+    await asyncio.to_thread(install_modules, _ROOT / "protos")
+    async with Service(command="dev") as service:
+        url = f"http://{service.address}/otpmail.v1.OtpService/SendCode"
+        data = json.dumps({"email": "ada@example.org"})
+        buf = _ROOT / "protos/node_modules/.bin/buf"
+        command = ["curl", "--protocol", "grpc", "--http2-prior-knowledge", "--data", data, url]
+        answer = json.loads(await _run(buf, *command, folder=_ROOT / "protos"))
+    assert answer["mail"]["state"] == "STATE_RELAYED"
