@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, _RESET, SETTINGS, PING, _GOAWAY, _WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+_END_STREAM, _ACK, END_HEADERS = 1, 1, 4
 _INITIAL_WINDOW_SIZE = 4  # a setting
 _INITIAL_WINDOW = 65_535
 _MAX_FRAME = 16_384
@@ -47,7 +47,7 @@ class Connection:
         """Connect and send the preface."""
         host, _, port = self.address.rpartition(":")
         self._reader, self._writer = await asyncio.open_connection(host, int(port))
-        self._writer.write(_PREFACE + frame(_SETTINGS, 0, 0, self._settings))
+        self._writer.write(PREFACE + frame(SETTINGS, 0, 0, self._settings))
         self._task = asyncio.create_task(self._read())
         return self
 
@@ -64,8 +64,8 @@ class Connection:
         stream, self._next = self._next, self._next + 2
         fields = (":method", "POST"), (":scheme", "http"), (":path", path), (":authority", self.address)
         more = ("content-type", "application/grpc"), ("te", "trailers")
-        block = b"".join(_literal(name, value) for name, value in (*fields, *more))
-        self._writer.write(frame(_HEADERS, _END_HEADERS, stream, block))
+        block = b"".join(literal(name, value) for name, value in (*fields, *more))
+        self._writer.write(frame(HEADERS, END_HEADERS, stream, block))
         return stream
 
     def reset(self, stream: int) -> None:
@@ -82,14 +82,14 @@ class Connection:
             if allowed <= 0:
                 await self._change()
                 continue
-            self._writer.write(frame(_DATA, 0, stream, octets[at : at + allowed]))
+            self._writer.write(frame(DATA, 0, stream, octets[at : at + allowed]))
             self._window -= allowed
             self._windows[stream] -= allowed
             at += allowed
             with contextlib.suppress(ConnectionError):
                 await self._writer.drain()
         if end:
-            self._writer.write(frame(_DATA, _END_STREAM, stream))
+            self._writer.write(frame(DATA, _END_STREAM, stream))
         return True
 
     async def wait_for_headers(self, stream: int) -> None:
@@ -103,7 +103,7 @@ class Connection:
         Raises ConnectionError where the server closes the connection without a word.
         """
         acknowledged = self._acknowledged
-        self._writer.write(frame(_PING, 0, 0, bytes(8)))
+        self._writer.write(frame(PING, 0, 0, bytes(8)))
         while self._acknowledged == acknowledged and self._refusal is None:
             await self._change_of_open()
         return self._refusal
@@ -142,9 +142,9 @@ class Connection:
     def _received_on_stream(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _WINDOW_UPDATE:
             self._windows[stream] += int.from_bytes(payload) & 0x7FFF_FFFF
-        if kind == _HEADERS:
+        if kind == HEADERS:
             self.begun.add(stream)
-        if kind == _RESET or (kind in {_DATA, _HEADERS} and flags & _END_STREAM):
+        if kind == _RESET or (kind in {DATA, HEADERS} and flags & _END_STREAM):
             self.ended.add(stream)
             self.one_ended.set()
 
@@ -153,14 +153,14 @@ class Connection:
             self._window += int.from_bytes(payload) & 0x7FFF_FFFF
         elif kind == _GOAWAY:
             self._refusal = int.from_bytes(payload[4:8])
-        elif kind == _PING and flags & _ACK:
+        elif kind == PING and flags & _ACK:
             self._acknowledged += 1
-        elif kind == _PING:
-            self._writer.write(frame(_PING, _ACK, 0, payload))
-        elif kind == _SETTINGS and not flags & _ACK:
+        elif kind == PING:
+            self._writer.write(frame(PING, _ACK, 0, payload))
+        elif kind == SETTINGS and not flags & _ACK:
             settings = dict(struct.iter_unpack("!HI", payload))
             self._initial_window = settings.get(_INITIAL_WINDOW_SIZE, self._initial_window)
-            self._writer.write(frame(_SETTINGS, _ACK, 0))
+            self._writer.write(frame(SETTINGS, _ACK, 0))
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -173,6 +173,6 @@ def message(length: int, begun: bytes = b"") -> bytes:
     return struct.pack("!BI", 0, length) + begun
 
 
-def _literal(name: str, value: str) -> bytes:
+def literal(name: str, value: str) -> bytes:
     """Return a header field that is not indexed (RFC 7541, 6.2.2), whose parts are shorter than 127 octets."""
     return b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()

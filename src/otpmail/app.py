@@ -14,6 +14,7 @@ from otpmail.counts import describe_counts, mails
 from otpmail.delivery.closing import Closed
 from otpmail.events import Observer, Observers
 from otpmail.limits.descriptors import ConnectionWatch
+from otpmail.limits.floods import FloodWatch
 from otpmail.limits.sockets import count_by_address
 from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS
@@ -117,6 +118,7 @@ class App:
                 tasks.create_task(self._intake.run()),
                 tasks.create_task(self._backlog.run(self._intake.take_up, self._intake.resume)),
                 tasks.create_task(self._connection_watch.run(listening.addresses)),
+                tasks.create_task(FloodWatch(self._api.memory).run(listening.addresses)),
                 tasks.create_task(self._api.access.run()),
             ]
             workers = [tasks.create_task(worker.run()) for worker in self._delivery.workers]

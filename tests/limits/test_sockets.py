@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from otpmail.limits.descriptors import lowest_free
-from otpmail.limits.sockets import count_by_address, open_descriptors, receiving, shut_down
+from otpmail.limits.sockets import Brought, brought, count_by_address, open_descriptors, receiving, reset, shut_down
 
 
 @pytest.fixture
@@ -122,3 +122,37 @@ def test_connections_of_some_peers_are_closed(stack: ExitStack) -> None:
     shut_down({"{}:{}".format(*clients[0].getsockname())})
     assert clients[0].recv(1) == b""
     clients[1].sendall(b"x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_what_a_peer_has_brought(stack: ExitStack, address: str) -> None:
+    """The octets of a peer count from the first one, those that are not read apart; only peers of the address count."""
+    listener, other = (_listen(stack, socket.AF_INET, ("127.0.0.1", 0)) for _ in range(2))
+    port = listener.getsockname()[1]
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+    accepted = stack.enter_context(listener.accept()[0])
+    _connect(stack, other, socket.AF_INET, ("127.0.0.1", other.getsockname()[1]))
+    name = f"127.0.0.1:{client.getsockname()[1]}"
+    client.sendall(bytes(3000))
+    accepted.recv(1000, socket.MSG_WAITALL)
+    accepted.recv(2000, socket.MSG_PEEK | socket.MSG_WAITALL)
+    assert brought([f"{address}:{port}"]) == {name: Brought(3000, 2000)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a connect to no address is Linux's")
+def test_a_reset_drops_what_is_not_read(stack: ExitStack) -> None:
+    """A peer whose connection is reset learns it at once, and nothing that it sent is read any more."""
+    listener = _listen(stack, socket.AF_INET, ("127.0.0.1", 0))
+    clients, accepted = [], []
+    for _ in range(2):
+        clients.append(stack.enter_context(socket.create_connection(listener.getsockname())))
+        accepted.append(stack.enter_context(listener.accept()[0]))
+        clients[-1].sendall(b"hello")
+    accepted[0].recv(5, socket.MSG_PEEK | socket.MSG_WAITALL)
+    reset([f"127.0.0.1:{clients[0].getsockname()[1]}"])
+    with pytest.raises(OSError, match=r"reset|not connected"):
+        accepted[0].recv(5)
+    with pytest.raises(ConnectionResetError):
+        clients[0].recv(5)
+    assert accepted[1].recv(5, socket.MSG_WAITALL) == b"hello"

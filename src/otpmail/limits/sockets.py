@@ -1,12 +1,16 @@
 """Looks at the sockets of this process: most of them are gRPC's, which tells nothing about its connections."""
 
 import asyncio
+import ctypes
 import socket
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fcntl import ioctl
 from pathlib import Path
+from termios import FIONREAD
+from typing import NamedTuple
 
 from otpmail.limits.descriptors import lowest_free
 
@@ -16,6 +20,9 @@ _DESCRIPTORS = Path("/proc/self/fd")
 _AT_ONCE = 256  # descriptors, in about a millisecond
 _MOST = 4096  # descriptors that are looked at without a pause
 _SINCE_RECEIVED = struct.Struct("=52xI")  # tcpi_last_data_recv of linux/tcp.h, in milliseconds
+_RECEIVED = struct.Struct("=128xQ")  # tcpi_bytes_received there
+_NO_ADDRESS = struct.pack("=H14x", socket.AF_UNSPEC)  # a connect(2) to it ends a connection, by Linux
+_UNREAD = struct.Struct("i")  # FIONREAD of ioctl_tty(2)
 
 Name = str
 """`127.0.0.1:40700`, `[::1]:40700` or `unix:PATH`."""
@@ -34,6 +41,30 @@ async def count_by_address(addresses: Iterable[Name], descriptors: Iterable[int]
             if address and not borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 counts[address] += 1
     return counts
+
+
+class Brought(NamedTuple):
+    """How many octets a connection has brought, by TCP, and how many of these wait in the system to be read."""
+
+    octets: int
+    unread: int
+
+
+def brought(addresses: Collection[Name], descriptors: Iterable[int] | None = None) -> dict[Name, Brought]:
+    """Return what each peer has brought to one of these addresses.
+
+    No peer is returned where the system does not tell, and of thousands of connections only the first ones are.
+    """
+    wildcards = {address.rpartition(":")[2] for address in addresses if address.startswith(_ANY)}
+    found: dict[Name, Brought] = {}
+    for _, descriptor in zip(range(_MOST), open_descriptors() if descriptors is None else descriptors, strict=False):
+        with suppress(OSError, struct.error, AttributeError), _borrow(descriptor) as borrowed:
+            name = _name(borrowed.getsockname())
+            if name in addresses or name.rpartition(":")[2] in wildcards:
+                info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
+                (unread,) = _UNREAD.unpack(ioctl(descriptor, FIONREAD, bytes(_UNREAD.size)))
+                found[_name(borrowed.getpeername())] = Brought(_RECEIVED.unpack(info)[0], unread)
+    return found
 
 
 def receiving(seconds: float, descriptors: Iterable[int] | None = None) -> frozenset[Name]:
@@ -56,6 +87,17 @@ def shut_down(peers: Collection[Name], descriptors: Iterable[int] | None = None)
         with suppress(OSError), _borrow(descriptor) as borrowed:
             if borrowed.family != socket.AF_UNIX and _name(borrowed.getpeername()) in peers:
                 borrowed.shutdown(socket.SHUT_RDWR)
+
+
+def reset(peers: Collection[Name], descriptors: Iterable[int] | None = None) -> None:
+    """End the connections of these peers at once, by a TCP reset: what has come and is not read is dropped.
+
+    After a `shut_down` it would still be read, and whatever a peer goes on to send.
+    """
+    for descriptor in open_descriptors() if descriptors is None else descriptors:
+        with suppress(OSError), _borrow(descriptor) as borrowed:
+            if borrowed.family != socket.AF_UNIX and _name(borrowed.getpeername()) in peers:
+                ctypes.CDLL(None).connect(descriptor, _NO_ADDRESS, len(_NO_ADDRESS))
 
 
 def open_descriptors() -> list[int]:

@@ -22,6 +22,7 @@ HANDSHAKE_SECONDS = 10.0
 _OWN_METADATA_OCTETS = 1 << 10  # added by a gRPC library to each call's metadata: its path, its name, encodings
 _CALLS = 4000
 _CALL_OCTETS = 16 << 10  # of a call that has not begun
+_READ_OCTETS = 16 << 10  # of a connection at a time: metadata takes thirty times as much (`limits.floods`)
 _PING_LEEWAY = 0.9  # a caller that pings by the clock has its pings arrive early by what the network varies
 
 
@@ -71,6 +72,8 @@ def _call_options(most_octets: int, calls: int) -> Options:
         # Clients queue calls of one connection beyond these, once they know of the limit.
         ("grpc.max_concurrent_streams", calls),
         ("grpc.http.overload_protection", 0),
+        # Otherwise gRPC reads megabytes of one connection before it looks at another one.
+        ("grpc.experimental.tcp_max_read_chunk_size", _READ_OCTETS),
         # Otherwise gRPC guesses a window of megabytes, and fills it for each call that is not read yet.
         ("grpc.http2.bdp_probe", 0),
     )

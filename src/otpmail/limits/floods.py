@@ -1,0 +1,102 @@
+"""Ends floods of what nothing counts: gRPC keeps the metadata of calls that have not begun, and tells nobody of it.
+
+A connection may send metadata without end in CONTINUATION frames (RFC 9113, 6.10), before anybody is asked for a token.
+For four MiB of names with one letter gRPC 1.85 takes 120 MB, whatever its limit of metadata.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from otpmail.counts import counted
+from otpmail.limits.memory import Memory
+from otpmail.limits.resident import release_free_memory, resident
+from otpmail.limits.sockets import Brought, brought, reset
+
+_LOOK_SECONDS = 0.1  # in which a flood takes about 20 MB
+_NEXT_LOOK_SECONDS = 0.02  # where the memory is short
+_GROWTH = 8 << 20  # octets since the last end: memory that only stays as it is ends nobody's connection
+_LEAST_BROUGHT = 16 << 10  # octets of a connection that may be one of those that flood
+_LEEWAY = 64 << 20  # for what is not counted: buffers of connections, free memory in pieces
+
+_NOTHING = Brought(0, 0)
+
+_log = logging.getLogger("otpmail")
+
+
+class FloodWatch:
+    """Resets connections while the process takes ever more memory that nothing counts.
+
+    Beyond what it began with it may take two parts for requests. With each 8 MiB more it resets the connections that
+    have brought much since the memory began to be short, or have much that is not read: the system must not end the
+    process.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        resident: Callable[[], int] = resident,
+        release: Callable[[], None] = release_free_memory,
+        brought: Callable[[Collection[str]], Mapping[str, Brought]] = brought,
+        reset: Callable[[Collection[str]], None] = reset,
+        look_seconds: float = _LOOK_SECONDS,
+    ) -> None:
+        self._memory = memory
+        self._resident = resident
+        self._release = release
+        self._brought = brought
+        self._reset = reset
+        self._look_seconds = look_seconds
+        self._alert = resident() + _LEEWAY + memory.for_reading
+        self._most = self._alert + max(memory.for_reading, _LEEWAY)
+        self._ended_at = 0  # what it took as connections were closed
+        self._known: Mapping[str, Brought] | None = None  # what each connection had brought as memory began to be short
+
+    def __repr__(self) -> str:
+        return f"<FloodWatch {'calm' if self._known is None else 'alert'}, at most {self._most} octets>"
+
+    async def run(self, addresses: Sequence[str]) -> None:
+        """Look at the memory, and at the connections to these addresses, until cancelled.
+
+        A thread does so: gRPC may read what floods in on the thread of the loop, which then stands still for seconds.
+        """
+        stopped = threading.Event()
+        threading.Thread(target=self._watch, args=(addresses, stopped), name="floods", daemon=True).start()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            stopped.set()
+
+    def _watch(self, addresses: Sequence[str], stopped: threading.Event) -> None:
+        while not stopped.wait(self._look_seconds if self._known is None else _NEXT_LOOK_SECONDS):
+            self.look(addresses)
+
+    def look(self, addresses: Sequence[str]) -> None:
+        """Look once."""
+        taken = self._uncounted()
+        if taken < self._alert:
+            self._known, self._ended_at = None, 0
+        elif self._known is None:
+            self._known = self._brought(addresses)
+        elif taken > max(self._most, self._ended_at + _GROWTH):
+            self._release()
+            taken = self._uncounted()
+            if taken > self._most:
+                self._ended_at = taken
+                self._end(addresses, self._known)
+
+    def _uncounted(self) -> int:
+        memory = self._memory
+        return self._resident() - min(memory.used() - memory.ahead, memory.limit)
+
+    def _end(self, addresses: Sequence[str], known: Mapping[str, Brought]) -> None:
+        ending = [
+            peer
+            for peer, (octets, unread) in self._brought(addresses).items()
+            if octets - known.get(peer, _NOTHING).octets + unread >= _LEAST_BROUGHT
+        ]
+        if ending:
+            _log.warning("memory is short: closing %s that bring much", counted(len(ending), "connection"))
+            self._reset(ending)
