@@ -38,10 +38,12 @@ class _Replicas:
         self._stores: list[RedisAddressStore] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def add(self, *, follows: bool = True, most: int = 100) -> RedisAddressStore:
+    async def add(
+        self, *, follows: bool = True, most: int = 100, keys: dict[str, bytes] | None = None
+    ) -> RedisAddressStore:
         """Start a replica. One that does not follow the others gets no announcement."""
         client = self._make_client(self._server)
-        keys = {"k1": bytes(32)}
+        keys = keys or {"k1": bytes(32)}
         store = RedisAddressStore(self.clock, client, Keys(self._namespace), keys, most=most, most_octets=1 << 20)
         await store.load()
         self._stores.append(store)
@@ -172,3 +174,36 @@ async def test_a_server_that_is_away(replicas: _Replicas, redis_server: RedisSer
         while await store.read(ADA) != known:  # noqa: ASYNC110  the server tells nobody
             await asyncio.sleep(0.01)
     await store.close()
+
+
+@pytest.mark.parametrize("change", [suppressing.released, partial(suppressing.complained, now=1000.0, reason="spam")])
+async def test_a_key_is_replaced(replicas: _Replicas, change: Rule) -> None:
+    """A change moves what is known to the name of the newest key, in each replica, also where there is room for one."""
+    newest = {"k2": b"2" * 32}
+    one = await replicas.add()
+    await one.update(ADA, _refused(replicas.clock))
+    both = newest | {"k1": bytes(32)}
+    two, three = await replicas.add(keys=both, most=1), await replicas.add(keys=both, most=1)
+    known = (await two.update(ADA, change)).after
+    assert two.find(ADA) == known
+    await _until(lambda: three.find(ADA) == known and one.find(ADA) is None)
+    assert await (await replicas.add()).read(ADA) is None
+    assert await (await replicas.add(keys=newest)).read(ADA) == known
+
+
+async def test_what_does_not_change_moves_too(replicas: _Replicas) -> None:
+    """A rule that changes nothing moves what is known to the newest key, and so does a refusal after it has ended."""
+    newest = {"k2": b"2" * 32}
+    one = await replicas.add()
+    known = (await one.update(ADA, _refused(replicas.clock))).after
+    await one.update(BOB, _refused(replicas.clock))
+    two = await replicas.add(keys=newest | {"k1": bytes(32)})
+    changed = await two.update(ADA, lambda record: record)
+    assert changed.before == changed.after == known
+    replicas.clock.time += 400 * DAY
+    again = (await two.update(BOB, _refused(replicas.clock))).after
+    replicas.clock.time -= 400 * DAY
+    last = await replicas.add(keys=newest)
+    assert (last.find(ADA), last.find(BOB)) == (known, again)
+    older = await replicas.add()
+    assert (await older.read(ADA), await older.read(BOB)) == (None, None)

@@ -187,11 +187,12 @@ class RedisAddressStore(AddressTable):
         raise Unavailable("other processes change this address all the time", retry_after=RETRY_SECONDS)
 
     async def _try_to_change(self, whose: CallersAddress, rules: Sequence[Rule]) -> Changed | None:
-        name, value, before = await self._look(whose)
+        found, value, before = await self._look(whose)
+        name, *older = self.names(whose)
         after = before
         for rule in rules:
             after = rule(after)
-        if after == before:
+        if after == before and found == name:
             self._adopt(whose, name, b"" if before is None else self._opened(name, value))
             return Changed(before, before)
         given_way = None
@@ -202,11 +203,15 @@ class RedisAddressStore(AddressTable):
         await self._drop_gone()  # before others learn of a further one, for which they have no room
         octets = b"" if after is None else self.encode(whose, after)
         put = b"" if after is None else _ENDS.pack(after.ends) + self._sealed.seal(name, octets)
-        keys, words = (self._part(name), self._counter), (name, value, put, self._channel)
-        if not await self._client.run(_PUT, keys, words):
+        if not await self._put(value, put, name, *older):
             return None
         self._adopt(whose, name, octets)
         return Changed(before, decode_address(octets, whose.address) if octets else None, given_way=given_way)
+
+    async def _put(self, expected: bytes, value: bytes, *names: bytes) -> bool:
+        """Have the server keep a value under the first of these keys alone, unless it has another than is expected."""
+        keys = [self._counter, *map(self._part, names)]
+        return bool(await self._client.run(_PUT, keys, (expected, value, self._channel, *names)))
 
     async def _drop_gone(self) -> None:
         """Have the server forget the records that gave way to others. Raises Unavailable, and tries again later."""
@@ -215,7 +220,7 @@ class RedisAddressStore(AddressTable):
             try:
                 value = await self._client.command("HGET", self._part(name), name)
                 if value and self._packed.get(name) is None:  # it may have come again
-                    await self._client.run(_PUT, (self._part(name), self._counter), (name, value, b"", self._channel))
+                    await self._put(value, b"", name)
             except Unavailable:
                 self._gone.add(name)
                 raise
@@ -237,7 +242,7 @@ class RedisAddressStore(AddressTable):
         The announcement says the same, or what is later.
         """
         if name in self._asked:
-            for other in self.names(whose):
+            for other in reversed(self.names(whose)):  # the newest is the last, so that there is room for it
                 self.put(other, octets if other == name else b"")
 
     def _begin_writing(self) -> None:
