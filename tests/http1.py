@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import ssl
@@ -91,7 +92,11 @@ async def converse(service: Service, octets: bytes, *, seconds: float = _SECONDS
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
         writer.write(octets)
+        parts: list[bytes] = []
         async with asyncio.timeout(seconds):
-            return await reader.read()
+            with contextlib.suppress(ConnectionError):  # a close with input unread resets the connection
+                while part := await reader.read(1 << 16):
+                    parts.append(part)
+        return b"".join(parts)
     finally:
         writer.close()

@@ -1,0 +1,160 @@
+"""Connections of HTTP/1.1 as they come: slow, long, many, pipelined, cut, and octets that are no request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import zlib
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from http1 import JSON, PROTO, SEND_CODE, SEND_MAIL, converse, request, url_of
+from otpmail.v1 import mail_pb2
+
+if TYPE_CHECKING:
+    from service import Service
+
+OPEN: dict[str, object] = {"HTTP_PORT": 0, "OTP_RESEND_SECONDS": "0"}
+HEAD = b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" % SEND_CODE.encode()
+LIVE = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def _is_live(service: Service) -> bool:
+    return (await request(service, "/livez")).status == 200
+
+
+@pytest.mark.service(**OPEN)
+async def test_a_head_that_is_too_long(service: Service) -> None:
+    """A head of more than 64 KiB, or of more than a hundred fields, is refused and the connection closed."""
+    for head in (
+        b"GET /livez HTTP/1.1\r\nhost: x\r\nx: " + b"a" * (1 << 20),
+        b"GET /" + b"a" * (1 << 20),
+        b"GET /livez HTTP/1.1\r\n" + b"".join(b"x%d: a\r\n" % n for n in range(200)) + b"\r\n",
+        b"GET /livez HTTP/1.1\r\n" + b"x: a\r\n" * 100_000,
+    ):
+        answer = await converse(service, head)
+        assert answer.startswith(b"HTTP/1.1 431 ") or answer == b""  # the client was still sending when it was closed
+    assert await _is_live(service)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(512),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\n{}",
+        HEAD + b"content-length: -1\r\n\r\n{}",
+        HEAD + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+        HEAD + b"x: a\x00b\r\n\r\n",
+        b"\x00" * 100,
+    ],
+)
+@pytest.mark.service(**OPEN)
+async def test_octets_that_are_no_request(service: Service, octets: bytes) -> None:
+    """They are answered 400, and the connection is closed: two readers of them would not agree."""
+    answer = await converse(service, octets)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert await _is_live(service)
+
+
+@pytest.mark.service(**OPEN)
+async def test_random_octets(service: Service) -> None:
+    """Nothing that comes keeps the service from the next request, and the log has no error."""
+    dice = random.Random(7)
+    whole = HEAD + b'content-length: 27\r\n\r\n{"email":"ada@example.org"}'
+    for _ in range(150):
+        octets = bytearray(whole)
+        for _ in range(dice.randrange(1, 8)):
+            octets[dice.randrange(len(octets))] = dice.randrange(256)
+        reader, writer = await _connect(service)
+        writer.write(bytes(octets))
+        writer.write_eof()
+        await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+    assert await _is_live(service)
+    assert not service.logged("unforeseen")
+
+
+@pytest.mark.service(**OPEN)
+async def test_requests_in_a_row_on_one_connection(service: Service) -> None:
+    """Pipelined requests are answered in their order, and a hundred that wait for none of their answers are refused."""
+    body = b'{"email":"nobody"}'
+    call = HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
+    last = b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    answers = (await converse(service, call + LIVE + call + last)).split(b"HTTP/1.1 ")
+    assert [answer[:3] for answer in answers[1:]] == [b"400", b"200", b"400", b"200"]
+    flood = await converse(service, LIVE * 20_000)
+    assert flood.count(b"HTTP/1.1 ") < 200
+    assert await _is_live(service)
+
+
+@pytest.mark.service(**OPEN, MAIL_MAX_BYTES=100_000)
+async def test_a_body_that_is_too_long(service: Service) -> None:
+    """As over gRPC it is RESOURCE_EXHAUSTED, also where it is packed or comes in pieces, and is not read to its end."""
+    mail = json.dumps({"to": ["ada@example.org"], "text": "x" * 3_000_000}).encode()
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(1024)), packer.flush()])
+    assert len(bomb) < 1_200_000
+    for body, headers in ((mail, JSON), (bomb, {**JSON, "content-encoding": "gzip"}), (mail, PROTO)):
+        answer = await request(service, SEND_MAIL, body, headers)
+        assert (answer.status, answer.json["code"]) == (429, "resource_exhausted")
+    endless = HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    answer_to_it = await converse(service, endless + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 40)
+    assert answer_to_it.startswith(b"HTTP/1.1 429 ") or answer_to_it == b""
+    for broken in (b"\x1f\x8b", b"no gzip", bomb[:1000], zlib.compress(b"{}"), _gzip(b"{}") + b"more"):
+        answer = await request(service, SEND_MAIL, broken, {**JSON, "content-encoding": "gzip"})
+        assert (answer.status, answer.json["code"]) == (400, "invalid_argument")
+    assert await _is_live(service)
+
+
+@pytest.mark.service(**OPEN)
+async def test_many_small_values_in_json(service: Service) -> None:
+    """JSON of megabytes with a value in every few octets is refused before it is read: it would hold the loop."""
+    body = b'{"to":[' + b'"a",' * 1_000_000 + b'"b"]}'
+    answer = await request(service, SEND_MAIL, body, JSON)
+    assert (answer.status, answer.json["code"]) == (400, "invalid_argument")
+    assert "values" in answer.json["message"]
+
+
+@pytest.mark.service(**OPEN, MAX_CONNECTIONS=20)
+async def test_connections_that_say_nothing(service: Service) -> None:
+    """They keep nobody out: the one that has been idle longest gives way."""
+    async with AsyncExitStack() as stack:
+        for _ in range(60):
+            _, writer = await _connect(service)
+            stack.callback(writer.close)
+            writer.write(HEAD)
+        for _ in range(3):
+            assert await _is_live(service)
+
+
+@pytest.mark.relay(final_reply="451 4.3.0 later")
+@pytest.mark.service(**OPEN)
+async def test_a_caller_that_goes_is_not_waited_for(service: Service) -> None:
+    """A mail that is not guaranteed is cancelled when its caller's connection is cut, as over gRPC."""
+    body = mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hi").SerializeToString()
+    head = b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/proto\r\n" % SEND_MAIL.encode()
+    _, writer = await _connect(service)
+    writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    deferred = await service.wait_for_log("mail-deferred")
+    writer.transport.abort()
+    async with asyncio.timeout(30):
+        watched = service.mail.WatchMail(mail_pb2.WatchMailRequest(id=str(deferred["mail"])))
+        assert [mail.state async for mail in watched][-1] == mail_pb2.Mail.STATE_CANCELLED
+
+
+async def _connect(service: Service) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    url = urlsplit(url_of(service))
+    return await asyncio.open_connection(url.hostname, url.port)
+
+
+def _gzip(body: bytes) -> bytes:
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return packer.compress(body) + packer.flush()
