@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import zlib
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from http1 import JSON, PROTO, SEND_CODE, SEND_MAIL, converse, request, url_of
 from otpmail.v1 import mail_pb2
+from otpmail.web.listener import Listener
 
 if TYPE_CHECKING:
     from service import Service
@@ -39,6 +41,33 @@ async def test_a_head_that_is_too_long(service: Service) -> None:
         answer = await converse(service, head)
         assert answer.startswith(b"HTTP/1.1 431 ") or answer == b""  # the client was still sending when it was closed
     assert await _is_live(service)
+
+
+async def test_a_head_that_does_not_come() -> None:
+    """A connection without a whole head is answered 408 after its time, also where octets drip in."""
+    answered = asyncio.Event()
+
+    async def answer(_scope: object, _receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+        answered.set()
+
+    listener = Listener(answer, most=10, head_seconds=0.2)
+    port = await listener.start("127.0.0.1", 0)
+    try:
+        for first in (b"", LIVE):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(first + b"GET /")
+            reading = asyncio.create_task(_read_all(reader))
+            while not reading.done():
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+            answers = await reading
+            writer.close()
+            assert answers.count(b"HTTP/1.1 200 ") == bool(first)
+            assert b"HTTP/1.1 408 Request Timeout" in answers
+    finally:
+        await listener.stop()
 
 
 @pytest.mark.parametrize(
@@ -148,6 +177,14 @@ async def test_a_caller_that_goes_is_not_waited_for(service: Service) -> None:
     async with asyncio.timeout(30):
         watched = service.mail.WatchMail(mail_pb2.WatchMailRequest(id=str(deferred["mail"])))
         assert [mail.state async for mail in watched][-1] == mail_pb2.Mail.STATE_CANCELLED
+
+
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    parts: list[bytes] = []
+    with contextlib.suppress(ConnectionError):
+        while part := await reader.read(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
 
 
 async def _connect(service: Service) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

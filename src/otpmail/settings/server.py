@@ -16,6 +16,8 @@ from otpmail.settings.section import Count, Section, broken_rule, lower_case
 
 _MODE = re.compile(r"(?:0o?)?[0-7]{3}")
 _ANY_WRITE = 0o222
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_ORIGIN = re.compile(rf"https?://(?:{_HOST_NAME.pattern}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
 class ServerSettings(Section):
@@ -45,6 +47,8 @@ class ServerSettings(Section):
     log_addresses: Literal["masked", "hashed", "full"] = "masked"
     http_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    http_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    http_cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
 
     _any_case = field_validator("log_format", "log_level", "log_mails", "log_addresses", mode="before")(lower_case)
 
@@ -55,6 +59,26 @@ class ServerSettings(Section):
             return read_hosts(value) if isinstance(value, str) else value
         except ValueError as error:
             raise broken_rule(str(error)) from None
+
+    @field_validator("http_allowed_hosts", mode="before")
+    @classmethod
+    def _read_names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = tuple(name.lower() for name in value.replace(",", " ").split())
+        if any(not _HOST_NAME.fullmatch(name) for name in names):
+            raise broken_rule("must be names of hosts, without ports, such as mail.example.org")
+        return names
+
+    @field_validator("http_cors_origins", mode="before")
+    @classmethod
+    def _read_origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(value.replace(",", " ").split())
+        if any(not _ORIGIN.fullmatch(origin) for origin in origins):
+            raise broken_rule("must be origins as browsers write them, such as https://app.example.org")
+        return origins
 
     @field_validator("http_host")
     @classmethod

@@ -1,9 +1,13 @@
 """The names in a client's certificate, as gRPC tells them (`api.auth`)."""
 
+import ssl
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from cryptography import x509
+
+_SPECIAL = frozenset(',+"\\<>;')
+_UTF8_STRING = 0x0C  # its tag in DER
 
 Properties = Mapping[str, Sequence[bytes]]
 
@@ -25,5 +29,37 @@ def properties_of(der: bytes) -> Properties:
 
 
 def subject_of(name: x509.Name) -> bytes:
-    """Return a subject as OpenSSL writes it by RFC 2253."""
-    return name.rfc4514_string().encode()
+    """Return a subject as OpenSSL writes it by RFC 2253, which gRPC shows: the last part first, all in ASCII."""
+    sets = ("+".join(_part(part) for part in reversed(list(rdn))) for rdn in reversed(name.rdns))
+    return ",".join(sets).encode()
+
+
+def _part(part: x509.NameAttribute[str | bytes]) -> str:
+    """Return a name and its value. One that OpenSSL has no name for is shown by its octets."""
+    oid, value = part.oid.dotted_string, part.value
+    known = _short_name(oid)
+    if known is None or isinstance(value, bytes):
+        octets = value if isinstance(value, bytes) else value.encode()
+        return f"{known or oid}=#{bytes((_UTF8_STRING, len(octets))).hex().upper()}{octets.hex().upper()}"
+    escaped = "".join(map(_escaped, value))
+    if escaped.startswith(("#", " ")):
+        escaped = f"\\{escaped}"
+    if escaped.endswith(" ") and len(value) > 1:
+        escaped = f"{escaped[:-1]}\\ "
+    return f"{known}={escaped}"
+
+
+def _escaped(character: str) -> str:
+    if character in _SPECIAL:
+        return f"\\{character}"
+    if " " <= character <= "~":
+        return character
+    return "".join(f"\\{octet:02X}" for octet in character.encode())
+
+
+def _short_name(oid: str) -> str | None:
+    try:
+        found = ssl._ASN1Object(oid)  # noqa: SLF001  the only way to OpenSSL's table of names
+    except ValueError:
+        return None
+    return found.shortname if found.nid else None

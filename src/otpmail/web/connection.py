@@ -17,7 +17,9 @@ HEAD_OCTETS = 64 << 10
 
 MOST_FIELDS = 100
 
-_HEAD_SECONDS = 10.0
+HEAD_SECONDS = 10.0
+"""The most that a head may take to come."""
+
 _MOST_PIPELINED = 64
 _SILENT = logging.Logger("uvicorn", logging.CRITICAL + 1)  # noqa: LOG001  any client can cause what uvicorn logs
 
@@ -46,7 +48,8 @@ class Connection(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
-        head_seconds: float = _HEAD_SECONDS,
+        *,
+        head_seconds: float = HEAD_SECONDS,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.logger, self.access_log = _SILENT, False

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from otpmail.errors import SettingsError
 from otpmail.settings.certificates import CertificateFiles
-from otpmail.web.connection import Connection
+from otpmail.web.connection import HEAD_SECONDS, Connection
 
 _KEEP_SECONDS = 75  # to the next request of a connection; proxies give up theirs after 60 s
 _BACKLOG = 1024
@@ -55,10 +55,12 @@ class _State(ServerState):
 class Listener:
     """Serves an ASGI application on every address of a host, until `close` or `stop`.
 
-    `most` is how many connections may be open. Build it inside a running loop.
+    `most` is how many connections may be open, and `head_seconds` how long the head of a request may take. Build it
+    inside a running loop.
     """
 
-    def __init__(self, app: Any, *, most: int) -> None:
+    def __init__(self, app: Any, *, most: int, head_seconds: float = HEAD_SECONDS) -> None:
+        self._head_seconds = head_seconds
         self._config = Config(
             app,
             loop="none",
@@ -142,7 +144,8 @@ class Listener:
             server.close()
 
     def _connection(self) -> Connection:
-        return Connection(self._config, self._state, {}, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        return Connection(self._config, self._state, {}, loop, head_seconds=self._head_seconds)
 
     def _tick(self) -> None:
         """Write the date of answers anew."""

@@ -32,7 +32,8 @@ class WebServer:
         self._settings = settings
         self._access = api.access
         on_loopback = is_loopback(settings.http_host)
-        gate = Gate(on_loopback=on_loopback)
+        hosts, origins = settings.http_allowed_hosts, settings.http_cors_origins
+        gate = Gate(on_loopback=on_loopback, hosts=hosts, origins=origins)
         methods = None
         if on_loopback or settings.asks_callers:
             methods = Methods(api, wants_certificate=settings.tls_client_ca_file is not None)

@@ -1,0 +1,186 @@
+"""Callers over HTTP: tokens, TLS and certificates, which are those of gRPC, and what strangers get."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.x509 import NameOID
+
+from http1 import GET_MAIL, JSON, SEND_CODE, SEND_MAIL, converse, request, url_of
+from integration.callers import Tls, hello, open_channel, table, write
+from integration.test_caller_certificates import Issued
+from otpmail.v1 import mail_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from service import Service
+
+ADA = b'{"email":"ada@example.org"}'
+HELLO = b'{"to":["ada@example.org"],"text":"Hi"}'
+_NAMES: dict[str, tuple[list[tuple[x509.ObjectIdentifier, str]], list[x509.GeneralName]]] = {
+    "plain": ([(NameOID.COMMON_NAME, "other")], []),
+    "many": (
+        [
+            (NameOID.COUNTRY_NAME, "DE"),
+            (NameOID.STATE_OR_PROVINCE_NAME, "Berlin"),
+            (NameOID.LOCALITY_NAME, "Berlin"),
+            (NameOID.ORGANIZATION_NAME, "Example, Inc."),
+            (NameOID.ORGANIZATIONAL_UNIT_NAME, "Mail"),
+            (NameOID.COMMON_NAME, 'a+b "c" <d>;e\\f#'),
+        ],
+        [],
+    ),
+    "letters": ([(NameOID.COMMON_NAME, "Jürgen 世界")], []),
+    "blanks": ([(NameOID.COMMON_NAME, " # a ")], []),
+    "email": ([(NameOID.EMAIL_ADDRESS, "ops@example.org"), (NameOID.COMMON_NAME, "x")], []),
+    "dc": ([(NameOID.DOMAIN_COMPONENT, "example"), (NameOID.USER_ID, "u1"), (NameOID.SERIAL_NUMBER, "7")], []),
+    "set": ([(x509.ObjectIdentifier("1.2.3.4.5"), "odd"), (NameOID.COMMON_NAME, "x")], []),
+    "rare": ([(NameOID.TITLE, "t"), (NameOID.GIVEN_NAME, "g"), (NameOID.SURNAME, "s"), (NameOID.PSEUDONYM, "p")], []),
+    "others": (
+        [(NameOID.COMMON_NAME, "x")],
+        [
+            x509.DNSName("Host.example"),
+            x509.DNSName("*.example.org"),
+            x509.UniformResourceIdentifier("spiffe://example.org/ns/shop"),
+            x509.RFC822Name("ops@example.org"),
+            x509.IPAddress(ipaddress.ip_address("192.0.2.7")),
+            x509.IPAddress(ipaddress.ip_address("2001:db8::7")),
+        ],
+    ),
+}
+
+
+def _context(ca: Path, issued: Issued | None = None, folder: Path | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(ca))
+    if issued is not None and folder is not None:
+        file = folder / "shown.pem"
+        file.write_bytes(issued.key + issued.chain)
+        context.load_cert_chain(file)
+    return context
+
+
+async def test_tokens(serve: Callable[..., Awaitable[Service]], tmp_path: Path) -> None:
+    """A token stands in Authorization, once, as over gRPC; a caller may call its methods and no others."""
+    file = tmp_path / "callers.toml"
+    write(file, table("shop", 'methods = ["SendCode"]'))
+    service = await serve(HTTP_PORT=0, HTTP_HOST="0.0.0.0", CALLERS_FILE=file, OTP_RESEND_SECONDS=0)
+    url = url_of(service).replace("0.0.0.0", "127.0.0.1")
+    good = {"authorization": "Bearer shop-token", **JSON}
+    assert (await request(url, SEND_CODE, ADA, good)).status == 200
+    assert (await request(url, SEND_CODE, ADA, good | {"authorization": "bearer  shop-token "})).status == 200
+    for given in (
+        "Bearer nobody-token",
+        "Basic c2hvcDp4",
+        "shop-token",
+        "Bearer",
+        "Bearer shop-token, Bearer shop-token",
+    ):
+        answer = await request(url, SEND_CODE, ADA, good | {"authorization": given})
+        assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
+        assert "shop-token" not in answer.text
+    assert (await request(url, SEND_CODE, ADA, JSON)).status == 401
+    denied = await request(url, SEND_MAIL, HELLO, good)
+    assert (denied.status, denied.json["code"]) == (403, "permission_denied")
+    twice = b"authorization: Bearer shop-token\r\n" * 2
+    head = (
+        b"POST %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n" % SEND_CODE.encode()
+    )
+    port = int(url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head + twice + b"content-length: %d\r\n\r\n" % len(ADA) + ADA)
+    assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+    for path in ("/metrics", "/livez", "/readyz"):
+        assert (await request(url, path)).status == 200
+
+
+async def test_strangers_get_the_probes_alone(serve: Callable[..., Awaitable[Service]]) -> None:
+    """Off loopback nobody who is not asked calls a method, also where gRPC allows it."""
+    service = await serve(HTTP_PORT=0, HTTP_HOST="0.0.0.0", ALLOW_ANONYMOUS="true")
+    url = url_of(service).replace("0.0.0.0", "127.0.0.1")
+    for path in (SEND_CODE, SEND_MAIL, "/", "/inbox", "/openapi.json"):
+        answer = await request(url, path, ADA, JSON)
+        assert (answer.status, "CALLERS_FILE" in answer.text) == (404, True)
+    for path in ("/metrics", "/livez", "/readyz"):
+        assert (await request(url, path)).status == 200
+
+
+async def test_tls(serve: Callable[..., Awaitable[Service]], tls: Tls) -> None:
+    """TLS_CERT_FILE holds for HTTP too. A new certificate is for new connections, and none is lost meanwhile."""
+    service = await serve(HTTP_PORT=0, **tls.settings)
+    url = url_of(service)
+    assert url.startswith("https://")
+    address = url.removeprefix("https://")
+    first = await asyncio.to_thread(tls.serial_at, address)
+    assert (await request(url, SEND_CODE, ADA, JSON, tls=_context(tls.ca))).status == 200
+    assert (await converse(service, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")) == b""
+    stop = asyncio.Event()
+
+    async def ask() -> int:
+        count = 0
+        while not stop.is_set():
+            assert (await request(url, "/livez", tls=_context(tls.ca))).status == 200
+            count += 1
+        return count
+
+    asking = [asyncio.create_task(ask()) for _ in range(3)]
+    for count in range(1, 4):
+        tls.renew()
+        await service.wait_for_log("reloaded", count=count, changed=["TLS_CERT_FILE"])
+    stop.set()
+    assert min(await asyncio.gather(*asking)) > 0
+    assert await asyncio.to_thread(tls.serial_at, address) != first
+
+
+@pytest.mark.parametrize("kind", _NAMES)
+async def test_the_names_in_a_certificate_are_those_of_grpc(
+    kind: str, serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path
+) -> None:
+    """Both doors read the same names in a certificate, so that CALLERS_FILE holds for both."""
+    file = tmp_path / "callers.toml"
+    write(file, '[callers.one]\nsans = ["unknown.example"]\n')
+    service = await serve(
+        HTTP_PORT=0, CALLERS_FILE=file, TLS_CLIENT_CA_FILE=tls.ca, OTP_RESEND_SECONDS=0, **tls.settings
+    )
+    subject, names = _NAMES[kind]
+    name = x509.Name([x509.NameAttribute(oid, value) for oid, value in subject])
+    issued = Issued(tls.authority, *names, subject=name)
+    async with open_channel(service, issued.credentials(tls.ca)) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await mail_pb2_grpc.MailServiceStub(channel).SendMail(hello(), timeout=30)
+    answer = await request(url_of(service), SEND_MAIL, HELLO, JSON, tls=_context(tls.ca, issued, tmp_path))
+    assert (answer.status, answer.json["message"]) == (401, caught.value.details())
+
+
+async def test_certificates(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
+    """A caller is known by its certificate. Without one it gets the probes alone, with a bad one nothing."""
+    file = tmp_path / "callers.toml"
+    write(file, f'[callers.shop]\nsans = ["shop.example"]\nmethods = ["SendCode"]\n{table("token")}\n[anonymous]\n')
+    service = await serve(
+        HTTP_PORT=0, CALLERS_FILE=file, TLS_CLIENT_CA_FILE=tls.ca, OTP_RESEND_SECONDS=0, **tls.settings
+    )
+    url = url_of(service)
+    shop = Issued(tls.authority, x509.DNSName("shop.example"))
+    context = _context(tls.ca, shop, tmp_path)
+    assert (await request(url, SEND_CODE, ADA, JSON, tls=context)).status == 200
+    assert (await request(url, GET_MAIL, b'{"id":"x"}', JSON, tls=context)).status == 403
+    bare = _context(tls.ca)
+    token: dict[str, Any] = {"authorization": "Bearer token-token"}
+    refused: Sequence[dict[str, Any]] = ({}, token)
+    for more in refused:
+        answer = await request(url, SEND_CODE, ADA, JSON | more, tls=bare)
+        assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
+    assert (await request(url, SEND_CODE, ADA, JSON | token, tls=context)).status == 200
+    assert (await request(url, "/livez", tls=bare)).status == 200
+    for issued in (Issued(trustme.CA(), x509.DNSName("shop.example")), Issued(tls.authority, days=(-9, -2))):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await request(url, "/livez", tls=_context(tls.ca, issued, tmp_path))
