@@ -128,7 +128,13 @@ def test_a_format_is_filled_as_jinja_renders(source: str, shop: str) -> None:
         except ValueError:  # blocks that do not match
             return
         values = {**FIXED, **GIVEN, "variables": Space({"shop": shop}), "words": _words(GIVEN)}
-        assert _by_format(engine, name, shop) == engine.render(name, values)
+        by_format = _by_format(engine, name, shop)
+        if name.endswith(".html.j2"):  # references are for what differs, and for all of a template of ASCII
+            by_format = by_format.encode("ascii", "xmlcharrefreplace").decode()
+        in_full = engine.render(name, values)
+        assert by_format == (
+            in_full if name.endswith(".txt.j2") else in_full.encode("ascii", "xmlcharrefreplace").decode()
+        )
 
 
 def _words(given: dict[str, str]) -> Space:

@@ -1,5 +1,6 @@
 """Templates: the locale that is chosen, and how values are filled in."""
 
+from html import escape
 from pathlib import Path
 from string import Template
 
@@ -130,7 +131,11 @@ def test_a_locale_without_its_files_is_a_settings_error(tmp_path: Path) -> None:
 def test_values_are_filled_in_as_by_the_standard_library(text: str) -> None:
     """A compiled template renders as string.Template does."""
     values = {"a": "1 %s $b", "b": "%"}
-    assert _compiled(text) % values == Template(text).substitute(values)
+    form = _compiled(text)
+    assert form % values == Template(text).substitute(values)
+    names = tuple(Template(text).get_identifiers())
+    in_html = form % {name: escape(value) for name, value in values.items()}
+    assert MailTemplate("", None, form, frozenset(names), names).render(values).html == in_html
 
 
 def test_text_or_html_is_enough(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ class Templates:
         `valid_seconds` is how long the code is still valid. Raises InvalidArgument naming `variables` when the template
         needs one that is missing.
         """
-        mails = self.by_locale.get(locale) or self._find(_tag(locale)) or self._default
+        mails = self._default
+        if locale:
+            mails = self.by_locale.get(locale) or self._find(_tag(locale)) or mails
         mail = mails.get(purpose) or mails[kind_of(purpose)]
         try:
             return mail.template.render(

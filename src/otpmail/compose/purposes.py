@@ -25,6 +25,11 @@ _NAMES = {
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names}
 
 
+def names_of(kind: str) -> tuple[str, ...]:
+    """Return the names of purposes of a kind, without - and _."""
+    return _NAMES.get(kind, ())
+
+
 def kind_of(purpose: str) -> str:
     """Return the kind of a purpose: `sign-up`, `sign_up` and `register` are one."""
     return _KIND_OF.get(purpose.lower().replace("-", "").replace("_", ""), NEUTRAL)

@@ -16,7 +16,9 @@ from typing import Self
 from otpmail.compose.template_files import read_text
 from otpmail.values import frozen
 
-SUBJECT, TEXT, HTML = FILES = ("subject.txt", "body.txt", "body.html")
+FILES = ("subject.txt", "body.txt", "body.html")
+
+_FIELD = re.compile(r"%%|%\((?P<name>[^)]*)\)s")
 
 
 @frozen()
@@ -40,6 +42,12 @@ class MailTemplate:
     html: str | None
     names: frozenset[str]
     escaped: tuple[str, ...]
+    _pieces: tuple[str, ...] = field(default=(), init=False, compare=False, repr=False)
+    """The HTML as texts, with the name of a value between two of them."""
+
+    def __post_init__(self) -> None:
+        """Cut the HTML at its values."""
+        object.__setattr__(self, "_pieces", _cut(self.html or ""))
 
     @classmethod
     def read(cls, folder: Traversable) -> Self:
@@ -70,14 +78,31 @@ class MailTemplate:
 
     def render(self, values: Mapping[str, str]) -> Rendered:
         """Fill in the template. Raises KeyError with a name that `values` lacks."""
-        html = "" if self.html is None else self.html % {name: _in_html(values[name]) for name in self.escaped}
-        return Rendered(self.subject % values, "" if self.text is None else self.text % values, html)
+        text = "" if self.text is None else self.text % values
+        if not self.html:
+            return Rendered(self.subject % values, text, "")
+        # fast path: `%` reads each character of 4 KB, 2 us; held to the full path by tests/compose/test_templates.py
+        escaped = {name: escape(values[name]) for name in self.escaped}
+        pieces = list(self._pieces)
+        pieces[1::2] = [escaped[name] for name in pieces[1::2]]
+        html = "".join(pieces)
+        # References in place of what is not ASCII spare an HTML of ASCII its encoding.
+        if not html.isascii() and self.html.isascii():
+            html = html.encode("ascii", "xmlcharrefreplace").decode()
+        return Rendered(self.subject % values, text, html)
 
 
-def _in_html(value: str) -> str:
-    """Escape a value. References in place of what is not ASCII spare an HTML of ASCII its encoding."""
-    text = escape(value)
-    return text if text.isascii() else text.encode("ascii", "xmlcharrefreplace").decode()
+def _cut(form: str) -> tuple[str, ...]:
+    """Cut a format for `%` at its values: a text, the name of a value, a text, and so on."""
+    pieces, text, end = list[str](), "", 0
+    for match in _FIELD.finditer(form):
+        text, end = text + form[end : match.start()], match.end()
+        if match["name"] is None:
+            text += "%"
+        else:
+            pieces += (text, match["name"])
+            text = ""
+    return (*pieces, text + form[end:])
 
 
 def _line_at_fault(template: Template) -> int:
