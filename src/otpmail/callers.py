@@ -41,6 +41,17 @@ class Rates:
 
 
 @frozen()
+class TableKey:
+    """A key of CALLERS_FILE: its `name` as the table of a caller has it, and the `table` where it stands, in words."""
+
+    name: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.name.rpartition('.')[2]} in {self.table}"
+
+
+@frozen()
 class FixedCode:
     """The code of a test address, which is good until a time in seconds since the epoch."""
 
@@ -81,7 +92,8 @@ class Permissions:
     `methods` are paths as gRPC writes them (`/otpmail.v1.OtpService/SendCode`). `senders` and `return_paths` are keys
     of addresses, or `@` with a domain, which stands for all of its addresses. EMAIL_FROM may be used in any case. With
     `operate` it may look up, cancel and retry the mails of all callers.
-    `codes_per_hour` counts in place of OTP_SENDS_PER_CALLER_HOUR. `profiles` are by purpose, `ANY_PURPOSE` for others:
+    `codes_per_hour` counts in place of OTP_SENDS_PER_CALLER_HOUR, and `guesses_per_hour` in place of
+    OTP_FAILURES_PER_CALLER_HOUR. `profiles` are by purpose, `ANY_PURPOSE` for others:
     there are no codes for a purpose without one.
     """
 
@@ -92,6 +104,7 @@ class Permissions:
     shares: Shares | None = None
     operate: bool = False
     codes_per_hour: int | None = None
+    guesses_per_hour: int | None = None
     profiles: Mapping[str, Profile] | None = field(default=None, hash=False)
     rates: Rates | None = None
 

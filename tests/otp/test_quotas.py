@@ -6,16 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otp.trying import POLICY, send
-from otpmail.callers import ANONYMOUS, Caller, Permissions
+from otp.trying import DEVICE, POLICY, check, fail, send
+from otpmail.callers import ANONYMOUS, Caller, Permissions, TableKey
+from otpmail.code_record import STRANGERS, CodeRecord, Lane, Slot
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import stretch_of
-from otpmail.model import DAY, HOUR, Counts, Reached
+from otpmail.model import DAY, HOUR, LONG, Challenge, CheckResult, Counts, Reached
 from otpmail.otp.policy import Policy
 from otpmail.otp.quotas import Quotas, admit
+from otpmail.otp.records import lane_of, recent
+from otpmail.otp.slots import slot_of
 from otpmail.settings import OtpSettings
 from otpmail.settings.otp import LIMITS, limits_in_shadow
-from otpmail.store.challenges import Quota
+from otpmail.store.challenges import NO_SCOPE, Attempt, Quota
 from otpmail.store.counts_codec import decode_counts, encode_counts, with_one_more
 
 SHOP, BANK = Caller("shop"), Caller("bank")
@@ -75,11 +78,38 @@ def test_modes(text: str, shadows: set[str]) -> None:
     assert OtpSettings.from_layers({"LIMITS_MODE": text}).limits_in_shadow == shadows
 
 
-@pytest.mark.parametrize("text", ["off", "block", "blocks=shadow", "block=off", "block=", "=shadow", "failures=shadow"])
+@pytest.mark.parametrize(
+    "text", ["off", "block", "blocks=shadow", "block=off", "block=", "=shadow", "failures=enforce"]
+)
 def test_what_is_no_mode_is_refused(text: str) -> None:
-    """Another word is refused, with the names of the limits; wrong codes have no mode, since they are no mere limit."""
+    """Another word is refused, with the names of the limits that have a mode."""
     with pytest.raises(ValueError, match="resend, address, block, caller, service, guesses"):
         OtpSettings.from_layers({"LIMITS_MODE": text})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["failures=shadow", "shadow, OTP_FAILURES_PER_HOUR=shadow", "failures_per_day = shadow", "attempts=shadow"],
+)
+def test_wrong_codes_of_an_address_are_never_in_shadow(text: str) -> None:
+    """A shadow of the limits against guessing is refused, and the reason is said."""
+    with pytest.raises(ValueError, match="anybody could guess on without them; only guesses"):
+        OtpSettings.from_layers({"LIMITS_MODE": text})
+    everything = Policy.of(OtpSettings.from_layers({"LIMITS_MODE": "shadow"}))
+    record = fail(send(None, 0.0, policy=everything)[0], 0.0, 3)
+    assert check(record, 0.0, policy=replace(everything, attempts=3))[1].result is CheckResult.TOO_MANY_ATTEMPTS
+    failed = CodeRecord(record.slots if record else (), (Lane(failures=(0.0,) * 10),))
+    assert check(failed, 0.0, policy=replace(everything, attempts=9))[1].result is CheckResult.TOO_MANY_ATTEMPTS
+
+
+@pytest.mark.parametrize("given", [None, 9])
+def test_a_caller_with_guesses_of_its_own(given: int | None) -> None:
+    """The wrong codes of a caller in the file of callers count in place of those for all, and are named by its key."""
+    quotas = Quotas(OtpSettings(failures_per_caller_hour=given))
+    shop, bank = Caller("shop", Permissions(guesses_per_hour=7)), Caller("bank")
+    [own] = quotas.of_guesses(shop)
+    assert (own.limit, own.most, own.named) == ("guesses", 7, TableKey("guesses_per_hour", shop.place))
+    assert [(one.most, one.named) for one in quotas.of_guesses(bank)] == ([(9, None)] if given else [])
 
 
 def _flood(policy: Policy, count: int, *, compat: bool = False) -> list[tuple[Reached, ...]]:
@@ -149,3 +179,40 @@ def test_most_mails_take_the_fast_path(span: int) -> None:
             after = encode_counts(admitted.counts, admitted.ends, admitted.needed)
         octets = after
     assert slow <= 4  # where the oldest stretch has ended
+
+
+_SLOTS = st.lists(
+    st.builds(
+        Slot,
+        st.sampled_from([NO_SCOPE, b"scope  1"]),
+        st.sampled_from([STRANGERS, DEVICE]),
+        st.none()
+        | st.builds(
+            Challenge,
+            st.sampled_from([b"a" * 16, b"b" * 16]),
+            st.just("k1"),
+            st.sampled_from([0.0, 9.0]),
+            length=st.sampled_from([6, LONG]),
+        ),
+    ),
+    max_size=3,
+).map(tuple)
+_OTHERS = tuple([Lane(b"other %02d" % number, (0.5,)) for number in range(16)])
+_LANES = st.sampled_from([(), _OTHERS, _OTHERS[1:], (Lane(DEVICE, (0.5,)), *_OTHERS[1:])])
+
+
+@given(
+    st.none() | st.builds(CodeRecord, _SLOTS, _LANES),
+    st.sampled_from([STRANGERS, DEVICE]),
+    st.sampled_from([None, b"a" * 16]),
+)
+def test_the_fast_path_of_who_is_limited_is_the_full_path(
+    record: CodeRecord | None, device: bytes, only: bytes | None
+) -> None:
+    """Limits over many addresses are for strangers, and devices that count with them, but not at a live long code."""
+    attempt = Attempt(device=device, only=only)
+    known = recent(record or CodeRecord(), 1.0, POLICY.resend)
+    challenge = slot_of(known, attempt).challenge
+    is_long = challenge is not None and challenge.is_long and (only is None or only == challenge.id)
+    expected = lane_of(known, device).device == STRANGERS and not is_long
+    assert POLICY.is_limited(record, 1.0, attempt) is expected

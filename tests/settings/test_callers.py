@@ -108,6 +108,12 @@ def test_codes_per_hour(tmp_path: Path) -> None:
     assert _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]')).may.codes_per_hour is None
 
 
+def test_guesses_per_hour(tmp_path: Path) -> None:
+    """A caller may have a cap of its own on the wrong codes of strangers in an hour."""
+    assert _only(_read(tmp_path, f"{_SHOP}guesses_per_hour = 50")).may.guesses_per_hour == 50
+    assert _only(_read(tmp_path, _SHOP)).may.guesses_per_hour is None
+
+
 def test_shares(tmp_path: Path) -> None:
     """A caller has no share of the queue or of the memory that is less than the whole, unless the file gives it one."""
     assert _only(_read(tmp_path, f'[callers.shop]\ntokens = ["{A}"]\nqueue_share = 1')).may.shares is None
@@ -146,7 +152,7 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             f'[anonymous]\ntokens = ["{A}"]',
             (
                 "line 2: [anonymous] tokens is no key of this table; there are methods, from, return_paths, "
-                "priorities, codes_per_hour, mails_per_hour, mails_per_day, profiles"
+                "priorities, codes_per_hour, guesses_per_hour, mails_per_hour, mails_per_day, profiles"
             ),
         ),
         (
@@ -204,7 +210,7 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
                 f"{_SHOP}{key} = {wrong}",
                 f"line 3: [callers.shop] {key} must be a whole number from 1 to 10000000",
             )
-            for key in ("codes_per_hour", "mails_per_day")
+            for key in ("codes_per_hour", "guesses_per_hour", "mails_per_day")
             for wrong in ("0", "-1", "1.5", "true", '"ten"', "10000001")
         ),
         ("[#callers.shop]\n", "line 1: Invalid initial character for a key part"),

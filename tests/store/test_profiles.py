@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from otpmail.callers import TableKey
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import Windows
 from otpmail.model import FIXED_KEY, LETTERS, Challenge, CheckResult
+from otpmail.otp.policy import Policy
 from otpmail.store.challenges import Attempt, ChallengeStore, Send
 from rules import BOOK, POLICY
 from store.clocks import Clock
@@ -53,6 +55,33 @@ async def test_the_rules_of_a_profile(codes: ChallengeStore, clock: Clock) -> No
     assert (await codes.check(KEY, clock.time, wrong)).result is CheckResult.WRONG_CODE
     assert (await codes.check(KEY, clock.time, wrong, Attempt(rules=strict))).result is CheckResult.TOO_MANY_ATTEMPTS
     assert (await codes.check(KEY, clock.time, wrong)).result is CheckResult.WRONG_CODE
+
+
+async def test_a_refusal_names_the_key_of_a_profile(codes: ChallengeStore, clock: Clock) -> None:
+    """A limit that a profile sets is named by its key and table, another by its setting."""
+    place = "[callers.shop.profiles.login] of CALLERS_FILE"
+    keys = {key: TableKey(f"profiles.login.{key}", place) for key in ("resend", "sends_per_day", "failures_per_hour")}
+    rules = replace(POLICY, failures=Windows(1, 30), sends=Windows(2, 2, 30), wait=30.0, locks=True, keys=keys)
+    hourly = replace(rules, sends=Windows(2, 30, 30))
+
+    async def refused(rules: Policy, call: int) -> tuple[str, str]:
+        with pytest.raises(LimitExceeded) as caught:
+            await codes.send(_send(clock, call=call)._replace(rules=rules))
+        return str(caught.value), caught.value.setting
+
+    await codes.send(_send(clock)._replace(rules=rules))
+    just_now = f"a code was mailed to this address just now (resend in {place})"
+    assert await refused(rules, 2) == (just_now, "profiles.login.resend")
+    clock.time += 60
+    await codes.send(_send(clock, call=3)._replace(rules=rules))
+    clock.time += 60
+    daily = f"too many codes were mailed for this address in a day (sends_per_day in {place})"
+    assert await refused(rules, 4) == (daily, "profiles.login.sends_per_day")
+    an_hour = "too many codes were mailed for this address in an hour"
+    assert await refused(hourly, 4) == (an_hour, "OTP_SENDS_PER_HOUR")
+    await codes.check(KEY, clock.time, BOOK.guess("22222"))
+    wrong = f"too many wrong codes for this address in an hour (failures_per_hour in {place})"
+    assert await refused(rules, 5) == (wrong, "profiles.login.failures_per_hour")
 
 
 async def test_a_fixed_code(codes: ChallengeStore, clock: Clock) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from otpmail.callers import TableKey
 from otpmail.code_record import STRANGERS
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import stretch_of
@@ -42,6 +43,23 @@ async def test_mails_to_many_addresses_are_limited(codes: ChallengeStore, clock:
         await _send(codes, clock, 5, BLOCK)
     clock.time += 1
     await _send(codes, clock, 6, BLOCK)
+
+
+async def test_a_refusal_names_the_key_of_a_caller(codes: ChallengeStore, clock: Clock) -> None:
+    """A limit that the table of a caller sets is named by its key and table, for mails and for checks."""
+    place = "[callers.shop] of CALLERS_FILE"
+    caller = CALLER._replace(most=1, named=TableKey("codes_per_hour", place))
+    guesses = Quota("guesses", b"the counts of gu", 1, named=TableKey("guesses_per_hour", place))
+    sending = await _send(codes, clock, 1, BLOCK, caller)
+    with pytest.raises(LimitExceeded) as refused:
+        await _send(codes, clock, 2, BLOCK, caller)
+    assert str(refused.value) == f"this caller has had too many codes mailed in an hour (codes_per_hour in {place})"
+    assert refused.value.setting == "codes_per_hour"
+    await _check(codes, clock, sending, 1, guesses, by=1)
+    with pytest.raises(LimitExceeded) as refused:
+        await _check(codes, clock, sending, 1, guesses, by=0)
+    assert str(refused.value) == f"this caller has had too many wrong codes in an hour (guesses_per_hour in {place})"
+    assert (refused.value.setting, refused.value.limit) == ("guesses_per_hour", "guesses")
 
 
 async def test_what_is_refused_uses_nothing_up(codes: ChallengeStore, clock: Clock) -> None:

@@ -227,6 +227,8 @@ def _print_permissions(caller: "Caller") -> None:
         lines["operator"] = "of the mails of all callers"
     if may.codes_per_hour is not None:
         lines["codes"] = f"at most {may.codes_per_hour} in an hour"
+    if may.guesses_per_hour is not None:
+        lines["wrong codes"] = f"at most {may.guesses_per_hour} of strangers in an hour"
     if may.rates is not None:
         rates = ((may.rates.mails_per_hour, "an hour"), (may.rates.mails_per_day, "a day"))
         lines["mails"] = ", ".join([f"at most {most} in {span}" for most, span in rates if most is not None])

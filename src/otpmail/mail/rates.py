@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from otpmail.call_events import LimitReached
-from otpmail.callers import Caller
+from otpmail.callers import Caller, TableKey
 from otpmail.delivery.job import Job
 from otpmail.errors import CallerError, LimitExceeded
 from otpmail.events import Observer
@@ -105,5 +105,6 @@ class Rates:
         for limit, most, span in (("mails_per_hour", per_hour, HOUR), ("mails_per_day", per_day, DAY)):
             if most is not None:
                 key = hashlib.blake2b(f"{limit}\0{name}".encode(), digest_size=16).digest()
-                found.append(Quota(limit, key, most, limit in self._shadows, warns=True, stretch=stretch_of(span)))
+                quota = Quota(limit, key, most, limit in self._shadows, warns=True, stretch=stretch_of(span))
+                found.append(quota._replace(named=TableKey(limit, Caller(name).place)))
         return tuple(found)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 
-from otpmail.callers import Caller
+from otpmail.callers import Caller, TableKey
 from otpmail.code_record import Budget
 from otpmail.limits.rules import (
     Windows,
@@ -44,7 +44,7 @@ class Quotas:
 
     def of_guesses(self, caller: Caller) -> tuple[Quota, ...]:
         """Return the limits of a wrong code, over all addresses of a caller."""
-        return self._of_guesses(caller.name)
+        return self._of_guesses(caller.name, caller.may.guesses_per_hour)
 
     def of(self, caller: Caller, block: str) -> tuple[Quota, ...]:
         """Return the limits of a mail for a caller, and for the block of an end user, if that is known.
@@ -57,21 +57,24 @@ class Quotas:
         key = _key(f"block\0{caller.name}\0{block}")
         return (Quota("block", key, self._settings.sends_per_block_hour, "block" in self._shadows), *quotas)
 
-    def _for_guesses(self, name: str) -> tuple[Quota, ...]:
-        most = self._settings.failures_per_caller_hour
-        return () if most is None else (self._warning("guesses", f"guesses\0{name}", most),)
+    def _for_guesses(self, name: str, guesses_per_hour: int | None) -> tuple[Quota, ...]:
+        most = guesses_per_hour or self._settings.failures_per_caller_hour
+        if most is None:
+            return ()
+        return (self._warning("guesses", f"guesses\0{name}", most, _named(name, guesses_per_hour=guesses_per_hour)),)
 
     def _for_caller(self, name: str, codes_per_hour: int | None) -> tuple[Quota, ...]:
         found = []
         most = codes_per_hour or self._settings.sends_per_caller_hour
         if most is not None:
-            found.append(self._warning("caller", f"caller\0{name}", most))
+            named = _named(name, codes_per_hour=codes_per_hour)
+            found.append(self._warning("caller", f"caller\0{name}", most, named))
         if self._settings.sends_per_service_hour is not None:
             found.append(self._warning("service", "service", self._settings.sends_per_service_hour))
         return tuple(found)
 
-    def _warning(self, limit: str, counted: str, most: int) -> Quota:
-        return Quota(limit, _key(counted), most, limit in self._shadows, warns=True)
+    def _warning(self, limit: str, counted: str, most: int, named: TableKey | None = None) -> Quota:
+        return Quota(limit, _key(counted), most, limit in self._shadows, warns=True, named=named)
 
 
 def admit(counts: Counts, quota: Quota, now: float) -> Admitted:
@@ -81,7 +84,7 @@ def admit(counts: Counts, quota: Quota, now: float) -> Admitted:
     before, reached = total_of(counts), 0
     if before >= quota.most:
         if not quota.is_shadow:
-            raise refusal(quota.limit, counts_free_at(counts, quota.most, stretch) - now)
+            raise refusal(quota.limit, counts_free_at(counts, quota.most, stretch) - now, named=quota.named)
         reached = _WHOLE
     elif quota.warns:
         reached = level_reached(before, quota.most)
@@ -98,6 +101,12 @@ def budgets_of(kind: str, windows: Windows, times: Sequence[float], now: float) 
         if spent:
             found.append(Budget(f"OTP_{kind}_PER_{span}", len(spent), most, spent[0] + seconds))
     return tuple(found)
+
+
+def _named(name: str, **keys: int | None) -> TableKey | None:
+    """Return the key that sets a limit in the table of a caller by its name, None where that does not have it."""
+    [(key, most)] = keys.items()
+    return None if most is None else TableKey(key, Caller(name).place)
 
 
 def _key(text: str) -> bytes:

@@ -1,5 +1,6 @@
 """The errors for limits of codes: what each says, whose limit it is, and the setting."""
 
+from otpmail.callers import TableKey
 from otpmail.errors import LimitExceeded
 from otpmail.settings.otp import LIMITS, RATES
 
@@ -29,9 +30,14 @@ _WHOSE = {
 """Whose the limits over many addresses are."""
 
 
-def refusal(name: str, retry_after: float, *, device: bool = False) -> LimitExceeded:
-    """Return the error for a limit by its name in scripts. `device`: it is that of a device, and not of an address."""
+def refusal(name: str, retry_after: float, *, device: bool = False, named: TableKey | None = None) -> LimitExceeded:
+    """Return the error for a limit by its name in scripts. `device`: it is that of a device, and not of an address.
+
+    `named` is the key of CALLERS_FILE that sets the limit, where it is no setting.
+    """
     said, setting = _REFUSALS[name]
+    if named is not None:
+        said, setting = f"{said} ({named})", named.name
     whose = _WHOSE.get(name) or ("device" if device else "address")
     limit = "address" if name.startswith("sends_per_") else name if name in LIMITS else ""
-    return LimitExceeded(whose, said.format(whose=whose), retry_after=retry_after, setting=setting, limit=limit)
+    return LimitExceeded(whose, said.replace("{whose}", whose), retry_after=retry_after, setting=setting, limit=limit)

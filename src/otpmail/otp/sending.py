@@ -1,16 +1,17 @@
 """How soon and how often codes may be mailed, and which challenge a mail is for. Pure, as `otp.policy`."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
 from typing import Self
 
+from otpmail.callers import TableKey
 from otpmail.code_record import STRANGERS, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded
 from otpmail.limits.rules import Windows
 from otpmail.model import FIXED_KEY, LONG, Challenge, Reached, Sending
 from otpmail.otp.refusals import refusal
 from otpmail.settings import OtpSettings
-from otpmail.store.challenges import Send
+from otpmail.store.challenges import Quota, Send
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
@@ -34,6 +35,8 @@ class SendingRules:
     digits: int = 6
     shadows: frozenset[str] = frozenset()
     wait: float = 0.0
+    keys: Mapping[str, TableKey] = field(default_factory=dict, hash=False)
+    """The keys of CALLERS_FILE that set limits in place of the settings, by the names of these limits in scripts."""
 
     @classmethod
     def of(cls, settings: OtpSettings) -> Self:
@@ -57,9 +60,10 @@ class SendingRules:
         kept = failures.most, sends.most
         return (self.attempts, *limits, *kept, self.resend, self.wait, int(self.locks), *shadows, self.digits)
 
-    def refusal(self, name: str, *, device: bool, retry_after: float) -> LimitExceeded:
-        """Return the error for a limit by its name in scripts."""
-        return refusal(name, retry_after, device=device)
+    def refusal(self, name: str, *, device: bool, retry_after: float, quotas: Sequence[Quota] = ()) -> LimitExceeded:
+        """Return the error for a limit by its name in scripts, which may be one of `quotas`."""
+        named = {quota.limit: quota.named for quota in quotas}.get(name) or self.keys.get(name)
+        return refusal(name, retry_after, device=device, named=named)
 
     def _refuse(self, slot: Slot, lane: Lane, send: Send, *, attacked: bool, spaced: bool) -> tuple[Reached, ...]:
         """Raise LimitExceeded where no mail may be sent now. Returns the limits in shadow that would refuse it.
@@ -71,17 +75,17 @@ class SendingRules:
         if attacked and (self.locks or send.compat):
             is_daily = self.failures.is_daily(lane.failures)
             name, free = "failures_per_day" if is_daily else "failures_per_hour", self.failures.free_at(lane.failures)
-            raise refusal(name, free - now, device=is_device)
+            raise self.refusal(name, device=is_device, retry_after=free - now)
         if not spaced:
             return reached
         if sends and (free := self.sends.free_at(sends) - self.resend) > now:
             if not (send.compat or "address" in self.shadows):
                 name = "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"
-                raise refusal(name, free - now, device=is_device)
+                raise self.refusal(name, device=is_device, retry_after=free - now)
             reached = (Reached("address", 100),)
         if slot.next_send + self.wait > now and not send.compat:
             if "resend" not in self.shadows:
-                raise refusal("resend", slot.next_send + self.wait - now, device=is_device)
+                raise self.refusal("resend", device=is_device, retry_after=slot.next_send + self.wait - now)
             reached = (*reached, Reached("resend", 100))
         return reached
 

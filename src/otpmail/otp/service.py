@@ -143,17 +143,12 @@ class OtpService:
         """Ask the store, and tell of limits that are reached."""
         device = self._devices.read(token, place.key, now) if (token := request.device_token) else STRANGERS
         terms = self._terms_of(call, request.purpose) if call.caller.may.profiles is not None else self._usual
-        attempt = Attempt(
-            place.scope,
-            device,
-            read_challenge_id(request.challenge_id),
-            request.fingerprint[:8],
-            new_device(),
-            request.compat,
-            place.earlier,
-            self._quotas.of_guesses(call.caller) if self._quotas.are_for_guesses else (),
-            terms.rules,
-        )
+        quotas: tuple[Quota, ...] = ()
+        if self._quotas.are_for_guesses or call.caller.may.guesses_per_hour:
+            quotas = self._quotas.of_guesses(call.caller)
+        only, mark = read_challenge_id(request.challenge_id), request.fingerprint[:8]
+        made = new_device(), request.compat, place.earlier
+        attempt = Attempt(place.scope, device, only, mark, *made, quotas, terms.rules)
         if terms.test_addresses and (use := self._fixed.find(call, place, request.purpose, terms)) is not None:
             return await self._fixed.check(use, request, attempt)
         try:

@@ -6,9 +6,10 @@ They are made once, when the file is read. A call finds its own by the names of 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from otpmail.address import Address
-from otpmail.callers import ANY_PURPOSE, Caller, FixedCode, Profile
+from otpmail.callers import ANONYMOUS, ANY_PURPOSE, Caller, FixedCode, Profile, TableKey, head_of
 from otpmail.compose.catalog import Templates
 from otpmail.errors import PermissionDenied, SettingsError
 from otpmail.limits.rules import Windows
@@ -17,6 +18,8 @@ from otpmail.product import Product
 from otpmail.settings import OtpSettings
 from otpmail.settings.profiles import ProfileRules
 from otpmail.values import frozen
+
+_LIMITS = ("failures_per_hour", "failures_per_day", "sends_per_hour", "sends_per_day", "resend")
 
 TermsOfCallers = Mapping[str, Mapping[str, "Terms"]]
 """By caller, then by purpose."""
@@ -81,7 +84,7 @@ class Profiles:
         policy = Policy.of(self._settings)
         return {
             caller.name: {
-                purpose: self._terms(profile, policy, self._templates_of(profile))
+                purpose: self._terms(profile, policy, self._templates_of(profile), _keys_of(profile, caller, purpose))
                 for purpose, profile in caller.may.profiles.items()
             }
             for caller in callers
@@ -92,9 +95,15 @@ class Profiles:
         """Use these terms from the next call on."""
         self._by_caller = terms
 
-    def _terms(self, profile: Profile, policy: Policy, templates: Templates | None) -> Terms:
+    def _terms(
+        self,
+        profile: Profile,
+        policy: Policy,
+        templates: Templates | None,
+        keys: Mapping[str, TableKey] = MappingProxyType({}),
+    ) -> Terms:
         settings = self._settings
-        rules = _rules_of(profile, policy)
+        rules = _rules_of(profile, policy, keys)
         return Terms(
             length=profile.length or settings.digits,
             lifespan=profile.lifespan or settings.lifespan(compat=False),
@@ -127,7 +136,15 @@ class Profiles:
             raise ValueError(error.problems[0].partition(": ")[2]) from None
 
 
-def _rules_of(profile: Profile, policy: Policy) -> Policy:
+def _keys_of(profile: Profile, caller: Caller, purpose: str) -> Mapping[str, TableKey]:
+    """Return the limits that a profile sets, by their names, with the keys that do so."""
+    table = ("anonymous",) if caller.name == ANONYMOUS.name else ("callers", caller.name)
+    place = f"{head_of(*table, 'profiles', purpose)} of CALLERS_FILE"
+    given = [key for key in _LIMITS if getattr(profile, key) is not None]
+    return {key: TableKey(f"profiles.{purpose}.{key}", place) for key in given}
+
+
+def _rules_of(profile: Profile, policy: Policy, keys: Mapping[str, TableKey]) -> Policy:
     """Return the rules of a profile. Its limits are stricter ones on logs that all purposes share."""
     failures, sends = policy.failures, policy.sends
     return Policy(
@@ -143,4 +160,5 @@ def _rules_of(profile: Profile, policy: Policy) -> Policy:
         policy.digits,
         policy.shadows,
         0.0 if profile.resend is None else profile.resend - policy.resend,
+        keys,
     )

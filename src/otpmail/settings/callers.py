@@ -24,7 +24,7 @@ USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
 
 _MOST_OCTETS = 4 << 20
 _MOST_COUNT = 10_000_000
-_MAY = ("methods", "from", "return_paths", "priorities", "codes_per_hour", *RATES, "profiles")
+_MAY = ("methods", "from", "return_paths", "priorities", "codes_per_hour", "guesses_per_hour", *RATES, "profiles")
 _KEYS = ("tokens", "subjects", "sans", *_MAY, "queue_share", "memory_share", "operator")
 
 ValueT = TypeVar("ValueT")
@@ -170,6 +170,7 @@ class _Reader:
             shares=self._shares(path, table),
             operate=self._operator(path, table),
             codes_per_hour=self._count(path, "codes_per_hour", table),
+            guesses_per_hour=self._count(path, "guesses_per_hour", table),
             profiles=self._profiles.read((*path, "profiles"), table["profiles"]) if "profiles" in table else None,
             rates=self._rates(path, table),
         )

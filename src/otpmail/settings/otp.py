@@ -32,6 +32,7 @@ LOGIN_SECONDS, OTHER_SECONDS = 600, 86_400
 MOST_ATTEMPTS = 10
 """The most attempts at a code that a profile may allow."""
 
+_NEVER_IN_SHADOW = ("failures", "attempts")
 _MODES = "enforce", "shadow"
 _LIFESPAN = 600.0
 _COMPAT_LIFESPAN = 120.0
@@ -128,6 +129,11 @@ def limits_in_shadow(text: str) -> frozenset[str]:
     shadows: set[str] = set()
     for part in filter(None, (part.strip().lower() for part in text.split(","))):
         name, equals, mode = (word.strip() for word in part.rpartition("="))
+        if mode == "shadow" and name.removeprefix("otp_").startswith(_NEVER_IN_SHADOW):
+            raise broken_rule(
+                f"must not have {name!r} in shadow: the limits of wrong codes of an address or a code always hold, as "
+                "anybody could guess on without them; only guesses, over all addresses of a caller, can be in shadow"
+            )
         if mode not in _MODES or (equals and name not in LIMITS):
             raise broken_rule(
                 f"must be enforce or shadow, or limit=mode, such as block=shadow; the limits are {', '.join(LIMITS)}"

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from otpmail.callers import TableKey
 from otpmail.code_record import STRANGERS, Budget, CodeRecord, EarlierRecord
 from otpmail.errors import LimitExceeded
 from otpmail.model import STRETCH, Challenge, Check, Counts, Reached, Sending
@@ -25,6 +26,8 @@ class Quota(NamedTuple):
     is_shadow: bool = False
     warns: bool = False
     stretch: int = STRETCH
+    named: TableKey | None = None
+    """The key of CALLERS_FILE that sets it, None for a setting."""
 
 
 class Admitted(NamedTuple):
@@ -181,8 +184,8 @@ class Rules(Protocol):
     def adopt(self, record: CodeRecord | None, earlier: EarlierRecord, scope: bytes) -> CodeRecord:
         """Return the record with what one of an earlier version says, whose purpose has that scope."""
 
-    def refusal(self, name: str, *, device: bool, retry_after: float) -> LimitExceeded:
-        """Return the error for a limit by its name in scripts."""
+    def refusal(self, name: str, *, device: bool, retry_after: float, quotas: Sequence[Quota] = ()) -> LimitExceeded:
+        """Return the error for a limit by its name in scripts, which may be one of `quotas`."""
 
 
 class LimitStore(Protocol):

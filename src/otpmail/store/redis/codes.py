@@ -150,7 +150,9 @@ class RedisChallengeStore:
         name, *answer = msgpack.unpackb(packed, raw=True)
         if name:
             after, *is_device = answer
-            raise self._rules.refusal(name.decode(), device=any(is_device), retry_after=float(after))
+            raise (send.rules or self._rules).refusal(
+                name.decode(), device=any(is_device), retry_after=float(after), quotas=send.quotas
+            )
         challenge_id, key_id, expires, attempts, length, next_send, reached, most = answer
         challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length, most)
         counted = tuple([quota.key for quota in send.quotas])
@@ -182,21 +184,23 @@ class RedisChallengeStore:
         ]
         counts = self.counts([quota.key for quota in attempt.quotas])
         packed = await self._client.run(_CHECK, [*names, self._keys.nobody, *counts], words, replicated=True)
-        return self._check_of(msgpack.unpackb(packed, raw=True), attempt.request)
+        return self._check_of(msgpack.unpackb(packed, raw=True), attempt)
 
-    def _check_of(self, answer: Sequence[Any], request: bytes) -> Check:
+    def _check_of(self, answer: Sequence[Any], attempt: Attempt) -> Check:
         """Return the check in a script's answer (`code_check.lua`). Raises LimitExceeded.
 
         A right code is NO_LIVE_CODE where another check has used it: the server was set back. That holds for an answer
         that it has kept, too.
         """
         if answer[0] not in _RESULTS:
-            raise self._rules.refusal(answer[0].decode(), device=False, retry_after=float(answer[1]))
+            name, after = answer
+            quotas = attempt.quotas
+            raise self._rules.refusal(name.decode(), device=False, retry_after=float(after), quotas=quotas)
         name, left, retry, device, time, *more = answer
         result = _RESULTS[name]
         reached: tuple[Reached, ...] = ()
         if more and result is CheckResult.VALID:
-            if not self.used.add(more[0], float(more[1]), request):
+            if not self.used.add(more[0], float(more[1]), attempt.request):
                 return Check(CheckResult.NO_LIVE_CODE)
         elif more:
             reached = _reached(more[0])
@@ -222,7 +226,7 @@ class RedisChallengeStore:
         packed = await self._count(quotas)
         name, answer, *reached = msgpack.unpackb(packed, raw=True)
         if name:
-            raise self._rules.refusal(name.decode(), device=False, retry_after=float(answer))
+            raise self._rules.refusal(name.decode(), device=False, retry_after=float(answer), quotas=quotas)
         return float(answer), _reached(reached[0])
 
     async def uncount(self, quotas: Sequence[Quota], when: float) -> None:
