@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Browser, Route, sync_playwright
@@ -15,7 +16,8 @@ from otpmail.compose.purposes import ALL_KINDS
 from otpmail.product import Product
 
 DOCS = Path(__file__).parents[2] / "docs" / "pictures"
-WIDTHS, SCHEMES = (360, 800), ("light", "dark")
+WIDTHS = (360, 800)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 COLORS = 64
 GAP = 12
 
@@ -44,9 +46,9 @@ def mails() -> Iterator[tuple[str, str]]:
         yield f"{locale}-long", branded.render(locale, "sign_in", LONG, valid_seconds=90).html
 
 
-def take(browser: Browser, html: str, width: int, scheme: str) -> tuple[Image.Image, int]:
+def take(browser: Browser, html: str, width: int, scheme: Literal["light", "dark"]) -> tuple[Image.Image, int]:
     """Return a picture of a mail, and how wide it is laid out. Nothing is loaded but a logo of ours."""
-    page = browser.new_page(viewport={"width": width, "height": 200}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = browser.new_page(viewport={"width": width, "height": 200}, color_scheme=scheme)
     page.route("**/*", _give)
     page.set_content(html)
     laid_out: int = page.evaluate("document.documentElement.scrollWidth")
