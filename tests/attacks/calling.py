@@ -26,7 +26,7 @@ def methods_of(contract: str) -> list[MethodDescriptor]:
 
 
 async def statuses(
-    channel: Any, method: MethodDescriptor, request: bytes, metadata: Sequence[tuple[str, str]] = ()
+    channel: Any, method: MethodDescriptor, request: bytes, metadata: Sequence[tuple[str, str | bytes]] = ()
 ) -> set[grpc.StatusCode]:
     """Send octets to a method; returns the status, and those of the results of a stream."""
     path = f"/{method.containing_service.full_name}/{method.name}"
