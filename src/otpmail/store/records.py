@@ -33,9 +33,9 @@ class RuledRecords(ABC):
     now: Callable[[], float]
 
     @property
+    @abstractmethod
     def reads_earlier(self) -> bool:
         """Whether records of an earlier version may be there."""
-        return False
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules

@@ -40,6 +40,7 @@ class MemoryChallengeStore(RuledRecords):
     first, and how many did.
     """
 
+    reads_earlier = False  # no property, since each call asks
     counts_at_once = True
 
     def __init__(self, clock: Callable[[], float], rules: Rules) -> None:
