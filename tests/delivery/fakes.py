@@ -159,6 +159,10 @@ class Store:
         if not keep_request:
             self.undecided.append(mail)
 
+    async def begin_forgetting(self, person: bytes, until: float) -> None:
+        """Fail: the lifecycle does not ask for this."""
+        raise NotImplementedError
+
     async def erase(self, person: bytes) -> int:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError

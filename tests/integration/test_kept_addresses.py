@@ -1,16 +1,26 @@
 """What is kept of an address, through a real service: shown, lifted and erased, by gRPC and by the command line."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 from calls import bad_field, quota_setting
 from commands import otpmail
+from guaranteed import redis_settings, sqlite_settings
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
-from service import Service
+from relay import Faults
+from service import Service, relay_settings
 
-ADA = "ada@example.org"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from relay import Certificates, Relay
+
+ADA, BOB = "ada@example.org", "bob@example.org"
 pytestmark = pytest.mark.service(OTP_RETURN_CODE="true", OTP_SENDS_PER_HOUR=2, OTP_RESEND_SECONDS=0)
 
 
@@ -53,6 +63,39 @@ async def test_an_address_with_a_tag_is_released(service: Service) -> None:
     await service.address_service.ReleaseAddress(address_pb2.ReleaseAddressRequest(email=tags[0], budgets=True))
     assert await _budgets(service) == {}
     await _send(service, tags[0])
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+async def test_a_mail_of_a_forgotten_person_that_comes_back(
+    relay: Relay, certificates: Certificates, tmp_path: Path, request: pytest.FixtureRequest, store: str
+) -> None:
+    """A mail that was open when its person was forgotten, and is sent by a later process, settles without them."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    settings |= (
+        sqlite_settings(tmp_path / "store.db")
+        if store == "sqlite"
+        else redis_settings(request.getfixturevalue("redis"))
+    )
+    relay.faults = Faults(refuse_recipients={ADA: "451 4.3.0 later", BOB: "451 4.3.0 later"})
+    mail = mail_pb2.SendMailRequest(
+        to=[ADA, BOB], subject="s", text="t", wait_for=mail_pb2.WAIT_FOR_QUEUE, labels={"order": "1"}
+    )
+    async with Service(**settings) as service:
+        await service.wait_until_serving()
+        mail_id = (await service.mail.SendMail(mail)).mail.id
+        await service.wait_for_log("mail-deferred", timeout=30)
+        await service.address_service.ForgetAddress(address_pb2.ForgetAddressRequest(email=ADA))
+        await service.kill()
+    relay.faults = Faults()
+    async with Service(**settings) as service:
+        await service.wait_until_serving()
+        async for known in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=mail_id), timeout=60):
+            last = known
+        assert last.state == mail_pb2.Mail.STATE_RELAYED
+        kept = await service.mail.GetMail(mail_pb2.GetMailRequest(id=mail_id))
+        assert [one.address for one in kept.recipients] == [BOB]
+        assert not kept.labels
+    assert len(relay.mails) == 1
 
 
 async def test_an_address_is_forgotten(service: Service) -> None:

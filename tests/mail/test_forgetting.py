@@ -9,6 +9,7 @@ from mail.rigs import Rig
 from otpmail.address import parse_address
 from otpmail.callers import Caller
 from otpmail.delivery.job import Job
+from otpmail.errors import Unavailable
 from otpmail.model import MailState
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -65,9 +66,69 @@ async def test_a_mail_to_others_too_goes_on(rig: Rig) -> None:
 
 
 async def test_a_stop_waits_for_no_mail(rig: Rig) -> None:
-    """A stop ends at once, also while a mail is still to settle."""
+    """A stop ends at once, also while a mail is still to settle, which does so without the person."""
     job = await rig.accept(read_draft(to=(ADA, BOB), text="Hello"), caller="shop")
     await _forget(rig)
     await rig.mails.forgetting.close()
     rig.settle()
-    assert await _recipients(rig, job) == [ADA, BOB]
+    assert await _recipients(rig, job) == [BOB]
+    with pytest.raises(Unavailable):
+        await _forget(rig)
+
+
+async def test_a_mail_that_comes_later_is_not_erased(rig: Rig) -> None:
+    """A person who has come again since then is found in the mails that were sent since."""
+    await _forget(rig)
+    rig.now += 1
+    job = await rig.accept(caller="shop")
+    rig.settle()
+    assert await _recipients(rig, job) == [ADA]
+
+
+async def test_a_store_that_is_down(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store can't note a person, the caller is told, and asks again; no task is left."""
+    job = await rig.accept(read_draft(to=(ADA, BOB), text="Hello"), caller="shop")
+    begin, tries = rig.store.begin_forgetting, 0
+
+    async def begun(person: bytes, until: float) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise Unavailable("the store is down")
+        await begin(person, until)
+
+    monkeypatch.setattr(rig.store, "begin_forgetting", begun)
+    with pytest.raises(Unavailable):
+        await _forget(rig)
+    assert repr(rig.mails.forgetting) == "<Forgetting 0 persons>"
+    await _forget(rig)
+    rig.settle()
+    assert await _recipients(rig, job) == [BOB]
+
+
+async def test_calls_at_once_share_a_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred calls for one person are one run, which goes on while one of them waits, and ends with the last."""
+    erase, runs, goes_on = rig.store.erase, 0, asyncio.Event()
+
+    async def erased(person: bytes) -> int:
+        nonlocal runs
+        runs += 1
+        await goes_on.wait()
+        return await erase(person)
+
+    monkeypatch.setattr(rig.store, "erase", erased)
+    await rig.accept(caller="shop")
+    calls = [asyncio.ensure_future(_forget(rig)) for _ in range(100)]
+    other = asyncio.ensure_future(_forget(rig, BOB))
+    while runs < 2:  # noqa: ASYNC110  in the next turns of the loop
+        await asyncio.sleep(0)
+    assert repr(rig.mails.forgetting) == "<Forgetting 2 persons>"
+    for call in (*calls[1:], other):
+        call.cancel()
+    await asyncio.wait((*calls[1:], other))
+    await asyncio.sleep(0)
+    assert repr(rig.mails.forgetting) == "<Forgetting 1 persons>"
+    goes_on.set()
+    assert await calls[0] == 1
+    await asyncio.sleep(0)
+    assert (repr(rig.mails.forgetting), runs) == ("<Forgetting 0 persons>", 2)

@@ -1,6 +1,9 @@
 """A person whom a caller wants forgotten, in every store: nothing of them is left in settled mails."""
 
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from otpmail.address import parse_address
 from otpmail.callers import Caller
@@ -9,6 +12,7 @@ from otpmail.otp.request import find_place
 from otpmail.store.base import Accepted, Earlier, MailStore, Request
 from otpmail.store.erasing import person_of
 from store.clocks import Clock
+from store.conftest import KEYS, left_in, sqlite_store
 from store.entries import R1, REMEMBER_SECONDS, entry_of, mail_of, settled
 from store.test_retries import fail
 
@@ -36,6 +40,62 @@ async def test_a_person_is_erased_from_settled_mails(mails: MailStore) -> None:
         assert await mails.get("shop", mail.id) == replace(mail, recipients=(), labels=())
     assert sorted([mail.id async for some in mails.remembered() for mail in some]) == ["m1", "m2"]
     assert await mails.erase(person_of("shop", ADA)) == 0
+
+
+@pytest.mark.parametrize("guaranteed", [True, False], ids=["kept", "in-memory"])
+async def test_an_open_mail_settles_without_the_person(mails: MailStore, clock: Clock, *, guaranteed: bool) -> None:
+    """A mail that is open when its person is forgotten settles without them; a later mail has them again."""
+    early = mail_of("m1", request_id="r1" if guaranteed else "", create_time=mails.now())
+    if guaranteed:
+        assert await mails.accept([entry_of(early)]) == [Accepted()]
+    await mails.begin_forgetting(person_of("shop", ADA), mails.now() + 1000)
+    clock.time += 10
+    late = mail_of("m2", create_time=mails.now())
+    if guaranteed:
+        assert await mails.accept([entry_of(late)]) == [Accepted()]
+    for mail in (early, late):
+        mails.settle(replace(settled(mail, mails.now()), labels=(("order", "1"),)))
+    gone, there = [await mails.get("shop", mail_id) for mail_id in ("m1", "m2")]
+    assert gone is not None
+    assert there is not None
+    assert (gone.state, gone.recipients, gone.labels) == (MailState.RELAYED, (), ())
+    assert [one.address for one in there.recipients] == [ADA]
+    if guaranteed:
+        assert isinstance(await mails.claim(R1, "m3"), Earlier)
+
+
+async def test_a_failed_mail_that_settles_later_has_no_content(mails: MailStore) -> None:
+    """A mail without its person can't be sent again, since its content has the address."""
+    entry = entry_of(mail_of(create_time=mails.now()))
+    assert await mails.accept([entry]) == [Accepted()]
+    await mails.begin_forgetting(person_of("shop", ADA), mails.now() + 1000)
+    mails.settle(replace(settled(entry.mail, mails.now()), state=MailState.FAILED), entry=entry)
+    assert await mails.retryable("shop", "m1") is None
+
+
+async def test_a_file_knows_whom_to_forget(tmp_path: Path, clock: Clock) -> None:
+    """A mail that comes back after a restart settles without its person, also with a new key, and not for ever."""
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+    for mail_id in ("m1", "m2"):
+        assert await store.mails.accept([entry_of(mail_of(mail_id, create_time=clock()))]) == [Accepted()]
+    await store.mails.begin_forgetting(person_of("shop", ADA), clock() + 1000)
+    await store.close()
+    store = sqlite_store(tmp_path / "store.db", clock, keys={"k2": bytes(range(32))} | KEYS)
+    await store.open()
+    [one, _] = await left_in(store)
+    store.mails.settle(settled(one.mail, clock()))
+    found = await store.mails.get("shop", one.mail.id)
+    assert found is not None
+    assert found.recipients == ()
+    clock.time += 1000
+    await store.challenges.sweep()
+    await store.close()
+    assert person_of("shop", ADA) not in (tmp_path / "store.db").read_bytes()
+    store = sqlite_store(tmp_path / "store.db", clock)
+    await store.open()
+    assert repr(store.mails._forgotten) == "<Forgotten 0 persons>"
+    await store.close()
 
 
 async def test_others_are_not_erased(mails: MailStore) -> None:

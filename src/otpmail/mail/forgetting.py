@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 
 from otpmail.address import Address
 from otpmail.callers import Caller
@@ -11,55 +10,85 @@ from otpmail.cooperate import TURN_SECONDS
 from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
-from otpmail.delivery.waiters import Outcome, Waiters
-from otpmail.errors import FailedPrecondition, Unavailable
+from otpmail.errors import FailedPrecondition, Stopping
 from otpmail.mail.turns import Turns
-from otpmail.model import Mail
+from otpmail.model import DAY, Mail
 from otpmail.store.base import MailStore
 from otpmail.store.erasing import person_of
 
-_LONGEST_SECONDS = 60.0  # for which a store may be down until the person is erased from a mail that has settled
+
+class _Run:
+    """The task that forgets a person, and how many calls wait for it."""
+
+    __slots__ = ("calls", "task")
+
+    def __init__(self, task: "asyncio.Task[int]") -> None:
+        self.task = task
+        self.calls = 0
 
 
 class Forgetting:
-    """Ends the open mails of a person, and erases the person from settled ones. Build it inside a running loop."""
+    """Ends the open mails of a person, and erases the person from settled ones. Build it inside a running loop.
+
+    A mail may be open for `most_seconds`. `_running` are the persons who are being forgotten: one that is asked for
+    again meanwhile shares the run. A run whose calls have all gone is cancelled, so there are no more runs than calls.
+    """
 
     def __init__(
-        self, store: MailStore, lifecycle: Lifecycle, backlog: Backlog, waiters: Waiters, turns: Turns
+        self, store: MailStore, lifecycle: Lifecycle, backlog: Backlog, turns: Turns, *, most_seconds: float
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
         self._backlog = backlog
-        self._waiters = waiters
         self._give_way, self._clock = turns.wait, turns.clock
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._most_seconds = most_seconds
+        self._running: dict[bytes, _Run] = {}
+        self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Forgetting, {len(self._tasks)} to come>"
+        return f"<Forgetting {len(self._running)} persons>"
 
     async def forget(self, caller: Caller, address: Address) -> int:
         """Cancel that caller's open mails to an address alone, and erase it from settled ones; returns from how many.
 
-        Mails that the relay may have, or that go to others too, go on; the address is erased from them once they
-        settle in this process, or in another one that lives. Raises Unavailable, and has done a part then.
+        Mails that the relay may have, or that go to others too, go on, and settle without the address, in whatever
+        process. Raises Unavailable, and has done a part then.
         """
-        key, person = address.key, person_of(caller.name, address.spec)
-        await self._recall(caller.name, key)
-        jobs = [job for job in await self._jobs(caller.name, key) if not self._was_cancelled(job, key)]
-        mails = [
-            mail for mail in await self._foreign(caller.name, key) if not await self._was_cancelled_there(mail, key)
-        ]
-        if jobs or mails:
-            task = asyncio.create_task(self._erase_later(person, [self._end_of(job) for job in jobs], mails))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return await self._store.erase(person)
+        if self._closed:
+            raise Stopping
+        person = person_of(caller.name, address.spec)
+        run = self._running.get(person)
+        if run is None:
+            task = asyncio.create_task(self._forget(caller.name, address.key, person))
+            run = self._running[person] = _Run(task)
+            task.add_done_callback(lambda _: self._running.pop(person, None))
+        run.calls += 1
+        try:
+            return await asyncio.shield(run.task)
+        except asyncio.CancelledError:
+            if run.task.cancelled():  # by `close`
+                raise Stopping from None
+            raise
+        finally:
+            run.calls -= 1
+            if not run.calls:
+                run.task.cancel()
 
     async def close(self) -> None:
-        """Wait for no more mails."""
-        for task in self._tasks:
+        """Forget nobody any more. Calls that wait get Unavailable, and what is noted already is heeded later."""
+        self._closed = True
+        tasks = [run.task for run in self._running.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _forget(self, caller: str, key: str, person: bytes) -> int:
+        await self._store.begin_forgetting(person, self._store.now() + self._most_seconds + DAY)
+        await self._recall(caller, key)
+        cancelled = sum([self._was_cancelled(job, key) for job in await self._jobs(caller, key)])
+        for mail in await self._foreign(caller, key):
+            await self._cancel_there(mail, key)
+        return cancelled + await self._store.erase(person)
 
     async def _recall(self, caller: str, key: str) -> None:
         """Take up the mails that wait in the store, so that they are jobs."""
@@ -91,49 +120,16 @@ class Forgetting:
         return found
 
     def _was_cancelled(self, job: Job, key: str) -> bool:
-        if not job.settled and _is_alone(job.envelope.recipients, key):
-            with suppress(FailedPrecondition):
-                self._lifecycle.cancel(job)
+        if job.settled or not _is_alone(job.envelope.recipients, key):
+            return False
+        with suppress(FailedPrecondition):
+            self._lifecycle.cancel(job)
         return job.settled
 
-    async def _was_cancelled_there(self, mail: Mail, key: str) -> bool:
-        if not _is_alone([one.address for one in mail.recipients], key):
-            return False
-        try:
-            ended = await self._store.cancel(mail.caller, mail.id)
-        except FailedPrecondition:
-            return False
-        return ended is None or ended.state.final
-
-    def _end_of(self, job: Job) -> "asyncio.Future[Outcome]":
-        ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiters.add_done_callback(job, partial(_note, ended))
-        return ended
-
-    async def _erase_later(
-        self, person: bytes, endings: Iterable["asyncio.Future[Outcome]"], mails: Iterable[Mail]
-    ) -> None:
-        """Erase the person once these mails have settled, or are in the hands of another process."""
-        for ended in endings:
-            await ended
-        for mail in mails:
-            with suppress(Unavailable):
-                async for _ in self._store.watch(mail.caller, mail.id):
-                    pass
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LONGEST_SECONDS):
-                while True:
-                    try:
-                        await self._store.erase(person)
-                    except Unavailable as error:
-                        await asyncio.sleep(error.retry_after)
-                    else:
-                        return
-
-
-def _note(ended: "asyncio.Future[Outcome]", _: Job, outcome: Outcome) -> None:
-    if not ended.done():
-        ended.set_result(outcome)
+    async def _cancel_there(self, mail: Mail, key: str) -> None:
+        if _is_alone([one.address for one in mail.recipients], key):
+            with suppress(FailedPrecondition):
+                await self._store.cancel(mail.caller, mail.id)
 
 
 def _has(recipients: Iterable[str], key: str) -> bool:

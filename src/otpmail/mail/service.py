@@ -87,7 +87,7 @@ class MailService:
         retrying = Retrying(store, lifecycle, backlog, admission, most_seconds=self._most_seconds)
         self.retry = retrying.retry
         self.act_for = Operators(store, lifecycle, backlog).act_for
-        self.forgetting = Forgetting(store, lifecycle, backlog, waiters, admission.turns)
+        self.forgetting = Forgetting(store, lifecycle, backlog, admission.turns, most_seconds=settings.mail_ttl)
         self.list = Listing(store, lifecycle, backlog, admission.turns).list
         self._ids = _ids()
         self.cooperator = cooperator or Cooperator(give_way=admission.turns.wait)

@@ -223,10 +223,13 @@ class MailStore(Protocol):
         They come in slices of some milliseconds. `wanted` is asked before each: mails of other times may be left out.
         """
 
+    async def begin_forgetting(self, person: bytes, until: float) -> None:
+        """Have the mails that are open now settle without a person; durable on return. Raises Unavailable."""
+
     async def erase(self, person: bytes) -> int:
         """Erase a person (`store.erasing`) from settled mails, with their contents; returns from how many.
 
-        Open mails stay as they are. Raises Unavailable, and has erased a part then.
+        Raises Unavailable, and has erased a part then.
         """
 
     async def cancel(self, caller: str, mail_id: str) -> Mail | None:

@@ -1,9 +1,11 @@
 """Settled mails without a person whom a caller wants forgotten: what a store keeps of them in their place."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import field, replace
 
 from otpmail.address import Address
+from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.values import frozen
 
@@ -21,6 +23,15 @@ def person_of(caller: str, address: str) -> bytes:
     return hashlib.blake2b(f"{caller}\0{Address(address).key}".encode(), digest_size=16).digest()
 
 
+def without(mail: Mail, is_gone: Callable[[str], bool]) -> Mail | None:
+    """Return a settled mail without the recipients who are gone, None where it has none of them."""
+    others = tuple([one for one in mail.recipients if not is_gone(one.address)])
+    if len(others) == len(mail.recipients):
+        return None
+    issued = None if mail.issued is None else replace(mail.issued, record=b"")
+    return replace(mail, recipients=others, labels=(), issued=issued)
+
+
 def erased(octets: bytes, person: bytes) -> Erased | None:
     """Return a settled mail without a person, None where it has nothing of them.
 
@@ -28,10 +39,8 @@ def erased(octets: bytes, person: bytes) -> Erased | None:
     state stay with the request id, so that no repeated call sends the mail again.
     """
     mail, forgotten, request_ends, fingerprint = codec.decode_settled(octets)
-    others = tuple([one for one in mail.recipients if person_of(mail.caller, one.address) != person])
-    if len(others) == len(mail.recipients):
+    left = without(mail, lambda address: person_of(mail.caller, address) == person)
+    if left is None:
         return None
-    issued = None if mail.issued is None else replace(mail.issued, record=b"")
-    left = replace(mail, recipients=others, labels=(), issued=issued)
     kept = codec.encode_settled(left, forgotten=forgotten, request_ends=request_ends, fingerprint=fingerprint)
     return Erased(mail.id, kept)

@@ -18,6 +18,7 @@ from otpmail.store.base import (
     Running,
 )
 from otpmail.store.erasing import erased
+from otpmail.store.forgotten import Forgotten, Span
 from otpmail.store.memory.histories import Histories, History
 from otpmail.store.sole import SoleOwner
 from otpmail.store.wanted import Wanted, ever
@@ -47,8 +48,10 @@ class MemoryMailStore(SoleOwner):
         remember_octets: int = maxsize,
         request_seconds: float = REQUEST_SECONDS,
         most_requests: int = MOST_REQUESTS,
+        forgotten: Forgotten | None = None,
     ) -> None:
         self.now = clock
+        self._forgotten = forgotten or Forgotten()
         self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
         self._remember_octets = remember_octets
         self._histories = Histories(
@@ -94,6 +97,8 @@ class MemoryMailStore(SoleOwner):
     def settle(self, mail: Mail, *, keep_request: bool = True, entry: Entry | None = None) -> None:
         """Remember how the mail ended, under its id and, with `keep_request`, under its request id; `entry` too."""
         now = mail.settle_time or self.now()
+        if mail.create_time <= self._forgotten.latest and (left := self._forgotten.left_of(mail)) is not None:
+            mail, entry = left, None
         request = None
         if mail.request_id:
             key = _key(mail.caller, mail.request_id)
@@ -194,6 +199,10 @@ class MemoryMailStore(SoleOwner):
             self.settle(kept.mail, entry=kept)
             raise
         return True
+
+    async def begin_forgetting(self, person: bytes, until: float) -> None:
+        """Have the mails that are open now settle without a person."""
+        self._forgotten.add(person, Span(self.now(), until))
 
     async def erase(self, person: bytes) -> int:
         """Erase a person from settled mails and request ids, in slices; returns from how many mails."""

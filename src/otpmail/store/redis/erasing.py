@@ -2,9 +2,13 @@
 
 import asyncio
 import secrets
+import struct
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
-from otpmail.errors import StoreError
+from otpmail.errors import StoreError, Unavailable
+from otpmail.store.forgotten import Forgotten, Span
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.owned import Owned
@@ -14,24 +18,47 @@ from otpmail.store.redis.subscription import Subscription
 
 _ERASE = Script.load("mail_content", "mail_erase")
 _ORIGIN = 8  # octets of a replica's name in a message
+_SPAN = struct.Struct("<dd")
+_CLOCKS = 1.0  # seconds that the clocks of two replicas may differ
+_SLICE = 50  # records at a time
 
 
 class Erasing:
     """Erases at once what the server has, and what this replica has in `memory`; the others do when they are told.
 
     A message that is lost leaves what another replica has in its memory alone, for as long as mails are remembered.
+    Whom to forget in mails that settle later is on the server, and all replicas look there once in a while.
     """
 
-    def __init__(self, replica: Replica, *, foreign: ForeignMails, owned: Owned, memory: MemoryMailStore) -> None:
+    def __init__(
+        self, replica: Replica, forgotten: Forgotten, *, foreign: ForeignMails, owned: Owned, memory: MemoryMailStore
+    ) -> None:
+        self._forgotten, self._now = forgotten, replica.now
         self._client, self._keys, self._records = replica.client, replica.keys, replica.records
         self._foreign = foreign
         self._owned = owned
         self._memory = memory
         self._origin = secrets.token_bytes(_ORIGIN)
-        self._told: set[asyncio.Task[int]] = set()
+        self._told: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<Erasing, told {len(self._told)}>"
+
+    async def begin(self, person: bytes, until: float) -> None:
+        """Have the mails that are open now settle without a person, in every replica."""
+        span = Span(self._now() + _CLOCKS, until)
+        name = self._forgotten.add(person, span)
+        await self._client.command("HSET", self._keys.forgetting, name, _SPAN.pack(*span))
+        await self._client.command("PUBLISH", self._keys.forgotten, self._origin + person)
+
+    async def refresh(self) -> None:
+        """Read whom to forget, and drop those whose mails have all settled. Raises Unavailable."""
+        began = self._now()
+        found = await self._client.command("HGETALL", self._keys.forgetting)
+        spans = {name: Span(*_SPAN.unpack(octets)) for name, octets in zip(found[::2], found[1::2], strict=True)}
+        self._forgotten.replace({name: span for name, span in spans.items() if span.until > began}, keep=began)
+        if ended := [name for name, span in spans.items() if span.until <= began]:
+            await self._client.command("HDEL", self._keys.forgetting, *ended)
 
     async def erase(self, person: bytes) -> int:
         """Erase a person; returns from how many mails that this replica or the server has. Raises Unavailable."""
@@ -59,6 +86,7 @@ class Erasing:
     def subscribe(self, subscription: Subscription) -> None:
         """Receive whom other replicas were asked to forget."""
         subscription.add(self._keys.forgotten, self._receive)
+        subscription.call_when_connected(lambda: self._run(self._look()))
 
     async def close(self) -> None:
         """Erase no more."""
@@ -68,6 +96,27 @@ class Erasing:
 
     def _receive(self, message: bytes) -> None:
         if message[:_ORIGIN] != self._origin:
-            task = asyncio.create_task(self._memory.erase(message[_ORIGIN:]))
-            self._told.add(task)
-            task.add_done_callback(self._told.discard)
+            self._run(self._forget(message[_ORIGIN:]))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._told.add(task)
+        task.add_done_callback(self._told.discard)
+
+    async def _look(self) -> None:
+        with suppress(Unavailable):  # the subscription is lost with the server, and comes again with it
+            await self.refresh()
+
+    async def _forget(self, person: bytes) -> None:
+        """Erase a person here, and from what this replica has settled a moment ago, which the other may not have seen.
+
+        While the server is down it has told nobody: the next refresh finds the person.
+        """
+        with suppress(Unavailable):
+            await self.refresh()
+            await self._memory.erase(person)
+            await self._owned.notes.wait_for_all()
+            recent = [note.mail_id for note in self._owned.books.recent]
+            for start in range(0, len(recent), _SLICE):
+                async for mail_id, one in self._foreign.settled_of(recent[start : start + _SLICE]):
+                    await self._erase(mail_id, one, person)

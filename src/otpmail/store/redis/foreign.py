@@ -137,6 +137,12 @@ class ForeignMails:
         async for mail_ids, _ in self._members(key):
             yield mail_ids, [fields[_SETTLED] for fields in await self._reader.records(mail_ids)]
 
+    async def settled_of(self, mail_ids: list[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield those of some mails that have settled, as the server keeps them."""
+        for mail_id, fields in zip(mail_ids, await self._reader.records(mail_ids), strict=True):
+            if (octets := fields[_SETTLED]) is not None:
+                yield mail_id, octets
+
     async def open(self, wanted: Wanted) -> AsyncIterator[Sequence[Mail]]:
         """Yield the mails that other replicas own, the newest first, in slices."""
         before = microseconds(wanted()[1])

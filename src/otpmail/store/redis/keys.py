@@ -46,6 +46,8 @@ class Keys:
         """The channel on which replicas ask for the states of mails that others own."""
         self.forgotten = self.named("forgotten")
         """The channel on which replicas tell each other whom to forget."""
+        self.forgetting = self.named("forgetting")
+        """Persons without whom mails settle: since when and until when, by digests with a key."""
         self.nobody = self.named("c:")
         """The record of an address that has none."""
         self.settled = self.named("settled")
@@ -71,6 +73,10 @@ class Keys:
     def named(self, name: str) -> bytes:
         """Return a key of its own."""
         return self._tag + name.encode()
+
+    def names_of_person(self, person: bytes) -> list[bytes]:
+        """Return the names of a person who is to be forgotten, the one to write first."""
+        return [person] if self._digests is None else self._digests.record_names(person)
 
     def codes(self, record_key: bytes) -> list[bytes]:
         """Return the keys that the record of an address's codes may have: the one to write, then the others."""

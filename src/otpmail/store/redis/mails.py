@@ -21,6 +21,7 @@ from otpmail.store.base import (
     TakenOver,
 )
 from otpmail.store.cipher import Cipher
+from otpmail.store.forgotten import Forgotten
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.acceptance import Acceptance, Acceptor
 from otpmail.store.redis.announcements import Announcements
@@ -91,17 +92,21 @@ class RedisMailStore:
         self._owned.notes.found_no_room = self._forgetting.begin_making_room
         self._acceptor = Acceptor(replica, begun=self._owned.begun, doubtful=self._owned.doubt)
         self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
+        self._forgotten = Forgotten(keys.names_of_person)
         self._memory = MemoryMailStore(
-            clock, remember_seconds=remember_seconds, remember_count=remember_count, remember_octets=remember_octets
+            clock,
+            remember_seconds=remember_seconds,
+            remember_count=remember_count,
+            remember_octets=remember_octets,
+            forgotten=self._forgotten,
         )
         self._requests = Requests(replica, self._owned, self._foreign)
         self.claim, self.release, self.find = self._requests.claim, self._requests.release, self._requests.find
         retries = Retries(replica, owned=self._owned, foreign=self._foreign, memory=self._memory, accept=self.accept)
         self.retryable, self.reopen = retries.retryable, retries.reopen
-        self._erasing = Erasing(replica, foreign=self._foreign, owned=self._owned, memory=self._memory)
-        self.erase = self._erasing.erase
-        self.is_accepted, self.may_send = self._owned.is_accepted, self._lease.is_held
-        self.watch = self._foreign.watch
+        self._erasing = Erasing(replica, self._forgotten, foreign=self._foreign, owned=self._owned, memory=self._memory)
+        self.erase, self.begin_forgetting = self._erasing.erase, self._erasing.begin
+        self.is_accepted, self.may_send, self.watch = self._owned.is_accepted, self._lease.is_held, self._foreign.watch
 
     def __repr__(self) -> str:
         return f"<RedisMailStore {self._lease!r}, {self._owned!r}, {self._memory!r}>"
@@ -118,6 +123,7 @@ class RedisMailStore:
 
     async def open(self) -> None:
         """Take a lease, and take over what others have left from now on. Raises Unavailable."""
+        await self._erasing.refresh()
         await self._lease.open()
 
     async def close(self) -> None:
@@ -201,9 +207,11 @@ class RedisMailStore:
         if held is None:  # its caller waits for the relay, and it has no request id
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
             return
+        if mail.create_time <= self._forgotten.latest and (left := self._forgotten.left_of(mail)) is not None:
+            mail, entry = left, None
         times = Times(self.now(), self._remember_seconds, keep_request, self._request_seconds)
-        caller = self._keys.caller(mail.caller)
-        self._owned.settle(*settlement_of(mail, held, self._records, times, entry, caller=caller))
+        whose = self._keys.caller(mail.caller)
+        self._owned.settle(*settlement_of(mail, held, self._records, times, entry, caller=whose))
 
     # Settled mails, and those of others.
 
@@ -248,6 +256,7 @@ class RedisMailStore:
 
     async def forget_ended(self) -> None:
         """Forget what is past its time, or beyond the most there may be. Raises Unavailable."""
+        await self._erasing.refresh()
         await self._forgetting.forget_ended()
 
     async def arrivals(self) -> AsyncIterator[Sequence[Entry]]:

@@ -27,9 +27,11 @@ from otpmail.store.base import (
 )
 from otpmail.store.clock import Mark
 from otpmail.store.digests import Digests
+from otpmail.store.forgotten import Forgotten, Span
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.sole import SoleOwner
 from otpmail.store.sqlite.changes import Acceptance, Claim
+from otpmail.store.sqlite.forgotten import read_forgotten, write_forgotten
 from otpmail.store.sqlite.requests import request_key
 from otpmail.store.sqlite.rows import Rows
 from otpmail.store.sqlite.settlement import settlement_of
@@ -71,8 +73,13 @@ class SqliteMailStore(SoleOwner):
         self._rows = rows
         self._digests = digests
         self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
+        self._forgotten = Forgotten(digests.record_names)
         self._memory = MemoryMailStore(
-            clock, remember_seconds=remember_seconds, remember_count=remember_count, remember_octets=remember_octets
+            clock,
+            remember_seconds=remember_seconds,
+            remember_count=remember_count,
+            remember_octets=remember_octets,
+            forgotten=self._forgotten,
         )
         self.octets = 0
         self._open: dict[str, int] = {}
@@ -90,6 +97,7 @@ class SqliteMailStore(SoleOwner):
         """Read what an earlier process left; returns the last mark of its clock. Called before all else."""
         self._left, self._first, mark, self._was_killed = take_stock(connection)
         self._rows.load(connection)
+        self._forgotten.replace(read_forgotten(connection))
         self._open = {left.mail_id: seq for seq, left in self._left}
         self._seqs = count(self._first)
         return mark
@@ -160,6 +168,8 @@ class SqliteMailStore(SoleOwner):
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
             self.octets = self._memory.octets
             return
+        if mail.create_time <= self._forgotten.latest and (left := self._forgotten.left_of(mail)) is not None:
+            mail, entry = left, None
         forgotten = (mail.settle_time or self.now()) + self._remember_seconds
         request_ends = mail.create_time + self._request_seconds if keep_request and mail.request_id else 0.0
         settlement = settlement_of(mail, seq, forgotten=forgotten, request_ends=request_ends, entry=entry)
@@ -236,6 +246,11 @@ class SqliteMailStore(SoleOwner):
             yield [mail for mail, forgotten in found if forgotten > now]
             if not last:
                 return
+
+    async def begin_forgetting(self, person: bytes, until: float) -> None:
+        """Have the mails that are open now settle without a person, also in a later process."""
+        name = self._forgotten.add(person, span := Span(self.now(), until))
+        await self._writer.ask(partial(write_forgotten, name, span))
 
     async def erase(self, person: bytes) -> int:
         """Erase a person from settled mails, in slices; returns from how many."""
