@@ -141,11 +141,11 @@ def test_a_mail_is_small_and_loads_nothing_but_the_logo(locale: str) -> None:
 @pytest.mark.parametrize("field", ["name", "url", "logo_url", "support_address"])
 def test_what_a_product_has_is_text(field: str) -> None:
     """No part of a product is read as HTML or as a template, whatever the settings let through."""
-    evil = "\"><b>'&{{ code }}%(code)s$code"
+    evil = "\"><b>'&{{ code }}%(code)s$code{code}[x]"
     product = Product(**{"name": "Acme", "url": "https://a.example", field: evil})
     mail = _mail("en", templates=Templates(None, default_locale="en", look=Look(product)))
     assert "<b>" not in mail.html
-    assert "&quot;&gt;&lt;b&gt;&#x27;&amp;{{ code }}%(code)s$code" in mail.html
+    assert "&quot;&gt;&lt;b&gt;&#x27;&amp;{{ code }}%(code)s$code{code}[x]" in mail.html
     if field == "name":
         assert mail.subject == f"271828 is your {evil} sign-in code"
 

@@ -166,6 +166,16 @@ def test_a_template_that_depends_on_a_variable(tmp_path: Path) -> None:
     assert caught.value.field == "variables"
 
 
+def test_a_failure_shows_no_value(tmp_path: Path) -> None:
+    """A caller whose variables make a template fail learns where, and not what the template was filled with."""
+    _write(tmp_path / "en", text="{{ code }}\n{{ code|int // variables.n|int }}")
+    with pytest.raises(InvalidArgument) as caught:
+        _render(tmp_path, n="0")
+    assert str(caught.value) == "variables: can't be filled into the template: fails at en/body.txt.j2:2"
+    with pytest.raises(InvalidArgument, match=r"there is no 'n'$"):
+        _render(tmp_path)
+
+
 def test_a_variable_that_is_missing(tmp_path: Path) -> None:
     """A format names the variable that a request lacks."""
     _write(tmp_path / "en", text="{{ code }} {{ variables.shop }}")

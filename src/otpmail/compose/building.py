@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from otpmail.compose.folders import SHIPPED_PARTS, Files, JinjaFiles, LocaleFiles, Part, PlainFiles
-from otpmail.compose.jinja import SPELLED, VARYING, Engine, Marks, Space, as_format, mark
+from otpmail.compose.jinja import SPELLED, VARYING, Engine, Marks, RenderError, Space, as_format, mark
 from otpmail.compose.purposes import ALL_KINDS, KINDS, NEUTRAL, kind_of, names_of
 from otpmail.compose.templates import MailTemplate, Rendered
 from otpmail.compose.validity import ValidityWords
@@ -13,8 +13,14 @@ from otpmail.product import Product
 from otpmail.values import frozen
 
 _SAMPLE = "135790"
-_IN_PHRASES = {"code": "code", "time": "valid_for", "reference": "reference"}
-"""The holes of phrases that differ from mail to mail, and the values that fill them."""
+_IN_PHRASES = {
+    "code": "code",
+    "time": "valid_for",
+    "reference": "reference",
+    "product": "product_name",
+    "support": "support_address",
+}
+"""The holes of phrases, and the values that fill them."""
 
 
 class _Template(Protocol):
@@ -113,8 +119,8 @@ class _Builder:
         if not all(checked):
             live.check()
             return CodeMail(live, times)
-        values = {name: mark(name) for name in VARYING} | {"variables": Marks({})}
-        subject, text, html = (as_format(part) for part in live.parts(values, {name: mark(name) for name in VARYING}))
+        marks = {name: mark(name) for name in VARYING}
+        subject, text, html = (as_format(part) for part in live.parts(marks, Marks({})))
         for path, (_, names) in ((part.text, text), (part.html, html)):
             if path and not {"code", SPELLED}.intersection(names):
                 raise ValueError(f"{path}:1: has no {{{{ code }}}}")
@@ -144,8 +150,7 @@ class _Builder:
         }
 
     def _phrases(self, kind: str, words: Words | None) -> Mapping[str, str]:
-        product = self._look.product
-        return {} if words is None else words.of(kind, product=product.name, support=product.support_address)
+        return {} if words is None else words.of(kind, with_product=bool(self._look.product.name))
 
     def _bound(self, template: MailTemplate) -> MailTemplate:
         """Let the text end with the domain that may use the code, for browsers that fill it in."""
@@ -168,25 +173,28 @@ class LiveTemplate:
 
     def check(self) -> None:
         """Raise ValueError, with file and line, for a template that fails or does not show the code."""
-        sample = {name: _SAMPLE if name == "code" else "1" for name in VARYING}
-        parts = self.parts({**sample, "spelled_code": " ".join(_SAMPLE), "variables": _Anything({})}, sample)
+        sample = {**dict.fromkeys(VARYING, "1"), "code": _SAMPLE, "spelled_code": " ".join(_SAMPLE)}
+        parts = self.parts(sample, _Anything({}))
         for path, body in zip((self.files.text, self.files.html), parts[1:], strict=True):
             if path and _SAMPLE not in body and " ".join(_SAMPLE) not in body:
                 raise ValueError(f"{path}:1: has no {{{{ code }}}}")
 
     def render(self, values: Mapping[str, str]) -> Rendered:
-        """Fill in the template. Raises KeyError with a name that `values` lacks, and ValueError."""
+        """Fill in the template. Raises ValueError, for the caller whose variables make it fail, without any value."""
         given = {name: values[SPELLED if name == "spelled_code" else name] for name in VARYING}
-        subject, text, html = self.parts({**given, "variables": Space(values)}, given)
+        try:
+            subject, text, html = self.parts(given, Space(values))
+        except RenderError as error:
+            raise ValueError(error.missing or f"fails at {error.place}") from None
         if self.domain and text:
             text = f"{text.rstrip()}\n\n{_binding(self.domain)}{values['code']}\n"
         return Rendered(_one_line(subject, self.files.subject), text, html)
 
-    def parts(self, values: Mapping[str, object], given: Mapping[str, str]) -> tuple[str, str, str]:
+    def parts(self, varying: Mapping[str, str], variables: Space) -> tuple[str, str, str]:
         """Return subject, text and HTML, each empty where the template has none."""
-        in_phrases = {hole: given[name] for hole, name in _IN_PHRASES.items()}
-        words = Space({name: fill(phrase, in_phrases) for name, phrase in self.phrases.items()})
-        everything = {**self.fixed, **values, "words": words}
+        everything: dict[str, object] = {**self.fixed, **varying, "variables": variables}
+        in_phrases = {hole: str(everything[name]) for hole, name in _IN_PHRASES.items()}
+        everything["words"] = Space({name: fill(phrase, in_phrases) for name, phrase in self.phrases.items()})
         render, files = self.engine.render, self.files
         return (
             render(files.subject, everything),

@@ -11,7 +11,16 @@ from difflib import get_close_matches
 from html import escape
 from typing import Any
 
-from jinja2 import FunctionLoader, StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes, pass_eval_context
+from jinja2 import (
+    FunctionLoader,
+    StrictUndefined,
+    TemplateError,
+    TemplateSyntaxError,
+    UndefinedError,
+    meta,
+    nodes,
+    pass_eval_context,
+)
 from jinja2.nodes import EvalContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
@@ -37,6 +46,14 @@ _OPEN, _CLOSE = "\x1e", "\x1f"
 _MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 _FRAMES = frozenset({"super", "self", "caller"})
 _CAPTURES = (nodes.FilterBlock, nodes.AssignBlock, nodes.CallBlock, nodes.Macro)
+
+
+class RenderError(ValueError):
+    """A template failed at a place, its file and line. `missing` says which value it lacks, if that is why."""
+
+    def __init__(self, place: str, missing: str, words: str) -> None:
+        super().__init__(f"{place}: {words}")
+        self.place, self.missing = place, missing
 
 
 class Engine:
@@ -84,7 +101,8 @@ class Engine:
         except TemplateSyntaxError as error:  # in one that is chosen by a value
             raise ValueError(_about_syntax(error)) from None
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise ValueError(f"{self._place(error, name)}: {_words_of(error)}") from error
+            missing = str(error) if isinstance(error, UndefinedError) else ""
+            raise RenderError(self._place(error, name), missing, _words_of(error)) from error
 
     def _compile(self, name: str) -> None:
         try:

@@ -81,21 +81,14 @@ class Words:
         """The direction of its script, as HTML has it."""
         return "rtl" if self.right_to_left else "ltr"
 
-    def of(self, kind: str, *, product: str, support: str) -> dict[str, str]:
-        """Return the phrases for a kind of purpose and a product; those that differ by mail keep their holes."""
-        given = {"product": product, "support": support}
-        return {
-            name: _filled(_OPTIONAL.sub(r"\1" if product else "", phrase), given)
-            for name, phrase in self.phrases[kind].items()
-        }
+    def of(self, kind: str, *, with_product: bool) -> dict[str, str]:
+        """Return the phrases for a kind of purpose, with what they say of a product or without."""
+        kept = r"\1" if with_product else ""
+        return {name: _OPTIONAL.sub(kept, phrase) for name, phrase in self.phrases[kind].items()}
 
 
 def fill(phrase: str, values: Mapping[str, str]) -> str:
-    """Fill the holes of a phrase that are in `values`."""
-    return _filled(phrase, values)
-
-
-def _filled(phrase: str, values: Mapping[str, str]) -> str:
+    """Fill the holes of a phrase, all at once: what looks like a hole in a value is text."""
     return _HOLE.sub(lambda hole: values.get(hole[1], hole[0]), phrase)
 
 
