@@ -27,6 +27,7 @@ PASSWORD = "tr0ub4dor&3-relay"
 KEY = "5a" * 32
 BODY = "the content of a mail that nobody else may read"
 ADDRESS = "ada.lovelace@private.example"
+SESSION = "the-session-of-ada-at-shop"
 _DIGITS = 10  # of which no log and no dump has the same ones by chance
 
 
@@ -44,7 +45,10 @@ def _found(secrets: dict[str, str], place: str, text: bytes) -> list[str]:
 
 @pytest.mark.parametrize("store", ["memory", "sqlite", "redis"])
 async def test_a_secret_gets_out_nowhere(certificates: Certificates, tmp_path: Path, store: str) -> None:
-    """No log at debug, error, answer, metric or dump of the store has a code, a token, the password or the key."""
+    """No log at debug, error, answer, metric or dump of the store has a code, a token, the password or the key.
+
+    The device token is in the answer that gives it alone, and the caller's session in none.
+    """
     callers = tmp_path / "callers.toml"
     write(callers, table("shop"))
     async with AsyncExitStack() as stack:
@@ -61,9 +65,17 @@ async def test_a_secret_gets_out_nowhere(certificates: Certificates, tmp_path: P
         }
         service = await stack.enter_async_context(Service(**settings))
         await service.wait_until_serving()
-        said, codes = await _use(service, relay)
+        said, codes, device = await _use(service, relay)
         await service.wait_for_log("code-checked", count=3)
-        secrets = {"token": "shop-token", "password": PASSWORD, "key": KEY, "content": BODY, **codes}
+        secrets = {
+            "token": "shop-token",
+            "password": PASSWORD,
+            "key": KEY,
+            "content": BODY,
+            "session": SESSION,
+            **codes,
+        }
+        secrets["device token"] = device
         places = {
             "the log": "\n".join(service.output).encode(),
             "an answer": "\n".join(said).encode(),
@@ -77,8 +89,11 @@ async def test_a_secret_gets_out_nowhere(certificates: Certificates, tmp_path: P
         assert _found(secrets | {"address": ADDRESS}, "the store", kept) == []
 
 
-async def _use(service: Service, relay: Relay) -> tuple[list[str], dict[str, str]]:
-    """Send codes and mails, check right and wrong, and be refused in each way; returns what was said, and the codes."""
+async def _use(service: Service, relay: Relay) -> tuple[list[str], dict[str, str], str]:
+    """Send codes and mails, check right and wrong, and be refused in each way.
+
+    Returns what was said, the codes, and the device token that was given, which is left out of what was said.
+    """
     shop: Any = as_caller("shop")
     said: list[str] = []
 
@@ -97,11 +112,23 @@ async def _use(service: Service, relay: Relay) -> tuple[list[str], dict[str, str
         return found[0]
 
     send, check = service.otp.SendCode, service.otp.ValidateCode
-    used = await code(send(otp_pb2.SendCodeRequest(email=ADDRESS), metadata=shop))
+    used = await code(send(otp_pb2.SendCodeRequest(email=ADDRESS, session=SESSION), metadata=shop))
     wrong = wrong_codes(used, 1)[0]
-    for typed in (wrong, used, used):
-        await call(check(otp_pb2.ValidateCodeRequest(email=ADDRESS, code=typed), metadata=shop))
-    live = await code(send(otp_pb2.SendCodeRequest(email=ADDRESS, request_id="r"), metadata=shop))
+    await call(check(otp_pb2.ValidateCodeRequest(email=ADDRESS, code=wrong, session=SESSION), metadata=shop))
+    right = otp_pb2.ValidateCodeRequest(email=ADDRESS, code=used, session=SESSION, request_id="the right one")
+    device = (await check(right, metadata=shop)).device_token
+    right.device_token = device
+    right.request_id = "another"
+    await call(check(right, metadata=shop))
+    again = otp_pb2.SendCodeRequest(email=ADDRESS, request_id="r", session=SESSION, device_token=device)
+    live = await code(send(again, metadata=shop))
+    # The device token in the place of something else, or spoilt.
+    for request in (
+        otp_pb2.ValidateCodeRequest(email=device, code=device),
+        otp_pb2.ValidateCodeRequest(code=device * 9),
+    ):
+        await call(check(request, metadata=shop))
+    await call(send(otp_pb2.SendCodeRequest(email=ADDRESS, device_token=device * 40), metadata=shop))
     # Refusals: the code in the place of something else, no token, a wrong one, a code too long.
     for request in (otp_pb2.ValidateCodeRequest(email=live, code=live), otp_pb2.ValidateCodeRequest(code=live * 200)):
         await call(check(request, metadata=shop))
@@ -113,7 +140,8 @@ async def _use(service: Service, relay: Relay) -> tuple[list[str], dict[str, str
     await call(service.mail.SendMail(kept, metadata=shop))
     await service.wait_for_log("mail-deferred")
     await call(service.mail.ListMails(mail_pb2.ListMailsRequest(), metadata=shop))
-    return [text.replace(ADDRESS, "") for text in said], {"used code": used, "live code": live, "typed code": wrong}
+    codes = {"used code": used, "live code": live, "typed code": wrong}
+    return [text.replace(ADDRESS, "") for text in said], codes, device
 
 
 def _bearer(token: str) -> tuple[tuple[str, str], ...]:
