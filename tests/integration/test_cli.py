@@ -127,7 +127,7 @@ async def test_the_priority_and_the_time_of_a_mail_by_the_command_line(service: 
     [
         ("--header", "X-A", "--header: 'X-A' has no colon; write it as in --header 'X-Campaign: spring'"),
         ("--label", "tenant", "--label: 'tenant' has no equals sign; write it as in --label campaign=spring"),
-        ("--label", "a=1 --label=a=2", "--label: 'a' is given twice; a label has one value"),
+        ("--label", "a=1 --label=a=2", "--label: 'a' is given twice; it has one value"),
         ("--priority", "high", "--priority: 'high' is not one of urgent, normal, bulk"),
         ("--ttl", "soon", "--ttl: 'soon' is not a time above 0 such as 90s, 5m or 1h30m"),
         ("--ttl", "0s", "--ttl: '0s' is not a time above 0 such as 90s, 5m or 1h30m"),
@@ -269,11 +269,73 @@ async def test_the_health_of_an_unknown_service(dev: Service) -> None:
 
 
 async def test_what_is_printed_of_a_code(dev: Service) -> None:
-    """`otpmail code send` prints where the reference stands, and the time of the end to the second."""
+    """`otpmail code send` prints where the reference stands, how long a code is valid, and when it ends."""
     sent = await otpmail("code", "send", "ada@example.org", server=dev.address)
     last = sent.out.splitlines()[-1]
     ends = r"[0-9-]{10} [0-9:]{8} UTC"
-    assert re.fullmatch(rf"reference [0-9A-Z]{{4}} \(in the mail too\), valid until {ends}, code [0-9]{{6}}", last)
+    valid = rf"valid for 10 minutes \(until {ends}\)"
+    assert re.fullmatch(rf"reference [0-9A-Z]{{4}} \(in the mail too\), {valid}, code [0-9]{{6}}", last)
+
+
+async def test_an_error_in_json(dev: Service) -> None:
+    """With --json an error is a line of JSON on standard output too, with its status, field and time to wait."""
+    asked = ("code", "send", "--json")
+    wrong = await otpmail(*asked, "adaexample.org", server=dev.address)
+    error = json.loads(wrong.out)["error"]
+    assert (wrong.code, error["code"], error["field"]) == (2, "INVALID_ARGUMENT", "email")
+    assert error["message"] in " ".join(wrong.err.split())
+    usage = await otpmail(*asked, "ada@example.org", "--var", "product", server=dev.address)
+    assert (usage.code, json.loads(usage.out)["error"]["code"]) == (2, "USAGE")
+    away = await otpmail(*asked, "ada@example.org", server="127.0.0.1:1")
+    assert (away.code, json.loads(away.out)["error"]["code"]) == (3, "UNAVAILABLE")
+
+
+@pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
+async def test_the_time_to_wait_in_json(service: Service) -> None:
+    """An error by which the service says when to try again has that time, as a number of seconds."""
+    await service.wait_for_log("relay-down")
+    ran = await otpmail(*_MAIL, "--json", server=service.address)
+    assert json.loads(ran.out)["error"]["retry_after"] >= 1
+
+
+async def test_a_repeated_check_by_the_command_line(dev: Service) -> None:
+    """A check with a request id has the same answer again; a challenge id binds the check to its code."""
+    sent = json.loads((await otpmail("code", "send", "ada@example.org", "--json", server=dev.address)).out)
+    check = ("code", "validate", "ada@example.org", sent["otp_code"])
+    other = await otpmail(*check, "--challenge-id", "AAAAAAAAAAAAAAAAAAAAAA", server=dev.address)
+    assert other.code in (1, 2)
+    named = (*check, "--challenge-id", sent["challenge_id"], "--request-id", "r1")
+    for _ in range(2):
+        ran = await otpmail(*named, server=dev.address)
+        assert (ran.code, ran.out.strip()) == (0, "valid")
+    assert (await otpmail(*check, server=dev.address)).code == 1
+
+
+@pytest.mark.relay(final_reply="451 4.7.1 greylisted", times=1)
+@pytest.mark.service(EMAIL_RETRY_SECONDS=3)
+async def test_a_deferral_while_a_command_waits(service: Service) -> None:
+    """A command that waits for a deferred mail says so on standard error, and then how the mail ended."""
+    ran = await otpmail(*_MAIL, server=service.address)
+    assert ran.code == 0
+    assert "relayed" in ran.out
+    assert ran.err.startswith("deferred by the relay: 451 4.7.1 greylisted; the next attempt is in ")
+
+
+async def test_completion() -> None:
+    """The shell's completion offers commands and options, and the script for it is printed."""
+    command = Path(sys.executable).with_name("otpmail")
+
+    async def run(*arguments: str, **environment: str) -> str:
+        """Run the command by its own name, and return what it prints."""
+        process = await asyncio.create_subprocess_exec(
+            command, *arguments, env=os.environ | environment, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        return out.decode()
+
+    typed = {"COMP_WORDS": "otpmail code send --lo", "COMP_CWORD": "3"}
+    assert await run(**typed, _OTPMAIL_COMPLETE="complete_bash") == "--locale\n"
+    assert "complete -o default -F _otpmail_completion otpmail" in await run("--show-completion", "bash")
 
 
 async def test_ctrl_c_during_the_imports(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(
     name="otpmail",
     cls=Group,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import grpc
 import typer
@@ -10,7 +11,17 @@ from google.protobuf.message import Message
 from rich.markup import escape
 
 from otpmail.cli.channel import open_channel
-from otpmail.cli.output import EXIT_UNREACHABLE, WRONG_ARGUMENT, describe_error, err, service_of, wrong_usage
+from otpmail.cli.deferrals import saying_deferrals
+from otpmail.cli.output import (
+    EXIT_UNREACHABLE,
+    WRONG_ARGUMENT,
+    describe_error,
+    err,
+    print_error,
+    retry_after,
+    service_of,
+    wrong_usage,
+)
 
 _ABOUT_A_FIELD = re.compile(r"([a-z_]+)(?:\[([0-9]+)\])?(?=: (?:is|holds) )")
 _MOST_REPEATED = 80  # characters
@@ -26,8 +37,12 @@ def call(
     method: Callable[[grpc.Channel], Callable[..., AnswerT]],
     request: Message,
     timeout: float = TIMEOUT_SECONDS,
+    *,
+    waits_for: str = "",
 ) -> AnswerT:
     """Call `method` of the service at `server`, by default the one that the settings name. `timeout` is in seconds.
+
+    `waits_for` is the request_id of a mail: a line says each time that the relay defers it meanwhile.
 
     Raises typer.Exit with 2 for INVALID_ARGUMENT and NOT_FOUND, and 3 for any other error, after printing it in one
     line.
@@ -35,7 +50,8 @@ def call(
     service = service_of(server)
     with open_channel(service) as channel:
         try:
-            return method(channel)(request, timeout=timeout)
+            with saying_deferrals(channel, waits_for) if waits_for else nullcontext():
+                return method(channel)(request, timeout=timeout)
         except grpc.RpcError as error:
             raise failure(error, service.address, timeout, request) from None
 
@@ -55,9 +71,13 @@ def call_stream(
 def failure(error: grpc.RpcError, address: str, timeout: float, request: Message) -> typer.Exit:
     """Print the error of a call in one line, and return the exit to raise: with 2 for a wrong argument, else with 3."""
     description = describe_error(error, address, timeout)
-    if error.code() in WRONG_ARGUMENT:
-        return wrong_usage(_with_value(description, request))
+    code = error.code()
+    trailers: Any = error.trailing_metadata()  # pairs, which the type stubs do not know
+    field = match[1] if (match := _ABOUT_A_FIELD.match(description)) else ""
+    if code in WRONG_ARGUMENT:
+        return wrong_usage(_with_value(description, request), code=code.name, field=field)
     err.print(escape(description), style="red")
+    print_error(code.name, description, retry_after=retry_after(trailers))
     return typer.Exit(EXIT_UNREACHABLE)
 
 

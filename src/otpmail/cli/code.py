@@ -2,14 +2,15 @@
 
 from datetime import UTC
 from typing import Annotated
+from uuid import uuid4
 
 import typer
 from rich.markup import escape
 
 from otpmail.cli.call import call
 from otpmail.cli.help import Command, Group
-from otpmail.cli.options import Json, Server
-from otpmail.cli.output import exit_unless, out, print_json, print_mail, wrong_usage
+from otpmail.cli.options import Json, Server, pairs
+from otpmail.cli.output import exit_unless, out, print_json, print_mail, spoken, utc, wrong_usage
 from otpmail.counts import counted
 from otpmail.model import ALPHABET, LONG
 from otpmail.otp.codes import normalize
@@ -37,6 +38,14 @@ ClientIp = Annotated[
     str, typer.Option(metavar="ADDRESS", help="The person's IP address, for the limits of mails to many addresses.")
 ]
 
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A value for the mail's template. May be given several times."),
+]
+RequestId = Annotated[
+    str, typer.Option(metavar="ID", help="A name for this check: repeated within a minute it has the same answer.")
+]
+
 
 @code.command("send", cls=Command)
 def send_code(
@@ -51,6 +60,7 @@ def send_code(
     session: Session = "",
     device_token: DeviceToken = "",
     client_ip: ClientIp = "",
+    var: Variables = None,
     server: Server = "",
     as_json: Json = False,
 ) -> None:
@@ -59,20 +69,21 @@ def send_code(
         email=email,
         purpose=purpose,
         locale=locale,
-        request_id=request_id,
+        request_id=request_id or uuid4().hex,  # by which the mail is watched
         session=session,
         device_token=device_token,
         client_ip=client_ip,
+        variables=pairs("--var", var or (), "--var product=Acme"),
     )
-    answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).SendCode, request)
+    method = lambda channel: otp_pb2_grpc.OtpServiceStub(channel).SendCode  # noqa: E731
+    answer = call(server, method, request, waits_for=request.request_id)
     if as_json:
         print_json(answer)
     else:
         print_mail(answer.mail)
     if answer.challenge_id and not as_json:
         shown = f", code {answer.otp_code}" if answer.otp_code else ""
-        expires = answer.expire_time.ToDatetime(UTC)
-        out.print(f"reference {answer.reference} (in the mail too), valid until {expires:%Y-%m-%d %H:%M:%S} UTC{shown}")
+        out.print(f"reference {answer.reference} (in the mail too), valid for {_life(answer)}{shown}")
     exit_unless(answer.mail.state == mail_pb2.Mail.STATE_RELAYED)
 
 
@@ -84,6 +95,10 @@ def validate_code(
     purpose: Purpose = "",
     session: Session = "",
     device_token: DeviceToken = "",
+    challenge_id: Annotated[
+        str, typer.Option(metavar="ID", help="Only the code of this one is valid. Default: whichever is live.")
+    ] = "",
+    request_id: RequestId = "",
     server: Server = "",
     as_json: Json = False,
 ) -> None:
@@ -96,7 +111,13 @@ def validate_code(
         # It says more than "wrong code".
         raise wrong_usage(f"{typed!r} is not a code: a code has digits only, or at most {LONG} letters of {ALPHABET}")
     request = otp_pb2.ValidateCodeRequest(
-        email=email, code=typed, purpose=purpose, session=session, device_token=device_token
+        email=email,
+        code=typed,
+        purpose=purpose,
+        session=session,
+        device_token=device_token,
+        challenge_id=challenge_id,
+        request_id=request_id,
     )
     answer = call(server, lambda channel: otp_pb2_grpc.OtpServiceStub(channel).ValidateCode, request)
     valid = answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
@@ -130,9 +151,17 @@ def revoke_code(
         out.print(f"{ended}; codes for other purposes are left alone", style="green")
 
 
+def _life(answer: otp_pb2.SendCodeResponse) -> str:
+    """Return for how long a code is valid from its mail on: both times are of the service's clock."""
+    life = answer.expire_time.ToDatetime(UTC) - answer.mail.create_time.ToDatetime(UTC)
+    return f"{spoken(life.total_seconds())} (until {utc(answer.expire_time)})"
+
+
 def _describe(answer: otp_pb2.ValidateCodeResponse) -> str:
     result = otp_pb2.ValidateCodeResponse.Result.Name(answer.result)
     result = result.removeprefix("RESULT_").lower().replace("_", " ")
+    if answer.result == otp_pb2.ValidateCodeResponse.RESULT_TOO_MANY_ATTEMPTS and answer.HasField("retry_time"):
+        return f"{result}, a new code may be sent from {utc(answer.retry_time)} on"
     if answer.result != otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE:
         return result
     return f"{result}, {counted(answer.attempts_left, 'attempt')} left"

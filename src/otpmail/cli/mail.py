@@ -5,13 +5,14 @@ from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, NoReturn
+from uuid import uuid4
 
 import typer
 from google.protobuf.duration_pb2 import Duration
 
 from otpmail.cli.call import call
 from otpmail.cli.help import Command, Group
-from otpmail.cli.options import From, Json, Server, value_of
+from otpmail.cli.options import From, Json, Server, pairs, value_of
 from otpmail.cli.output import exit_unless, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -159,7 +160,7 @@ def _add_parts(
     """Add the headers, the files and the labels. Raises typer.Exit with 2 for one that can't be read."""
     request.headers.extend(map(_header, headers))
     request.attachments.extend([mail_pb2.Attachment(filename=path.name, content=_content(path)) for path in files])
-    request.labels.update(_labels(labels))
+    request.labels.update(pairs("--label", labels, "--label campaign=spring"))
 
 
 def _check_given(to: list[str] | None, content: object) -> None:
@@ -172,7 +173,9 @@ def _check_given(to: list[str] | None, content: object) -> None:
 
 def _send(request: mail_pb2.SendMailRequest, server: str, *, as_json: bool) -> NoReturn:
     """Send the mail, print the answer, and end the command: with 0 if the mail has come as far as it was to."""
-    answer = call(server, lambda channel: mail_pb2_grpc.MailServiceStub(channel).SendMail, request)
+    request.request_id = request.request_id or uuid4().hex  # by which the mail is watched
+    method = lambda channel: mail_pb2_grpc.MailServiceStub(channel).SendMail  # noqa: E731
+    answer = call(server, method, request, waits_for=request.request_id)
     if as_json:
         print_json(answer)
     else:
@@ -186,23 +189,6 @@ def _header(text: str) -> mail_pb2.Header:
     if not colon:
         raise wrong_usage(f"--header: {text!r} has no colon; write it as in --header 'X-Campaign: spring'")
     return mail_pb2.Header(name=name.strip(), value=value.strip())
-
-
-def _labels(texts: Iterable[str]) -> dict[str, str]:
-    """Return the labels by name. Raises typer.Exit with 2 for a name that comes twice: the mail would lose one."""
-    labels: dict[str, str] = {}
-    for name, value in map(_label, texts):
-        if name in labels:
-            raise wrong_usage(f"--label: {name!r} is given twice; a label has one value")
-        labels[name] = value
-    return labels
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise wrong_usage(f"--label: {text!r} has no equals sign; write it as in --label campaign=spring")
-    return name, value
 
 
 def _content(path: Path) -> bytes:

@@ -1,12 +1,12 @@
 """The options that several commands share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeVar
 
 import typer
 
 from otpmail.cli import endpoint
-from otpmail.cli.output import wrong_usage
+from otpmail.cli.output import AS_JSON, wrong_usage
 from otpmail.errors import SettingsError
 
 ValueT = TypeVar("ValueT")
@@ -27,7 +27,19 @@ Server = Annotated[
         help="The service to call: host:port or unix:PATH. Default: OTPMAIL_SERVER, else HOST and PORT.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+def _set_json(*, wanted: bool) -> bool:
+    AS_JSON.set(wanted)
+    return wanted
+
+
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=lambda value: _set_json(wanted=value), is_eager=True, help="Print the answer as JSON."
+    ),
+]
 From = Annotated[str, typer.Option("--from", metavar="EMAIL", help="The author. Default: the service's EMAIL_FROM.")]
 ReplyTo = Annotated[
     str, typer.Option(metavar="EMAIL", help="Where a person's reply goes. Default: to the address in --from.")
@@ -58,3 +70,16 @@ def value_of(option: str, text: str, values: Mapping[str, ValueT]) -> ValueT:
     if text.lower() not in values:
         raise wrong_usage(f"{option}: {text!r} is not one of {', '.join(values)}")
     return values[text.lower()]
+
+
+def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
+    """Return the values of an option by their names. Raises typer.Exit with 2 for a name that comes twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise wrong_usage(f"{option}: {text!r} has no equals sign; write it as in {example}")
+        if name in found:  # one of them would be lost
+            raise wrong_usage(f"{option}: {name!r} is given twice; it has one value")
+        found[name] = value
+    return found

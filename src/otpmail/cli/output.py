@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC
 from math import ceil
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from rich.markup import escape
 
 from otpmail.cli import endpoint
 from otpmail.cli.channel import unreachable
+from otpmail.counts import counted
 from otpmail.errors import SettingsError
 from otpmail.v1 import mail_pb2
 
@@ -33,6 +35,9 @@ WRONG_ARGUMENT = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NO
 _OPEN = frozenset({mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_SENDING})
 _DETAILS_KEY = "grpc-status-details-bin"
 
+AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)
+"""Whether the command was given --json: `options.Json` sets it before the other options are looked at."""
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -40,6 +45,16 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def utc(stamp: Timestamp) -> str:
     """Return a time to the second, as commands show it."""
     return f"{stamp.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def spoken(seconds: float) -> str:
+    """Return a time in words: seconds below two minutes, minutes below two hours, then hours."""
+    rounded = round(seconds)
+    if rounded < 120:
+        return counted(rounded, "second") if rounded % 60 or not rounded else counted(rounded // 60, "minute")
+    if rounded < 7200:
+        return counted(round(seconds / 60), "minute")
+    return counted(round(seconds / 3600), "hour")
 
 
 def service_of(server: str) -> endpoint.Service:
@@ -74,20 +89,39 @@ def describe_error(error: grpc.RpcError, address: str, timeout: float) -> str:
 
 def _when_to_retry(details: Iterable[tuple[str, str | bytes]] | None) -> str:
     """Return the words for the RetryInfo in the details of a status, empty without one."""
+    seconds = retry_after(details)
+    return "" if seconds is None else f"; try again in {max(1, ceil(seconds))} s"
+
+
+def retry_after(details: Iterable[tuple[str, str | bytes]] | None) -> float | None:
+    """Return the seconds in the RetryInfo of a status, None without one."""
     packed = next((value for key, value in details or () if key == _DETAILS_KEY and isinstance(value, bytes)), b"")
     retry = RetryInfo()
     with suppress(DecodeError):  # of a server that is not ours
         for detail in Status.FromString(packed).details:
             if detail.Unpack(retry):
-                return f"; try again in {max(1, ceil(retry.retry_delay.ToTimedelta().total_seconds()))} s"
-    return ""
+                return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    return None
 
 
-def wrong_usage(*problems: str) -> typer.Exit:
+def wrong_usage(*problems: str, code: str = "USAGE", **details: object) -> typer.Exit:
     """Print one line for each problem, and return the exit with code 2 for the caller to raise."""
     for problem in problems:
         err.print(escape(problem), style="red")
+    print_error(code, "; ".join(problems), **details)
     return typer.Exit(EXIT_USAGE)
+
+
+def print_error(code: str, message: str, **details: object) -> None:
+    """With --json, print an error as a line of JSON on standard output, where a program looks for the answer.
+
+    `code` is the name of a status, or USAGE for a mistake that no service has seen. `details` that are empty are left
+    out.
+    """
+    if AS_JSON.get():
+        given = {name: value for name, value in details.items() if value not in (None, "")}
+        error = {"code": code, "message": message, **given}
+        print(json.dumps({"error": error}), flush=True)  # noqa: T201  programs read it
 
 
 def print_json(answer: Message, **more: str) -> None:
