@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,24 @@ async def test_a_stream_does_not_fill_the_queue(relay: Relay, monkeypatch: pytes
             await running
     assert count == 33
     assert len(results) == 200
+
+
+_LOADED = "print('email_validator' in sys.modules)"
+_COMMAND = f"import sys, otpmail.cli; {_LOADED}"
+_SERVICE = f"""
+import asyncio, sys
+from otpmail.app import App
+from otpmail.settings import Settings
+{_LOADED}
+async def build():
+    App(Settings.load(EMAIL_HOST="127.0.0.1", EMAIL="a@example.org", APP_PASSWORD="secret"))
+asyncio.run(build())
+{_LOADED}
+"""
+
+
+@pytest.mark.parametrize(("code", "loaded"), [(_COMMAND, ["False"]), (_SERVICE, ["False", "True"])])
+def test_the_library_of_unusual_addresses(code: str, loaded: list[str], tmp_path: Path) -> None:
+    """A service loads it before its first call, which would hold the loop, and a command only if it needs it."""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == loaded

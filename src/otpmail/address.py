@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
-from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
-
 from otpmail.blanks import is_blank, trim
 from otpmail.cooperate import Steps
 from otpmail.errors import InvalidArgument
@@ -50,6 +48,14 @@ _USUAL_LOCAL = re.compile(
 _LABEL_ENDS = re.compile("[@.\u3002\uff0e\uff61]")  # the full stops of RFC 3490, 3.1
 _SURROUNDINGS = re.compile("^(?:%20)++|(?:%20)++$|(?<=\\w)[.\u3002\uff0e\uff61]$")
 _DOMAINS = 1024  # remembered, in 2 MiB at most
+
+
+def load_library() -> None:
+    """Import the library that checks what is no usual address, which takes 60 ms of processor time.
+
+    The service does so at its start, so that no address holds the loop. A command does so if it needs it.
+    """
+    import email_validator  # noqa: F401
 
 
 def control_characters(*, but: str = "") -> re.Pattern[str]:
@@ -164,6 +170,8 @@ def _known_domain(local: str, domain: str) -> str:
 @lru_cache(maxsize=_DOMAINS)
 def _remembered(domain: str) -> tuple[str, int]:
     """A domain in A-labels, and the octets of its longest form; empty where the library refuses it."""
+    from email_validator import EmailNotValidError
+
     try:
         in_a_labels, longest = _by_library(f"x@{domain}")
     except EmailNotValidError:
@@ -176,6 +184,8 @@ def _checked_domain(text: str, field: str) -> str:
 
     The library lets some characters through that show nothing: each would make one more spelling of a mailbox.
     """
+    from email_validator import EmailNotValidError
+
     try:
         domain = _by_library(text)[0]
     except EmailNotValidError as error:
@@ -193,6 +203,8 @@ def _by_library(text: str) -> tuple[str, int]:
     mails to ops@localhost and ops@mail.local. So the library sees an x for each letter of such a name. Raises
     EmailNotValidError.
     """
+    from email_validator import SPECIAL_USE_DOMAIN_NAMES, validate_email
+
     last = _LABEL_ENDS.split(text)[-1]
     name = unicodedata.normalize("NFKC", last).lower()
     special = name in SPECIAL_USE_DOMAIN_NAMES

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
+from otpmail.address import load_library
 from otpmail.api.batching import MOST_SECONDS
 from otpmail.api.calls import CallEnded
 from otpmail.api.service import Api
@@ -55,6 +56,7 @@ class App:
         pages: Pages | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        load_library()
         self._settings = settings
         self._http_port = None if is_one_of_several else settings.server.http_port
         self.health = Health(StreamLimit(settings.mail.memory_octets))

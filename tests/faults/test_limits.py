@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _LIFE = 600.0
 _WITHIN = 3000.0  # seconds of the clock: the locks of an hour hold all the while
 _LOCKED = 200
+_MOST_RESIDENT = 1.5  # times what is allowed: 1.4 were measured
 _SOME = 1 << 16  # octets that one record and its counts take at the most
 
 
@@ -80,8 +81,10 @@ async def test_random_addresses_fill_no_memory(show: Callable[[str], None], *, f
     assert addresses.full > 0
     assert addresses.store.octets < most + _SOME
     assert all([await addresses.is_locked(key) for key in locked])
-    grown = (_resident() - before) >> 20
-    show(f"{count} addresses, {addresses.full} refused, {most >> 20} MiB allowed, {grown} MiB more resident")
+    grown = _resident() - before
+    show(f"{count} addresses, {addresses.full} refused, {most >> 20} MiB allowed, {grown >> 20} MiB more resident")
+    if full:  # what is allowed is octets of records, and Python keeps some of what old ones have left
+        assert grown < _MOST_RESIDENT * most
 
 
 def _resident() -> int:
