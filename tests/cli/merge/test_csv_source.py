@@ -221,7 +221,7 @@ def test_bad_templates(files: Files) -> None:
     files.write("body.html", "$name \0")
     assert files.problems() == ["spring: html: holds the control character U+0000"]
     files.write("body.html", "only $5")
-    assert files.problems() == ["spring: has a $ that begins no name; write $$ for a dollar sign"]
+    assert files.problems() == ["spring: body.html:1: has a $ that begins no name; write $$ for a dollar sign"]
     files.write("subject.txt", "one\ntwo")
     assert files.problems() == ["spring: subject.txt has more than one line"]
     (files.template / "subject.txt").write_bytes(b"\xff")
