@@ -18,6 +18,13 @@ Ended = type[Exception] | tuple[type[Exception], ...]
 """The errors by which doors end a running call: it has its status, or its caller has gone."""
 
 
+class End:
+    """What a door of ours returns in place of octets where no further request comes."""
+
+    def __len__(self) -> int:
+        return 0
+
+
 class CallEnded(Exception):
     """A call of a door of ours has its status, or its caller has gone. Nothing but that door may catch it."""
 

@@ -8,6 +8,7 @@ from otpmail.web.connection import SCOPE, Connection
 
 Headers = Mapping[bytes, bytes]
 Field = tuple[bytes, bytes]
+Fields = tuple[Field, ...]
 Event = dict[str, Any]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]

@@ -1,7 +1,9 @@
 """The methods of otpmail.v1 over HTTP, each by POST to its path."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from enum import Enum
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -12,12 +14,14 @@ from otpmail.api.calls import CallEnded
 from otpmail.api.service import Api
 from otpmail.api.status import Code, status_of
 from otpmail.callers import TRACE, TRACE_KEYS, Trace
-from otpmail.errors import InvalidArgument, Unauthenticated
+from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from otpmail.web.body import GZIP, IDENTITY, pack, read_body
-from otpmail.web.connect import CODECS, HTTP_STATUS, JSON, VERSION, Codec, codec_of, error_body, seconds_of
+from otpmail.web.connect import HTTP_STATUS, JSON, VERSION, Codec, codec_of, error_body, seconds_of
 from otpmail.web.context import CallContext, Ended
-from otpmail.web.exchange import CLOSE, Exchange, Field, Headers
+from otpmail.web.exchange import CLOSE, Exchange, Fields, Headers
+from otpmail.web.lines import LINES, LinesContext, run_lines
+from otpmail.web.watching import STREAM_CODECS, read_one, run_stream
 
 _FILES: tuple[Any, ...] = (otp_pb2, mail_pb2, address_pb2)
 _WORTH_PACKING = 1024
@@ -25,14 +29,21 @@ _AUTHORIZATION = KEY.encode()
 _NO_CERTIFICATE = "this service wants a certificate of a client"
 _TRACE_FIELDS = tuple(key.encode() for key in TRACE_KEYS)
 
-Fields = tuple[Field, ...]
+
+class Kind(Enum):
+    """How a method is called: by one message for one, for a stream of them, or by streams in both directions."""
+
+    UNARY = "application/json, application/proto"
+    STREAM = "application/connect+json, application/connect+proto"
+    LINES = "application/jsonl, application/x-ndjson"
 
 
 class Method(NamedTuple):
-    """A unary method in its guard, and what its request is."""
+    """A method in its guard, and what its request is."""
 
     path: str
-    guarded: Callable[..., Awaitable[Message]]
+    kind: Kind
+    guarded: Callable[..., Any]
     request: type[Message]
 
     def __repr__(self) -> str:
@@ -51,11 +62,9 @@ class Methods:
         for file in _FILES:
             for service in file.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
-                    if not (method.client_streaming or method.server_streaming):
-                        path = f"/{service.full_name}/{method.name}"
-                        behaviour = getattr(servicers[service.name], method.name)
-                        guarded = api.guard.guard_call(path, behaviour, unary=True)
-                        self.by_path[path] = Method(path, guarded, GetMessageClass(method.input_type))
+                    path = f"/{service.full_name}/{method.name}"
+                    guarded, kind = _guarded(api, path, getattr(servicers[service.name], method.name), method)
+                    self.by_path[path] = Method(path, kind, guarded, GetMessageClass(method.input_type))
 
     def __repr__(self) -> str:
         return f"<Methods {len(self.by_path)}>"
@@ -63,32 +72,61 @@ class Methods:
     async def serve(self, method: Method, exchange: Exchange, fields: Fields) -> None:
         """Answer one call, with these fields beside its own."""
         headers = exchange.headers
-        codec = codec_of(headers.get(b"content-type", b""))
+        codec = _codec(method.kind, headers.get(b"content-type", b""))
         if codec is None:
-            await exchange.answer(415, b"", (b"accept-post", b", ".join(CODECS)), CLOSE, *fields)
+            text = f"the content-type must be {method.kind.value.replace(', ', ' or ')}"
+            accepted = (b"accept-post", method.kind.value.encode())
+            await exchange.say(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text, accepted, *fields)
             return
         encoding = headers.get(b"content-encoding", IDENTITY)
         try:
             seconds = seconds_of(headers.get(b"connect-timeout-ms"))
             _check_version(headers)
-        except InvalidArgument as error:
+            if method.kind is not Kind.UNARY:
+                self._check_certificate(exchange)
+        except CallerError as error:
             status = status_of(error)
             await _answer_error(exchange, (status.code, status.message, status.trailers), fields)
             return
-        if encoding not in {GZIP, IDENTITY}:
-            unknown = Code.UNIMPLEMENTED, "the body must be as it is, or packed by gzip", ()
+        if encoding not in ({GZIP, IDENTITY} if method.kind is Kind.UNARY else {IDENTITY}):
+            unknown = Code.UNIMPLEMENTED, "the body must be as it is, or of a unary call packed by gzip", ()
             await _answer_error(exchange, unknown, (*fields, (b"accept-encoding", GZIP)))
             return
         self._note(headers)
+        if method.kind is Kind.UNARY:
+            await self._serve_unary(method, exchange, codec, seconds, fields)
+        elif method.kind is Kind.STREAM:
+            await self._serve_stream(method, exchange, codec, seconds, fields)
+        else:
+            await run_lines(method.guarded, LinesContext(exchange, seconds, most=self._api.most_octets), fields)
+
+    async def _serve_unary(
+        self, method: Method, exchange: Exchange, codec: Codec, seconds: float | None, fields: Fields
+    ) -> None:
+        encoding = exchange.headers.get(b"content-encoding", IDENTITY)
 
         async def read(context: CallContext) -> bytes:
             """Read the request as the octets of protobuf."""
-            if self._wants_certificate and exchange.connection.certificate is None:
-                raise Unauthenticated(_NO_CERTIFICATE)
+            self._check_certificate(exchange)
             body = await read_body(context, most=self._api.most_octets, encoding=encoding, turn=self._turn)
             return codec.decode(body, method.request)
 
         await _run(method, exchange, CallContext(exchange.connection, exchange.receive, read, seconds), codec, fields)
+
+    async def _serve_stream(
+        self, method: Method, exchange: Exchange, codec: Codec, seconds: float | None, fields: Fields
+    ) -> None:
+        async def read(context: CallContext) -> bytes:
+            """Read the request as the octets of protobuf."""
+            body = await read_one(context, exchange.headers, most=self._api.most_octets, turn=self._turn)
+            return codec.decode(body, method.request)
+
+        context = CallContext(exchange.connection, exchange.receive, read, seconds)
+        await run_stream(method.guarded, exchange, context, codec, fields)
+
+    def _check_certificate(self, exchange: Exchange) -> None:
+        if self._wants_certificate and exchange.connection.certificate is None:
+            raise Unauthenticated(_NO_CERTIFICATE)
 
     def _note(self, headers: Headers) -> None:
         """Keep what the call says of its caller and of its trace for the methods."""
@@ -115,6 +153,23 @@ async def _run(method: Method, exchange: Exchange, context: CallContext, codec: 
         context.close()
     if context.ended is not None:
         await _answer_error(exchange, context.ended, fields)
+
+
+def _guarded(api: Api, path: str, behaviour: Callable[..., Any], method: Any) -> tuple[Callable[..., Any], Kind]:
+    """Return a method in its guard, and how it is called."""
+    if method.client_streaming:
+        return api.guard.guard_call(path, behaviour, unary=False), Kind.LINES
+    if method.server_streaming:
+        return api.guard.guard_stream(path, behaviour), Kind.STREAM
+    return api.guard.guard_call(path, behaviour, unary=True), Kind.UNARY
+
+
+def _codec(kind: Kind, content_type: bytes) -> Codec | None:
+    """Return the codec of a body, None for a type that such a method does not take."""
+    if kind is Kind.UNARY:
+        return codec_of(content_type)
+    media = content_type.partition(b";")[0].strip().lower()
+    return STREAM_CODECS.get(media) if kind is Kind.STREAM else JSON if media in LINES else None
 
 
 def _check_version(headers: Headers) -> None:

@@ -1,0 +1,111 @@
+"""WatchMail by Connect's envelopes, and SendMails as lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from http1 import SEND_MAIL, call, request, url_of
+from otpmail.v1 import mail_pb2
+
+if TYPE_CHECKING:
+    from service import Service
+
+OPEN: dict[str, object] = {"HTTP_PORT": 0}
+WATCH, SEND_MAILS = "/otpmail.v1.MailService/WatchMail", "/otpmail.v1.MailService/SendMails"
+STREAM = {"content-type": "application/connect+json"}
+LINES = {"content-type": "application/jsonl"}
+
+
+def _envelope(octets: bytes, flags: int = 0) -> bytes:
+    return bytes((flags,)) + len(octets).to_bytes(4, "big") + octets
+
+
+def _messages(body: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while body:
+        length = int.from_bytes(body[1:5], "big")
+        found.append((body[0], body[5 : 5 + length]))
+        body = body[5 + length :]
+    return found
+
+
+def _mail(number: int, **more: Any) -> dict[str, Any]:
+    return {"to": ["ada@example.org"], "text": f"Hi {number}", "requestId": f"r{number}", **more}
+
+
+@pytest.mark.service(**OPEN)
+async def test_a_mail_is_watched(service: Service) -> None:
+    """Each state is a message, and the last envelope says that the call has ended well."""
+    sent = (await call(service, SEND_MAIL, _mail(1))).json["mail"]
+    answer = await request(service, WATCH, _envelope(json.dumps({"id": sent["id"]}).encode()), STREAM)
+    assert (answer.status, answer.fields["content-type"]) == (200, "application/connect+json")
+    (flags, state), (last, end) = _messages(answer.body)
+    assert (flags, json.loads(state)["state"], last, json.loads(end)) == (0, "STATE_RELAYED", 2, {})
+    asked = mail_pb2.WatchMailRequest(id=sent["id"]).SerializeToString()
+    answer = await request(service, WATCH, _envelope(asked), {"content-type": "application/connect+proto"})
+    assert mail_pb2.Mail.FromString(_messages(answer.body)[0][1]).state == mail_pb2.Mail.STATE_RELAYED
+
+
+@pytest.mark.service(**OPEN)
+async def test_an_error_of_a_stream_is_in_its_end(service: Service) -> None:
+    """The HTTP status is 200, as the protocol has it; what is no envelope is the caller's error."""
+    for body, code in (
+        (_envelope(b'{"id":"none"}'), "not_found"),
+        (_envelope(b"{"), "invalid_argument"),
+        (b"", "invalid_argument"),
+        (b"\0\0\0\0\5{}", "invalid_argument"),
+        (_envelope(b"{}", flags=1), "invalid_argument"),
+        (_envelope(b"{}") * 2, "invalid_argument"),
+    ):
+        answer = await request(service, WATCH, body, STREAM)
+        ((flags, end),) = _messages(answer.body)
+        assert (answer.status, flags, json.loads(end)["error"]["code"]) == (200, 2, code)
+    assert (await request(service, WATCH, b"{}", {"content-type": "application/json"})).status == 415
+
+
+@pytest.mark.service(**OPEN)
+async def test_many_mails_as_lines(service: Service) -> None:
+    """Each mail has a line with its result; a bad mail is alone in it, and the last line needs no end."""
+    mails = [_mail(number) for number in range(500)]
+    mails[7]["to"] = ["nobody"]
+    body = "\n".join(map(json.dumps, mails)).encode()
+    answer = await request(service, SEND_MAILS, body, LINES)
+    assert (answer.status, answer.fields["content-type"]) == (200, "application/jsonl")
+    results = {line["requestId"]: line for line in map(json.loads, answer.text.splitlines())}
+    assert len(results) == 500
+    assert results.pop("r7")["code"] == 3
+    assert {line["mail"]["state"] for line in results.values()} == {"STATE_RELAYED"}
+
+
+@pytest.mark.service(**OPEN)
+async def test_a_line_that_is_no_mail_ends_the_stream(service: Service) -> None:
+    """Mails before it have their results, and the last line names the line and the field."""
+    body = b"\n".join((json.dumps(_mail(1)).encode(), b"", b'{"subjekt": "x"}', json.dumps(_mail(2)).encode()))
+    answer = await request(service, SEND_MAILS, body, LINES)
+    *_, last = map(json.loads, answer.text.splitlines())
+    assert last["error"]["code"] == "invalid_argument"
+    assert "subjekt" in last["error"]["message"]
+
+
+@pytest.mark.service(**OPEN)
+async def test_lines_in_both_directions(service: Service) -> None:
+    """A result comes while the stream is open, and the stream ends once its caller has sent its last line."""
+    url = urlsplit(url_of(service))
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = f"POST {SEND_MAILS} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/jsonl\r\n"
+    writer.write(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
+    for number in range(3):
+        line = json.dumps(_mail(number)).encode() + b"\n"
+        writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+        async with asyncio.timeout(20):
+            while f'"r{number}"'.encode() not in await reader.readline():
+                pass
+    writer.write(b"0\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"0\r\n\r\n")
+    writer.close()
