@@ -76,3 +76,12 @@ def test_the_image_takes_nothing_without_a_hash() -> None:
     assert len(installs) == 4
     for install in installs:
         assert "--require-hashes" in install or {"--no-deps", "--no-index"} <= set(install.split()), install
+
+
+def test_the_image_has_what_the_wheel_is_made_of() -> None:
+    """`.dockerignore` lets through each folder that the wheel takes, `src` and the protos among them."""
+    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    admitted = [line.removeprefix("!") for line in lines if line.startswith("!")]
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for source in (*wheel["packages"], *wheel["force-include"]):
+        assert any(f"{source}/".startswith(f"{name}/") for name in admitted), source
