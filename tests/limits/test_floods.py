@@ -94,6 +94,17 @@ def test_calm_begins_anew() -> None:
     assert machine.look(MOST + 1) == []
 
 
+def test_what_was_brought_long_ago_does_not_count() -> None:
+    """Where memory stays short for long, what a caller has brought in all that time does not count."""
+    machine = Machine()
+    machine.look(ALERT)
+    machine.connections["other"] = Brought(10 * MB, 0)
+    for _ in range(501):
+        assert machine.look(ALERT) == []
+    machine.connections["flood"] = Brought(MB, 0)
+    assert machine.look(MOST + 1) == ["flood"]
+
+
 def test_memory_that_is_counted_or_free_ends_nobody() -> None:
     """Mails within the budget, and memory that the system has back when it is asked for, are no flood."""
     machine = Machine()

@@ -18,6 +18,7 @@ _LOOK_SECONDS = 0.1  # in which a flood takes about 20 MB
 _NEXT_LOOK_SECONDS = 0.02  # where the memory is short
 _GROWTH = 8 << 20  # octets since the last end: memory that only stays as it is ends nobody's connection
 _LEAST_BROUGHT = 16 << 10  # octets of a connection that may be one of those that flood
+_LOOKS = 500  # about ten seconds, after which what a connection has brought is old
 _LEEWAY = 64 << 20  # for what is not counted: buffers of connections, free memory in pieces
 
 _NOTHING = Brought(0, 0)
@@ -29,7 +30,7 @@ class FloodWatch:
     """Resets connections while the process takes ever more memory that nothing counts.
 
     Beyond what it began with it may take two parts for requests. With each 8 MiB more it resets the connections that
-    have brought much since the memory began to be short, or have much that is not read: the system must not end the
+    have brought much in the last seconds, or have much that is not read: the system must not end the
     process.
     """
 
@@ -52,7 +53,8 @@ class FloodWatch:
         self._alert = resident() + _LEEWAY + memory.for_reading
         self._most = self._alert + max(memory.for_reading, _LEEWAY)
         self._ended_at = 0  # what it took as connections were closed
-        self._known: Mapping[str, Brought] | None = None  # what each connection had brought as memory began to be short
+        self._known: Mapping[str, Brought] | None = None  # what each connection had brought, some seconds ago
+        self._looks = 0  # since then
 
     def __repr__(self) -> str:
         return f"<FloodWatch {'calm' if self._known is None else 'alert'}, at most {self._most} octets>"
@@ -78,8 +80,10 @@ class FloodWatch:
         taken = self._uncounted()
         if taken < self._alert:
             self._known, self._ended_at = None, 0
-        elif self._known is None:
-            self._known = self._brought(addresses)
+            return
+        self._looks += 1
+        if self._known is None or self._looks > _LOOKS:
+            self._known, self._looks = self._brought(addresses), 0
         elif taken > max(self._most, self._ended_at + _GROWTH):
             self._release()
             taken = self._uncounted()
