@@ -259,10 +259,31 @@ async def test_a_mail_from_the_store_that_is_not_sent(process: Process) -> None:
         assert await service.check(sent.code) is CheckResult.VALID
 
 
+async def test_a_mail_of_an_earlier_version_that_is_not_sent(process: Process) -> None:
+    """A mail that names the record of a purpose ends like others: its code has moved to the record of the address."""
+    async with process().running() as service:
+        sent = await service.send()
+    async with process().running() as service:
+        [entry] = await service.arrived(1)
+        assert entry.mail.issued is not None
+        issued = replace(entry.mail.issued, record=b"of one purpose  ")
+        service.intake.take_up(replace(entry, mail=replace(entry.mail, issued=issued)))
+        await service.rig.mails.cancel(call_of().caller, sent.mail.id)
+        await service.codes.close()
+        assert (await service.send()).code == sent.code
+
+
+async def _expect_nothing_spent(service: Service) -> None:
+    """Wait until no mail to the tagged address counts for its limits and those of its mailbox."""
+    await service.codes.close()
+    async with asyncio.timeout(20):
+        while await service.codes.addresses.budgets(call_of(), _TAGGED.email):  # noqa: ASYNC110  nobody is told
+            await asyncio.sleep(0.01)
+
+
 async def _expect_nothing_counted(service: Service) -> None:
     """Check that no mail to the tagged address counts: for none of its limits, its mailbox's, and its block's."""
-    await service.codes.close()
-    assert await service.codes.addresses.budgets(call_of(), _TAGGED.email) == ()
+    await _expect_nothing_spent(service)
     await service.send(replace(_TAGGED, email="eve@example.org"))
     with pytest.raises(LimitExceeded, match="client_ip"):
         await service.send(replace(_TAGGED, email="eve2@example.org"))
@@ -312,19 +333,30 @@ async def test_a_mail_that_is_cancelled_in_the_store_counts_nowhere(tmp_path: Pa
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_cancelled_call_counts_nowhere(process: Process) -> None:
-    """A guaranteed code whose call is cancelled counts nowhere, in whichever turn of the loop that is."""
+@pytest.mark.parametrize("named", [False, True], ids=["unnamed", "named"])
+@pytest.mark.parametrize("wait_for", WaitFor)
+async def test_a_cancelled_call_counts_nowhere(process: Process, wait_for: WaitFor, *, named: bool) -> None:
+    """A code whose call is cancelled counts nowhere, in whichever turn of the loop that is, unless it was answered."""
+    request = replace(_TAGGED, wait_for=wait_for)
+    answered = 0
     async with process().running() as service:
-        for turns in range(8):
-            call = asyncio.create_task(service.send(_TAGGED))
+        for turns in (*range(20), 40, 80, 160):
+            if named:
+                request = replace(request, request_id=f"r{turns}", fingerprint=b"f")
+            call = asyncio.create_task(service.send(request))
             for _ in range(turns):
                 await asyncio.sleep(0)
             call.cancel()
             [end] = await asyncio.gather(call, return_exceptions=True)
-            assert isinstance(end, asyncio.CancelledError)
-            await service.codes.close()
-            assert await service.codes.addresses.budgets(call_of(), _TAGGED.email) == ()
+            if isinstance(end, SentCode):
+                answered += 1
+                await service.rig.mails.cancel(call_of().caller, end.mail.id)
+            else:
+                assert isinstance(end, asyncio.CancelledError)
+            await asyncio.sleep(0)
+            await _expect_nothing_spent(service)
         await _expect_nothing_counted(service)
+    assert answered == 0 or wait_for is WaitFor.QUEUE
 
 
 async def test_a_replaced_code_returns_in_the_next_process(process: Process, clock: Clock) -> None:

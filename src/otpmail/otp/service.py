@@ -40,6 +40,7 @@ from otpmail.otp.terms import Profiles, Terms
 from otpmail.settings import OtpSettings
 from otpmail.store.base import Issue
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
+from otpmail.store.erasing import person_of
 
 CODE_HEADER = "One-Time-Code"
 
@@ -168,11 +169,15 @@ class OtpService:
         await self._store.void(place.key, place.scope, read_challenge_id(challenge_id), place.earlier)
 
     def follow(self, job: Job) -> None:
-        """Tie a code to how its mail ends, which the store has handed to this process."""
+        """Tie a code to how its mail ends, which the store has handed to this process.
+
+        A mail of an earlier version names the record of a purpose, whose code has moved to that of the address.
+        """
         issued = job.issued
         if issued is not None and issued.record:
+            key = person_of(job.caller, job.envelope.recipients[0])
             sending = Sending(issued.challenge, issued.next_send_time, issued.counted, mailbox=issued.mailbox)
-            self._mails.call_when_done(job, partial(self._on_mail_end, issued.record, sending))
+            self._mails.call_when_done(job, partial(self._on_mail_end, key, sending))
 
     async def close(self, *, seconds: float = CLOSE_SECONDS) -> None:
         """Wait until the records of mails that were not sent are correct, `seconds` at most: the store may be down."""
