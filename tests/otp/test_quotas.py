@@ -20,6 +20,7 @@ from otpmail.settings import OtpSettings
 from otpmail.settings.otp import LIMITS, limits_in_shadow
 from otpmail.store.challenges import NO_SCOPE, Attempt, Quota
 from otpmail.store.counts_codec import decode_counts, encode_counts, with_one_more
+from otpmail.store.records import is_at_short_codes
 
 SHOP, BANK = Caller("shop"), Caller("bank")
 
@@ -216,3 +217,4 @@ def test_the_fast_path_of_who_is_limited_is_the_full_path(
     is_long = challenge is not None and challenge.is_long and (only is None or only == challenge.id)
     expected = lane_of(known, device).device == STRANGERS and not is_long
     assert POLICY.is_limited(record, 1.0, attempt) is expected
+    assert expected or not is_at_short_codes(record, attempt)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from otpmail.code_record import CALL, NO_CALL, STRANGERS, Budget, CodeRecord, EarlierRecord, Lane, Slot
 from otpmail.errors import MemoryFull
 from otpmail.limits.rules import counts_end, without_one
-from otpmail.model import LONG, Challenge, Check, CheckResult, Counts, Reached, Sending
+from otpmail.model import Challenge, Check, CheckResult, Counts, Reached, Sending
 from otpmail.otp.quotas import admit, budgets_of
 from otpmail.otp.records import (
     ANSWER_SECONDS,
@@ -126,12 +126,7 @@ class Policy(SendingRules):
 
         A device beyond those with lanes counts as a stranger.
         """
-        known = _NOBODY if record is None else record
-        # fast path: most attempts find it so, 1.5 us; held to the full path by tests/otp/test_quotas.py
-        lengths = [slot.challenge.length for slot in known.slots if slot.challenge is not None]
-        if attempt.device == STRANGERS and LONG not in lengths:
-            return True
-        known = recent(known, now, self.resend)
+        known = recent(_NOBODY if record is None else record, now, self.resend)
         challenge = slot_of(known, attempt).challenge
         is_long = challenge is not None and challenge.is_long and attempt.only in (None, challenge.id)
         return not is_long and lane_of(known, attempt.device).device == STRANGERS
