@@ -99,7 +99,7 @@ class Reloader:
             found.settings = replace(found.settings, otp=self._settings.otp)
             found.keep("OTP_TEMPLATES_DIR", "OTP_LOCALE")
         else:
-            if found.templates != self._app.templates:
+            if found.templates.files != self._app.templates.files:
                 found.changed["OTP_TEMPLATES_DIR"] = None
 
     def _take(self, found: _Found) -> None:

@@ -29,8 +29,8 @@ class Templates:
     def __init__(self, folder: Traversable | None, *, default_locale: str, look: Look | None = None) -> None:
         self.look, self.folder, self.default_locale = look or Look(), folder, default_locale
         try:
-            self._files = read_files(folder, SHIPPED)
-            self.by_locale = build(self._files, self.look)
+            self.files = read_files(folder, SHIPPED)
+            self.by_locale = build(self.files, self.look)
         except ValueError as error:
             raise SettingsError(f"OTP_TEMPLATES_DIR: {error}") from None
         found = self._find(_tag(default_locale))
@@ -48,7 +48,7 @@ class Templates:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Templates):
             return NotImplemented
-        return (self._files, self.look, self.default_locale) == (other._files, other.look, other.default_locale)
+        return (self.files, self.look, self.default_locale) == (other.files, other.look, other.default_locale)
 
     def __hash__(self) -> int:
         return hash(frozenset(self.by_locale))
