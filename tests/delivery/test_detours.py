@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,7 +30,11 @@ class Other:
     name = "other:25"
     sent = 0
     lost_cause = ""
-    is_available = True
+    is_available = takes_urgent = True
+    is_exhausted = False
+    has_place = True
+    in_flight = 0
+    retire_at = inf
     crossed = False
     parting_kind = ReplyKind.OTHER
 
@@ -54,7 +59,7 @@ class Other:
 
     def send(self, envelope: Envelope, callback: Callback) -> bool:
         """Answer at once."""
-        assert self.is_available
+        assert self.is_available or self.takes_urgent
         self.calls.append(envelope.content.decode())
         callback(self.outcome)
         return True
@@ -68,7 +73,14 @@ class Other:
         """Note it."""
         assert connection is self
         self.calls.append("released")
-        self.is_available = True  # a further connection would be
+        self.is_available, self.is_exhausted = True, False  # a further connection would be
+
+    def watch(self, *, on_lost: Callable[[], None], on_available: Callable[[], None]) -> None:
+        """Keep what to call."""
+        self.on_lost, self.on_available = on_lost, on_available
+
+    async def drained(self) -> None:
+        """Return at once: each mail is answered at once."""
 
     async def close(self) -> None:
         """Note it."""
@@ -175,8 +187,13 @@ class Throttle:
         self.slots.append(urgent)
 
 
+def _end(other: Other) -> None:
+    other.is_available = other.takes_urgent = False
+    other.is_exhausted = True
+
+
 async def test_one_connection_serves_all_that_wait(rigs: list[Rig]) -> None:
-    """The mails go one after the other over one connection, which is closed behind the last."""
+    """The mails go over one connection, in their order, and a stop closes it."""
     rigs.append(rig := Rig(other := Other()))
     assert all(rig.take(name) for name in "abc")
     await rig.has_told(3)
@@ -248,7 +265,7 @@ async def test_a_mail_waits_until_it_has_a_slot(rigs: list[Rig]) -> None:
 async def test_a_connection_that_ends_while_a_mail_waits_for_its_slot(rigs: list[Rig]) -> None:
     """The mail goes over another connection, since one that is lost or used up takes no more mails."""
     rigs.append(rig := Rig(other := Other()))
-    other.throttle = Throttle(0.01, during=lambda: setattr(other, "is_available", False))
+    other.throttle = Throttle(0.01, during=lambda: _end(other))
     rig.take("a")
     await rig.has_told(1)
     await rig.stop()
@@ -261,7 +278,7 @@ async def test_a_mail_that_is_too_late_after_its_pause(rigs: list[Rig]) -> None:
     rigs.append(rig := Rig(other := Other()))
 
     def end() -> None:
-        other.is_available = False
+        _end(other)
         rig.refused.add("a")
 
     other.throttle = Throttle(0.01, during=end)
@@ -294,3 +311,64 @@ async def test_a_stop_puts_back_what_has_not_left(rigs: list[Rig]) -> None:
     await rig.stop()
     assert rig.told == [("b", "put back"), ("a", "put back")]
     assert other.calls == ["connect"]
+
+
+async def test_a_full_connection_is_waited_for(rigs: list[Rig]) -> None:
+    """A mail for which the connection has no room goes over it once it has, and opens no other."""
+    rigs.append(rig := Rig(other := Other()))
+    other.is_available = other.takes_urgent = False
+    rig.take("a")
+    await asyncio.sleep(0.01)
+    assert other.calls == ["connect"]
+    other.is_available = True
+    other.on_available()
+    await rig.has_told(1)
+    assert other.calls == ["connect", "a", "accepted"]
+
+
+async def test_relays_have_a_connection_each(rigs: list[Rig]) -> None:
+    """Mails for two relays in turn dial each of them once."""
+    one, two = Other(), Other()
+    rigs.append(rig := Rig(one, two))
+    for name, relay in (("a", one), ("b", two), ("c", one), ("d", two)):
+        rig.relays = (relay,)
+        rig.take(name)
+        await rig.has_told("abcd".index(name) + 1)
+    assert [other.calls.count("connect") for other in (one, two)] == [1, 1]
+    assert len(rig.detours.connections) == 2
+
+
+@pytest.mark.parametrize("cause", ["idle", "lost", "no-place"])
+async def test_when_a_connection_is_closed(rigs: list[Rig], cause: str) -> None:
+    """A connection is closed once it has been idle for too long, is lost, or others need its place."""
+    rigs.append(rig := Rig(other := Other()))
+    rig.take("a")
+    await rig.has_told(1)
+    assert "closed" not in other.calls
+    if cause == "idle":
+        other.retire_at = asyncio.get_running_loop().time()
+    elif cause == "lost":
+        other.lost_cause = "cut"
+    other.has_place = cause != "no-place"
+    other.on_lost()
+    async with asyncio.timeout(10):
+        while "closed" not in other.calls:  # noqa: ASYNC110  in the next turns of the loop
+            await asyncio.sleep(0)
+    assert rig.detours.connections == ()
+
+
+async def test_a_mail_that_ended_processes_goes_alone(rigs: list[Rig]) -> None:
+    """Nothing is in flight beside a mail that may have ended processes before."""
+    rigs.append(rig := Rig(other := Other()))
+    job = make_job("suspect")
+    job.deaths = 1
+    drained: list[int] = []
+
+    async def drain() -> None:
+        drained.append(len(rig.told))
+
+    other.drained = drain  # type: ignore[method-assign]
+    rig.detours.take(cast("ConnectionOwner", "first"), job, REFUSED)
+    rig.take("a")
+    await rig.has_told(2)
+    assert drained == [0, 1]

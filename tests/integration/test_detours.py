@@ -25,9 +25,9 @@ async def pair() -> AsyncIterator[tuple[Relay, Relay]]:
         yield first, second
 
 
-def _service(*relays: Relay) -> Service:
+def _service(*relays: Relay, **settings: Any) -> Service:
     urls = " ".join(f"smtp+plain://127.0.0.1:{relay.port}" for relay in relays)
-    return Service(EMAIL_RELAYS=urls, EMAIL_FROM="codes@example.org", WORKERS=2, EMAIL_RETRY_SECONDS=0.05)
+    return Service(EMAIL_RELAYS=urls, EMAIL_FROM="codes@example.org", WORKERS=2, EMAIL_RETRY_SECONDS=0.05, **settings)
 
 
 async def _send(service: Service, *to: str, **fields: Any) -> mail_pb2.Mail:
@@ -51,8 +51,38 @@ async def test_mails_that_the_first_relay_cannot_take(pair: tuple[Relay, Relay])
         assert {(mail.state, mail.attempts) for mail in mails} == {(RELAYED, 1)}
         assert (len(first.mails), len(second.mails)) == (5, 4)
         assert sorted(len(mail.recipients) for mail in second.mails) == [1, 1, 1, 2]
-        await second.wait_for_open(0)
+        assert second.connections <= 2
         assert not service.logged("relay-down")
+    await second.wait_for_open(0)
+
+
+async def test_a_connection_for_such_mails_is_kept(pair: tuple[Relay, Relay]) -> None:
+    """Mails that come one by one, or many at once, go over a connection of each worker, many in flight at a time."""
+    first, second = pair
+    async with _service(first, second) as service:
+        await service.wait_until_serving()
+        for _ in range(10):
+            assert (await _send(service, GREEK)).state == RELAYED
+        second.faults = Faults(auth=(), delay=0.02)
+        for _ in range(5):
+            mails = await asyncio.gather(*[_send(service, GREEK) for _ in range(40)])
+            assert {mail.state for mail in mails} == {RELAYED}
+        assert second.connections <= 2
+        # Such a connection ends as any other: the next mail has a new one.
+        await second.close()
+        await second.start()
+        assert (await _send(service, GREEK)).state == RELAYED
+
+
+async def test_an_idle_connection_for_such_mails_is_closed(pair: tuple[Relay, Relay]) -> None:
+    """A connection for such mails is closed once it has been idle for EMAIL_IDLE_SECONDS."""
+    first, second = pair
+    async with _service(first, second, EMAIL_IDLE_SECONDS=1) as service:
+        await service.wait_until_serving()
+        assert (await _send(service, GREEK)).state == RELAYED
+        await second.wait_for_open(0)
+        assert (await _send(service, GREEK)).state == RELAYED
+        assert second.connections == 2
 
 
 async def test_a_relay_for_such_mails_that_is_down(pair: tuple[Relay, Relay]) -> None:

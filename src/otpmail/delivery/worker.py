@@ -61,8 +61,8 @@ class Worker:
     @property
     def connections(self) -> tuple[Connection, ...]:
         """The connection that it feeds, and those that wait for their last replies."""
-        fed = (self._connection, self._detours.connection)
-        return (*(connection for connection in fed if connection is not None), *self._leaving)
+        fed = () if self._connection is None else (self._connection,)
+        return (*fed, *self._detours.connections, *self._leaving)
 
     @property
     def load(self) -> int:
