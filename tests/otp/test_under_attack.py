@@ -158,7 +158,7 @@ def _guess_all_day(mailbox: Mailbox, devices: list[bytes]) -> None:
             mailbox.send(bytes(8), device)
             for _ in range(6):
                 mailbox.guess(Attempt(device=device))
-        mailbox.now += 97.0
+        mailbox.now += 291.0
 
 
 @pytest.mark.parametrize(("count", "lanes"), [(1, 2), (40, 17)])

@@ -214,13 +214,15 @@ class _Pair:
 
     async def _compare(self) -> None:
         """Check that both stores have the same counts and records."""
-        for quota in self._quotas:
-            octets = self.memory.counts.read(quota.key)
-            if counts_end(octets) > self.now:  # a server drops others by itself
-                counts = recent_counts(await self._kept_counts(quota), self.now)
-                assert counts == recent_counts(decode_counts(octets), self.now)
-        for key in (self.key, self.mailbox):
-            kept, record = await self._kept(key), await self._record(key)
+        keys = self.key, self.mailbox
+        octets = {quota: self.memory.counts.read(quota.key) for quota in self._quotas}
+        quotas = [quota for quota in octets if counts_end(octets[quota]) > self.now]  # a server drops others by itself
+        reading = asyncio.gather(*map(self._kept, keys)), asyncio.gather(*map(self._kept_counts, quotas))
+        records, counts = await asyncio.gather(*reading)  # in one round trip
+        for quota, found in zip(quotas, counts, strict=True):
+            assert recent_counts(found, self.now) == recent_counts(decode_counts(octets[quota]), self.now)
+        for key, kept in zip(keys, records, strict=True):
+            record = await self._record(key)
             assert _standing(kept, self.now) == _standing(record, self.now)
             if kept is None and record is not None:  # the server has dropped what has ended, and memory does so too
                 await self.memory.forget(key)
@@ -319,10 +321,10 @@ class _Pair:
 
     async def _kept(self, key: bytes) -> CodeRecord | None:
         [name, *_] = self._keys.codes(key)
-        value = await self._client.command("GET", name)
+        value, left = await asyncio.gather(self._client.command("GET", name), self._client.command("PTTL", name))
         if value is None:
             return None
-        assert await self._client.command("PTTL", name) != _FOR_EVER
+        assert left != _FOR_EVER
         assert value[0] == _VERSION
         slots, lanes, answers = msgpack.unpackb(value[1:], raw=True)
         return CodeRecord(
@@ -333,10 +335,10 @@ class _Pair:
 
     async def _kept_counts(self, quota: Quota) -> Counts:
         [name, *_] = self._keys.counts(quota.key)
-        value = await self._client.command("GET", name)
+        value, left = await asyncio.gather(self._client.command("GET", name), self._client.command("PTTL", name))
         if value is None:
             return ()
-        assert await self._client.command("PTTL", name) != _FOR_EVER
+        assert left != _FOR_EVER
         numbers = msgpack.unpackb(value)
         return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
