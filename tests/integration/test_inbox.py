@@ -56,3 +56,63 @@ async def test_requests_that_the_inbox_does_not_take(dev: tuple[Service, str]) -
         assert (await request(url, path, b"{}")).status == 405
         assert (await request(url, path, headers={"origin": "https://evil.example"})).status == 403
         assert (await request(url, path, headers={"host": "evil.example"})).status == 403
+
+
+HOSTILE = (
+    '<html><body onload="alert(1)"><script>parent.document.title="taken"</script>'
+    '<img src="https://evil.example/pixel"><form action="/inbox"><button>x</button></form></body></html>'
+)
+
+
+async def test_the_page(dev: tuple[Service, str]) -> None:
+    """The page and its files name no other host, and its policy lets nothing else in."""
+    _, url = dev
+    for path, kind in (("/", "text/html"), ("/page/inbox.css", "text/css"), ("/page/inbox.js", "text/javascript")):
+        answer = await request(url, path)
+        assert (answer.status, answer.fields["content-type"]) == (200, f"{kind}; charset=utf-8")
+        policy = answer.fields["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert re.findall(r"https?://[a-z]", answer.text) == []
+        assert (await request(url, path, b"{}")).status == 405
+
+
+async def test_what_came_with_a_mail_can_do_nothing(dev: tuple[Service, str]) -> None:
+    """HTML of a mail is served without an origin, scripts, forms or outside resources; files are only downloaded."""
+    _, url = dev
+    file = {"filename": "page.html", "contentType": "text/html", "content": "PHNjcmlwdD4="}
+    await call(url, SEND_MAIL, {"to": [ADA], "subject": "<b>x</b>", "html": HOSTILE, "attachments": [file]})
+    (mail,) = (await request(url, "/inbox")).json["mails"]
+    page = await request(url, f"/mails/{mail['id']}/html")
+    assert page.fields["content-security-policy"].startswith("sandbox; default-src 'none'; style-src 'unsafe-inline'; ")
+    shown = (await request(url, f"/mails/{mail['id']}")).json
+    assert shown["attachments"] == [{"name": "page.html", "type": "text/html", "octets": 8}]
+    assert shown["recipients"] == [{"address": ADA, "reply": "250 2.6.0 caught"}]
+    assert ["Subject", "<b>x</b>"] in shown["headers"]
+    for part in ("attachments/0", "source"):
+        answer = await request(url, f"/mails/{mail['id']}/{part}")
+        assert (answer.status, answer.fields["content-type"]) == (200, "application/octet-stream")
+        assert answer.fields["content-disposition"].startswith("attachment;")
+        assert answer.fields["x-content-type-options"] == "nosniff"
+    for path in ("attachments/1", "attachments/x", "attachments/", "nothing"):
+        assert (await request(url, f"/mails/{mail['id']}/{path}")).status == 404
+    for number in ("99", "x", "", "-1", "9" * 50):
+        assert (await request(url, f"/mails/{number}")).status == 404
+    assert (await request(url, f"/mails/{mail['id']}", method="DELETE")).json == {"deleted": 1}
+    assert (await request(url, f"/mails/{mail['id']}/html")).status == 404
+
+
+async def test_a_page_learns_of_mails_at_once(dev: tuple[Service, str]) -> None:
+    """Each mail is an event with its number, and so is a deletion. An open page delays no stop."""
+    service, url = dev
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    async with asyncio.timeout(20):
+        await reader.readuntil(b": hello")
+        await call(url, SEND_CODE, {"email": ADA})
+        await reader.readuntil(b"data: 1\n")
+        await request(url, "/inbox", method="DELETE")
+        await reader.readuntil(b"data: deleted\n")
+    assert await service.stop(timeout=15) == 0
+    writer.close()

@@ -1,21 +1,20 @@
-"""The pages of `otpmail dev` on HTTP_PORT: the inbox for tests, in JSON."""
+"""The pages of `otpmail dev` on HTTP_PORT: the inbox for people, and for tests in JSON."""
 
-import json
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from math import isfinite
-from typing import Any
 from urllib.parse import parse_qs
 
 from otpmail.dev.inbox import Inbox, InboxMail
+from otpmail.dev.mails import serve_events, serve_mail
+from otpmail.dev.served import FILES, PAGE_FIELDS, answer_json
 from otpmail.dev.show import summary
 from otpmail.web.exchange import Exchange, Receive, Scope, Send
 
 _INBOX = "/inbox"
 _CODE = "/code"
+_MAILS = "/mails/"
+_EVENTS = "/events"
 _LONGEST_WAIT = 60.0
-
-Handler = Callable[[Exchange, str], Awaitable[None]]
 
 
 class DevPages:
@@ -33,8 +32,16 @@ class DevPages:
         path = scope["path"]
         if path == _INBOX or path.startswith(f"{_INBOX}/"):
             await self._serve_inbox(exchange, path[len(_INBOX) + 1 :])
-        else:
+        elif path.startswith(_MAILS):
+            await serve_mail(exchange, self._inbox, path[len(_MAILS) :])
+        elif (file := FILES.get(path)) is None and path != _EVENTS:
             await exchange.say(HTTPStatus.NOT_FOUND, "there is no such path")
+        elif scope["method"] not in {"GET", "HEAD"}:
+            await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, HEAD"))
+        elif file is None:
+            await serve_events(exchange, self._inbox)
+        else:
+            await exchange.answer(HTTPStatus.OK, file.octets, (b"content-type", file.kind), *PAGE_FIELDS)
 
     async def _serve_inbox(self, exchange: Exchange, name: str) -> None:
         """Answer for the mails to an address, for their latest code, or without a name for all mails."""
@@ -83,9 +90,3 @@ def _number(query: dict[str, list[str]], name: str) -> float | None:
     except ValueError:
         return None
     return number if isfinite(number) else None
-
-
-async def answer_json(exchange: Exchange, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
-    """Answer with JSON that no cache keeps."""
-    fields = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-    await exchange.answer(status, json.dumps(value, ensure_ascii=False).encode() + b"\n", *fields)

@@ -12,6 +12,9 @@ from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
 from otpmail.dev import failing
 
+CAUGHT = "250 2.6.0 caught"
+"""The reply to each mail."""
+
 _MAX_BYTES = 160 << 20
 _LONGEST = 12  # letters of a command
 _log = logging.getLogger("mail.log")  # aiosmtpd's
@@ -60,7 +63,7 @@ class _Handler:
         """Hand the mail over; aiosmtpd calls it with the content of DATA, and `smtp_BDAT` with that of its chunks."""
         content = envelope.original_content or b""
         self._caught(CaughtMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content))
-        return "250 2.6.0 caught"
+        return CAUGHT
 
 
 class _Session(SMTP):

@@ -1,0 +1,76 @@
+"""One mail of the inbox over HTTP, and the stream that tells pages of new mails."""
+
+import asyncio
+from http import HTTPStatus
+
+from otpmail.dev.inbox import Inbox, InboxMail
+from otpmail.dev.served import MAIL_FIELDS, PAGE_FIELDS, answer_json
+from otpmail.dev.show import body_of, details, octets_of
+from otpmail.web.exchange import Exchange
+
+_ATTACHMENTS = "attachments/"
+_BEAT_SECONDS = 20.0  # between two lines of a stream that says nothing, so that a broken connection is noticed
+
+
+async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
+    """Answer for a mail by its number, or for a part of it behind a slash."""
+    number, _, part = name.partition("/")
+    mail = inbox.get(int(number)) if number.isdecimal() and len(number) < 10 else None
+    verb = exchange.scope["method"]
+    if verb not in {"GET", "DELETE"} or (part and verb == "DELETE"):
+        await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET" if part else b"GET, DELETE"))
+    elif mail is None:
+        await exchange.say(HTTPStatus.NOT_FOUND, "there is no such mail")
+    elif verb == "DELETE":
+        inbox.delete(mail.number)
+        await answer_json(exchange, {"deleted": 1})
+    elif not part:
+        await answer_json(exchange, details(mail))
+    else:
+        await _serve_part(exchange, mail, part)
+
+
+async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:
+    if part == "html":
+        html = body_of(mail, "html").encode("utf-8", "backslashreplace")
+        await exchange.answer(HTTPStatus.OK, html, (b"content-type", b"text/html; charset=utf-8"), *MAIL_FIELDS)
+        return
+    octets = None
+    if part == "source":
+        octets = mail.caught.content
+    elif (number := part.removeprefix(_ATTACHMENTS)) != part and number.isdecimal() and len(number) < 5:
+        attachments = list(mail.message.iter_attachments())
+        octets = octets_of(attachments[int(number)]) if int(number) < len(attachments) else None
+    if octets is None:
+        await exchange.say(HTTPStatus.NOT_FOUND, "there is no such part")
+        return
+    kind = (b"content-type", b"application/octet-stream")
+    name = b"mail.eml" if part == "source" else b"attachment"
+    await exchange.answer(
+        HTTPStatus.OK, octets, kind, (b"content-disposition", b"attachment; filename=" + name), *MAIL_FIELDS
+    )
+
+
+async def serve_events(exchange: Exchange, inbox: Inbox) -> None:
+    """Send a server-sent event for each mail, with its number, and one where mails were deleted."""
+    waiting: asyncio.Queue[str] = asyncio.Queue(1000)
+
+    def told(mail: InboxMail | None) -> None:
+        """Note what there is to say; a page that does not read misses some."""
+        if not waiting.full():
+            waiting.put_nowait("deleted" if mail is None else str(mail.number))
+
+    unfollow = inbox.follow(told)
+    try:
+        head = [(b"content-type", b"text/event-stream"), *PAGE_FIELDS]
+        await exchange.send({"type": "http.response.start", "status": 200, "headers": head})
+        await exchange.send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
+        while True:
+            try:
+                async with asyncio.timeout(_BEAT_SECONDS):
+                    text = f"data: {await waiting.get()}\n\n"
+            except TimeoutError:
+                text = ": beat\n\n"
+            await exchange.send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+    finally:
+        unfollow()

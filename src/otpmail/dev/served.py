@@ -1,0 +1,59 @@
+"""The files of the page, the fields with which pages are served, and answers in JSON."""
+
+import json
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from otpmail.web.exchange import Exchange, Field
+
+_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-src 'self'; "
+    b"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_COMMON: tuple[Field, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+PAGE_FIELDS: tuple[Field, ...] = ((b"content-security-policy", _POLICY), *_COMMON)
+
+MAIL_FIELDS: tuple[Field, ...] = (
+    (
+        b"content-security-policy",
+        (
+            b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
+            b"frame-ancestors 'self'"
+        ),
+    ),
+    *_COMMON,
+)
+"""Of what came with a mail: no script, no form, nothing from elsewhere, and no origin."""
+
+
+class File(NamedTuple):
+    """A file of the page, and its type."""
+
+    kind: bytes
+    octets: bytes
+
+    def __repr__(self) -> str:
+        return "<File>"
+
+
+def _read(name: str, kind: bytes) -> File:
+    return File(kind, files("otpmail.dev.page").joinpath(name).read_bytes())
+
+
+FILES = {
+    "/": _read("index.html", b"text/html; charset=utf-8"),
+    "/page/inbox.css": _read("inbox.css", b"text/css; charset=utf-8"),
+    "/page/inbox.js": _read("inbox.js", b"text/javascript; charset=utf-8"),
+}
+
+
+async def answer_json(exchange: Exchange, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+    """Answer with JSON that no cache keeps."""
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    await exchange.answer(status, body, (b"content-type", b"application/json"), *PAGE_FIELDS)
