@@ -11,6 +11,9 @@ import pytest
 from client.scripted import Failure, Scripted
 from otpmail import client as errors
 from otpmail.client import Client, OutgoingMail, State, SyncClient
+from otpmail.client.decode import OF_A_STOP
+from otpmail.delivery.closing import STOPPED
+from otpmail.errors import Stopping
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:
@@ -79,6 +82,30 @@ async def test_mails_without_a_result_are_sent_again(kind: str) -> None:
     first, again = service.requests
     assert [mail.request_id for mail in first.mails] == ["a", "b", "c"]
     assert list(again.mails) == list(first.mails[1:])
+
+
+@pytest.mark.parametrize("end", [[_AWAY], []], ids=["unavailable", "half-closed"])
+async def test_a_stop_of_the_service_is_no_result(kind: str, end: list[Any]) -> None:
+    """A mail that a service refuses as it stops is sent to the next process, however the stream ends."""
+    stopping = {"code": grpc.StatusCode.UNAVAILABLE.value[0], "message": "the service is stopping"}
+    first = [_result("a"), _result("b", **stopping), *end]
+    async with Scripted(first, [_result("b")]) as service:
+        results = await _collect(kind, service, "send_mails", _mails("a", "b"))
+    assert [(result.request_id, result.error) for result in results] == [("a", None), ("b", None)]
+    assert [mail.request_id for mail in service.requests[1].mails] == ["b"]
+
+
+async def test_a_relay_that_is_down_is_a_result(kind: str) -> None:
+    """Another refusal by UNAVAILABLE is the result of its mail: its stream goes on, and nobody knows for how long."""
+    down = {"code": grpc.StatusCode.UNAVAILABLE.value[0], "message": "the relay is down"}
+    async with Scripted([_result("a", **down)]) as service:
+        (result,) = await _collect(kind, service, "send_mails", _mails("a"))
+    assert isinstance(result.error, errors.Unavailable)
+
+
+def test_the_words_of_a_stop() -> None:
+    """The client knows a stop by the words that the service has for it."""
+    assert {str(Stopping()), STOPPED} == OF_A_STOP
 
 
 async def test_each_result_has_its_error(kind: str) -> None:

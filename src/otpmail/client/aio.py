@@ -116,7 +116,8 @@ class Client:
         """Send many mails over one stream, and yield a result for each in the order in which they settle.
 
         `outgoing` is asked for more as fast as the service takes them. A mail that was refused, or did not reach
-        everyone, has an `error`. After a lost connection, mails without a result are sent again by their request_id.
+        everyone, has an `error`. After a lost connection, or where the service stops, mails without a result are sent
+        again by their request_id.
         """
         target = self._endpoint.target
         attempts = self._attempts(timeout, None)
@@ -130,11 +131,11 @@ class Client:
             )
             return method(timeout=attempts.left(), metadata=self._endpoint.metadata())
 
-        async def on_failure(failure: grpc.aio.AioRpcError) -> None:
+        async def on_failure(error: Error) -> None:
             """Wait before the next stream, or raise."""
-            await self._sleep(attempts.wait_after(_error_of(failure, target)))
+            await self._sleep(attempts.wait_after(error))
 
-        async with aclosing(MailStream(outgoing).results(open_call, on_failure, attempts.succeeded)) as results:
+        async with aclosing(MailStream(outgoing, target).results(open_call, on_failure, attempts.succeeded)) as results:
             async for result in results:
                 yield result
 

@@ -8,9 +8,10 @@ from typing import Any
 import grpc
 
 from otpmail.client import decode
-from otpmail.client.errors import ServiceError
+from otpmail.client.errors import Error, Unavailable
 from otpmail.client.feed import MOST_TOGETHER
 from otpmail.client.mails import mail_request
+from otpmail.client.status import error_of
 from otpmail.client.values import MailResult, OutgoingMail
 from otpmail.v1 import mail_pb2
 
@@ -19,10 +20,11 @@ _Request = mail_pb2.SendMailRequest
 
 
 class MailStream:
-    """Sends mails over one connection after another. `open_call` begins a call; `on_failure` waits or raises."""
+    """Sends mails to a target over one connection after another, until each has a result."""
 
-    def __init__(self, mails: Iterable[OutgoingMail] | AsyncIterable[OutgoingMail]) -> None:
+    def __init__(self, mails: Iterable[OutgoingMail] | AsyncIterable[OutgoingMail], target: str) -> None:
         self._mails = mails
+        self._target = target
         self._waiting: asyncio.Queue[_Request | None] = asyncio.Queue(MOST_TOGETHER)
         self._open: dict[str, _Request] = {}
         self._all_taken = False
@@ -34,10 +36,13 @@ class MailStream:
     async def results(
         self,
         open_call: Callable[[], Any],
-        on_failure: Callable[[grpc.aio.AioRpcError], Any],
+        on_failure: Callable[[Error], Any],
         on_result: Callable[[], None],
     ) -> AsyncGenerator[MailResult, None]:
-        """Yield the results in the order in which mails settle."""
+        """Yield the results in the order in which mails settle.
+
+        `open_call` begins a call. `on_failure` waits before the next one, or raises.
+        """
         taking = asyncio.create_task(self._take())
         try:
             while True:
@@ -47,18 +52,19 @@ class MailStream:
                     async for result in self._read(call):
                         on_result()
                         yield result
-                    break
-                except grpc.aio.AioRpcError as failure:
-                    await on_failure(failure)
+                    failure = None
+                except grpc.aio.AioRpcError as error:
+                    failure = error_of(error.code(), error.details(), error.trailing_metadata(), self._target)
                 finally:
                     call.cancel()
                     await _end(writing)
+                if failure is None and not self._open:
+                    break
+                await on_failure(failure or Unavailable("the service has ended the stream"))
         finally:
             await _end(taking)
         if self._error is not None:
             raise self._error
-        if self._open:
-            raise ServiceError(f"the stream ended without the results of {len(self._open)} mails")
 
     async def _take(self) -> None:
         """Take the mails from the caller, as fast as the service takes them."""
@@ -98,7 +104,7 @@ class MailStream:
     async def _read(self, call: Any) -> AsyncIterator[MailResult]:
         while (response := await call.read()) is not grpc.aio.EOF:
             for message in response.results:
-                if self._open.pop(message.request_id, None) is not None:
+                if not decode.is_of_a_stop(message) and self._open.pop(message.request_id, None) is not None:
                     yield decode.result(message)
         if (code := await call.code()) is not grpc.StatusCode.OK:
             raise grpc.aio.AioRpcError(

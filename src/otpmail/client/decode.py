@@ -30,6 +30,10 @@ _RESULTS: Mapping[int, Result] = MappingProxyType(
     {number: Result(name.removeprefix("RESULT_")) for name, number in otp_pb2.ValidateCodeResponse.Result.items()}
 )
 _REFUSED_FOR_GOOD = 500
+_UNAVAILABLE = 14
+
+OF_A_STOP = frozenset({"the service is stopping", "the service stopped before the mail could be sent"})
+"""The words for a mail of a stream that was not sent because the service stops. Its stream ends soon."""
 
 
 def _time(message: Message, name: str) -> datetime | None:
@@ -137,6 +141,11 @@ def address(answer: address_pb2.GetAddressResponse) -> Address:
     kept = suppression(answer.suppression) if answer.HasField("suppression") else None
     budgets = [Budget(found.name, found.spent, found.limit, _time(found, "reset_time")) for found in answer.budgets]
     return Address(kept, tuple(budgets))
+
+
+def is_of_a_stop(message: mail_pb2.SendMailsResponse.Result) -> bool:
+    """Whether a mail was not sent because the service stops, so that it can be sent by the next process."""
+    return message.code == _UNAVAILABLE and message.message in OF_A_STOP
 
 
 def result(message: mail_pb2.SendMailsResponse.Result) -> MailResult:

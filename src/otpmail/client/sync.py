@@ -12,7 +12,7 @@ import grpc
 
 from otpmail.client import addresses, codes, decode, mails
 from otpmail.client.endpoint import Endpoint
-from otpmail.client.errors import Error, ServiceError
+from otpmail.client.errors import Error, Unavailable
 from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan
@@ -114,8 +114,8 @@ class SyncClient:
         """Send many mails over one stream, and yield a result for each in the order in which they settle.
 
         `outgoing` is asked for more as fast as the service takes them, in another thread. A mail that was refused, or
-        did not reach everyone, has an `error`. After a lost connection, mails without a result are sent again by their
-        request_id.
+        did not reach everyone, has an `error`. After a lost connection, or where the service stops, mails without a
+        result are sent again by their request_id.
         """
         target, feed = self._endpoint.target, Feed(outgoing)
         attempts = self._attempts(timeout, None)
@@ -127,21 +127,20 @@ class SyncClient:
             )
             call = method(feed.begin(), timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
-                for response in call:
-                    attempts.succeeded()
-                    for message in response.results:
-                        if feed.settle(message.request_id):
-                            yield decode.result(message)
-            except grpc.RpcError as failure:
-                self._sleep(attempts.wait_after(_error_of(failure, target)))
-            else:
-                break
+                for message in (each for response in call for each in response.results):
+                    if not decode.is_of_a_stop(message) and feed.settle(message.request_id):
+                        attempts.succeeded()
+                        yield decode.result(message)
+                failure = None
+            except grpc.RpcError as error:
+                failure = _error_of(error, target)
             finally:
                 call.cancel()
+            if failure is None and not feed.open:
+                break
+            self._sleep(attempts.wait_after(failure or Unavailable("the service has ended the stream")))
         if feed.error is not None:
             raise feed.error
-        if feed.open:
-            raise ServiceError(f"the stream ended without the results of {len(feed.open)} mails")
 
     def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
