@@ -1,16 +1,19 @@
 """The block of addresses that an end user has, for limits: one address may be as cheap as 18 quintillion others."""
 
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 _LONGEST = 64
 _HOST_BITS = 64
+_TRANSLATED = IPv6Network("64:ff9b::/96")
+_IPV4 = 0xFFFF_FFFF
 
 
 def block_of(text: str) -> str:
     """Return the block of an IP address: an IPv4 address itself, or the /64 of an IPv6 address.
 
-    An IPv4 address that is written as an IPv6 address (`::ffff:192.0.2.1`, RFC 4291, 2.5.5.2) is an IPv4 address. Zones
-    (`%eth0`) are ignored. Raises ValueError for another text.
+    An IPv4 address that is written as an IPv6 address is an IPv4 address: `::ffff:192.0.2.1` (RFC 4291, 2.5.5.2), and
+    `64:ff9b::192.0.2.1`, as IPv6 networks see people of IPv4 (RFC 6052, 2.1). Zones (`%eth0`) are ignored. Raises
+    ValueError for another text.
     """
     if len(text) > _LONGEST:
         raise ValueError("too long")
@@ -19,4 +22,6 @@ def block_of(text: str) -> str:
         return str(address)
     if (mapped := address.ipv4_mapped) is not None:
         return str(mapped)
+    if address in _TRANSLATED:
+        return str(IPv4Address(int(address) & _IPV4))
     return f"{IPv6Address(int(address) >> _HOST_BITS << _HOST_BITS)}/{128 - _HOST_BITS}"
