@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Protocol
 
 from otpmail.telemetry.http import Request, Response
@@ -11,6 +12,9 @@ from otpmail.web.gate import Gate
 from otpmail.web.methods import Method, Methods
 
 _log = logging.getLogger("otpmail")
+
+OPENAPI = "/openapi.json"
+"""The path of the description that `web.openapi` has made of the contract."""
 
 Page = Callable[[Request], Awaitable[Response]]
 
@@ -36,6 +40,7 @@ class WebApp:
         self._gate = gate
         self._methods = methods
         self._pages = pages
+        self._openapi = files("otpmail.web").joinpath("openapi.json").read_bytes()
 
     def __repr__(self) -> str:
         return f"<WebApp {self._methods!r}>"
@@ -60,6 +65,11 @@ class WebApp:
             await exchange.say(HTTPStatus.NOT_FOUND, f"without CALLERS_FILE there are only {', '.join(self._probes)}")
         elif problem := self._gate.problem(exchange.headers):
             await exchange.say(HTTPStatus.FORBIDDEN, problem)
+        elif path == OPENAPI and scope["method"] in {"GET", "HEAD"}:
+            kind = (b"content-type", b"application/json")
+            await exchange.answer(HTTPStatus.OK, self._openapi, kind, *self._gate.cors(exchange.headers))
+        elif path == OPENAPI:
+            await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, HEAD"))
         elif self._pages is not None:
             await self._pages(scope, receive, send)
         else:
