@@ -80,7 +80,8 @@ class FailedPrecondition(CallerError):
 class LimitExceeded(CallerError):
     """A limit is reached. `subject` is whose limit it is; after `retry_after` seconds a retry makes sense.
 
-    `setting` is the name of the setting that limits, if there is one, and `limit` that of a limit in LIMITS_MODE.
+    `setting` is the name of the setting that limits, if there is one, or that of the key in CALLERS_FILE. `limit` is
+    that of a limit in LIMITS_MODE.
     """
 
     reason = "LIMIT_EXCEEDED"
@@ -101,16 +102,20 @@ class QueueFull(LimitExceeded):
     reason = "QUEUE_FULL"
 
     def __init__(self, size: int) -> None:
-        super().__init__("queue", f"no place is free for this mail in the queue of {size}", retry_after=1.0)
+        text = f"no place is free for this mail in the queue of {size}"
+        super().__init__("queue", text, retry_after=1.0, setting="QUEUE_SIZE")
 
 
 class ShareSpent(LimitExceeded):
-    """The mails of this caller take all that it may of the queue or of the memory, so nothing was accepted."""
+    """The mails of this caller take all that it may of the queue or of the memory, so nothing was accepted.
+
+    `key` is the one of CALLERS_FILE that says how much that is.
+    """
 
     reason = "SHARE_SPENT"
 
-    def __init__(self, description: str) -> None:
-        super().__init__("share", description, retry_after=1.0)
+    def __init__(self, description: str, key: str) -> None:
+        super().__init__("share", description, retry_after=1.0, setting=key)
 
 
 class MemoryFull(LimitExceeded):
@@ -119,7 +124,8 @@ class MemoryFull(LimitExceeded):
     reason = "MEMORY_FULL"
 
     def __init__(self, taken: str = "mails and codes take all") -> None:
-        super().__init__("memory", f"{taken} of the memory that MEMORY_MAX_MB allows", retry_after=1.0)
+        text = f"{taken} of the memory that MEMORY_MAX_MB allows"
+        super().__init__("memory", text, retry_after=1.0, setting="MEMORY_MAX_MB")
 
 
 class DeadlineExceeded(CallerError, TimeoutError):

@@ -14,6 +14,7 @@ from otpmail.errors import (
     FailedPrecondition,
     InvalidArgument,
     LimitExceeded,
+    MemoryFull,
     NotFound,
     PermissionDenied,
     QueueFull,
@@ -29,7 +30,7 @@ _ERRORS: list[tuple[CallerError, Code, str]] = [
     (FailedPrecondition("too late"), Code.FAILED_PRECONDITION, "FAILED_PRECONDITION"),
     (LimitExceeded("address", "too soon", retry_after=1.5), Code.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
     (QueueFull(3), Code.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
-    (ShareSpent("it has 3"), Code.RESOURCE_EXHAUSTED, "SHARE_SPENT"),
+    (ShareSpent("it has 3", "queue_share"), Code.RESOURCE_EXHAUSTED, "SHARE_SPENT"),
     (Unauthenticated("no token"), Code.UNAUTHENTICATED, "UNAUTHENTICATED"),
     (Unavailable("no relay", retry_after=1.5), Code.UNAVAILABLE, "UNAVAILABLE"),
 ]
@@ -65,10 +66,18 @@ def test_when_to_retry(seconds: float, milliseconds: int) -> None:
         assert info.retry_delay.ToMilliseconds() == milliseconds
 
 
-def test_a_limit_is_named() -> None:
-    """QuotaFailure holds the subject of the limit."""
-    (failure,) = [d for d in status_of(QueueFull(3)).details if isinstance(d, QuotaFailure)]
-    assert failure.violations[0].subject == "queue"
+@pytest.mark.parametrize(
+    ("error", "subject", "setting"),
+    [
+        (QueueFull(3), "queue", "QUEUE_SIZE"),
+        (MemoryFull(), "memory", "MEMORY_MAX_MB"),
+        (ShareSpent("it has 3", "queue_share"), "share", "queue_share"),
+    ],
+)
+def test_a_limit_is_named(error: LimitExceeded, subject: str, setting: str) -> None:
+    """QuotaFailure holds the subject of the limit, and what sets it."""
+    (failure,) = [d for d in status_of(error).details if isinstance(d, QuotaFailure)]
+    assert (failure.violations[0].subject, failure.violations[0].quota_id) == (subject, setting)
 
 
 def test_an_unexpected_error_has_a_fixed_message_and_an_id() -> None:

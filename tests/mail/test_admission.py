@@ -224,7 +224,7 @@ async def test_a_caller_with_a_share_of_the_queue() -> None:
     with pytest.raises(ShareSpent) as caught:
         await rig.mails.accept(shop, _submission())
     words = "shop has 20 unsettled mails, which is its queue_share in [callers.shop] of CALLERS_FILE"
-    assert str(caught.value) == words
+    assert (str(caught.value), caught.value.setting) == (words, "queue_share")
     await rig.mails.accept(call_of("bank"), _submission())
     rig.settle()
     assert await _fill(rig, shop, _submission()) == 1
@@ -236,8 +236,9 @@ async def test_a_caller_with_a_share_of_the_memory() -> None:
     rig = MailRig(memory=16 << 20)
     shop = _with_shares("shop", memory=0.5)
     assert await _fill(rig, shop, _submission(octets=1 << 20)) == 7
-    with pytest.raises(ShareSpent, match="take 7 MiB, which is its memory_share in "):
+    with pytest.raises(ShareSpent, match="take 7 MiB, which is its memory_share in ") as caught:
         await rig.mails.accept(shop, _submission())
+    assert caught.value.setting == "memory_share"
     await rig.mails.accept(call_of("bank"), _submission(octets=1 << 20))
     rig.settle()
     await rig.mails.accept(shop, _submission())

@@ -35,7 +35,7 @@ _RAISED: dict[str, Exception] = {
     "FailedPrecondition": errors.FailedPrecondition("too late"),
     "LimitExceeded": errors.LimitExceeded("address", "too soon", retry_after=1.5, setting="OTP_RESEND_SECONDS"),
     "QueueFull": errors.QueueFull(3),
-    "ShareSpent": errors.ShareSpent("it has 3"),
+    "ShareSpent": errors.ShareSpent("it has 3", "queue_share"),
     "MemoryFull": errors.MemoryFull(),
     "DeadlineExceeded": errors.DeadlineExceeded("too late", mail_id="m1"),
     "Unavailable": errors.Unavailable("no relay", retry_after=1.5),

@@ -117,7 +117,7 @@ class Admission:
         that is down.
         """
         if call.caller.may.shares is not None and (spent := self.spent(call.caller)):
-            raise ShareSpent(spent)
+            raise ShareSpent(*spent)
         place = self.reserve_of_plenty(wait_for)
         if place is None:
             self._check_place(call.source or call.caller.name, wait_for, fresh=priority is _URGENT)
@@ -141,17 +141,19 @@ class Admission:
         self.reserved += 1
         return self._reservation
 
-    def spent(self, caller: Caller) -> str:
-        """Return which share of a caller its mails take already, with words for it; empty if they take none whole."""
+    def spent(self, caller: Caller) -> tuple[str, str] | None:
+        """Return which share of a caller its mails take already, in words, and its key; None if none is taken whole."""
         shares, name = caller.may.shares, caller.name
         if shares is None:
-            return ""
+            return None
         places, limit = max(1, int(shares.queue * self.places.size)), int(shares.memory * self.memory.for_mails)
         if self.places.held(name) >= places:
-            return f"{name} has {counted(places, 'unsettled mail')}, which is its queue_share in {caller.place}"
+            words = f"{name} has {counted(places, 'unsettled mail')}, which is its queue_share in {caller.place}"
+            return words, "queue_share"
         if self.places.octets(name) >= limit:
-            return f"the unsettled mails of {name} take {limit >> 20} MiB, which is its memory_share in {caller.place}"
-        return ""
+            taken = f"the unsettled mails of {name} take {limit >> 20} MiB"
+            return f"{taken}, which is its memory_share in {caller.place}", "memory_share"
+        return None
 
     def reserve_for_stream(self, source: str, wait_for: WaitFor, priority: Priority) -> "Reservation | None":
         """Take a place for one mail of a stream, or return None where the stream has to wait for it."""

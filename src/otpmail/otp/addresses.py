@@ -117,7 +117,7 @@ class AddressService:
         self._suppressions.tell_change(caller, address.spec, changed, call.trace, mail_id=mail_id)
         if changed.is_full:
             text = "no further address can be suppressed: raise SUPPRESSIONS_MAX or MEMORY_MAX_MB"
-            raise LimitExceeded("suppressions", text, retry_after=_FULL_SECONDS)
+            raise LimitExceeded("suppressions", text, retry_after=_FULL_SECONDS, setting="SUPPRESSIONS_MAX")
 
     def _place(self, call: Call, email: str) -> Place:
         return find_place(call.caller, email, "", with_earlier=self._store.reads_earlier, gmail_dots=self._gmail_dots)
