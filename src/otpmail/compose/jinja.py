@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import (
     FunctionLoader,
@@ -56,6 +56,16 @@ class RenderError(ValueError):
         self.place, self.missing = place, missing
 
 
+class _Source(NamedTuple):
+    """What is known of a template: the names that it needs and sets, the templates that it uses, with their lines."""
+
+    tree: nodes.Template
+    needs: frozenset[str]
+    sets: frozenset[str]
+    uses: tuple[tuple[int, str], ...]
+    is_plain: bool
+
+
 class Engine:
     """Compiles templates by their names, which are paths in messages too. Errors are ValueErrors with file and line."""
 
@@ -73,7 +83,7 @@ class Engine:
             cache_size=-1,
         )
         self._env.globals.clear()
-        self._trees: dict[str, nodes.Template] = {}
+        self._read_before: dict[str, _Source] = {}
         self._plain: dict[str, bool] = {}
 
     def __repr__(self) -> str:
@@ -86,13 +96,12 @@ class Engine:
         return self._plain[name]
 
     def _checked(self, name: str) -> bool:
-        family = {one: self._tree(one) for one in self._family(name)}
-        own = {found.name for tree in family.values() for found in tree.find_all(nodes.Name) if found.ctx == "store"}
-        for one, tree in family.items():
-            self._compile(one)
-            if unknown := sorted(meta.find_undeclared_variables(tree) - own - _KNOWN):
-                raise ValueError(self._about_unknown(one, tree, unknown[0]))
-        return all(is_plain(tree) for tree in family.values())
+        family = {one: self._read(one) for one in self._family(name)}
+        own = _KNOWN.union(*(source.sets for source in family.values()))
+        for one, source in family.items():
+            if unknown := sorted(source.needs - own):
+                raise ValueError(self._about_unknown(one, source.tree, unknown[0]))
+        return all(source.is_plain for source in family.values())
 
     def render(self, name: str, values: Mapping[str, object]) -> str:
         """Render a template that was checked."""
@@ -104,26 +113,25 @@ class Engine:
             missing = str(error) if isinstance(error, UndefinedError) else ""
             raise RenderError(self._place(error, name), missing, _words_of(error)) from error
 
-    def _compile(self, name: str) -> None:
-        try:
-            self._env.get_template(name)
-        except TemplateSyntaxError as error:
-            raise ValueError(_about_syntax(error)) from None
-
     def _load(self, name: str) -> tuple[str, str, None] | None:
         """Return a template with its path, which is then in tracebacks."""
         return (self._sources[name], name, None) if name in self._sources else None
 
-    def _tree(self, name: str) -> nodes.Template:
-        if name not in self._trees:
+    def _read(self, name: str) -> "_Source":
+        """Parse and compile a template, once."""
+        if name not in self._read_before:
             source = self._sources[name]
             if _OPEN in source or _CLOSE in source:
                 raise ValueError(f"{name}: has a control character")
             try:
-                self._trees[name] = self._env.parse(source, name, name)
+                tree = self._env.parse(source, name, name)
+                self._env.get_template(name)
             except TemplateSyntaxError as error:
                 raise ValueError(_about_syntax(error)) from None
-        return self._trees[name]
+            sets = frozenset(found.name for found in tree.find_all(nodes.Name) if found.ctx == "store")
+            needs = frozenset(meta.find_undeclared_variables(tree))
+            self._read_before[name] = _Source(tree, needs, sets, tuple(_used_by(tree)), is_plain(tree))
+        return self._read_before[name]
 
     def _family(self, name: str) -> Iterator[str]:
         """Yield a template, and all that it extends or includes."""
@@ -131,7 +139,7 @@ class Engine:
         while waiting:
             one = waiting.pop()
             yield one
-            for line, other in _used_by(self._tree(one)):
+            for line, other in self._read(one).uses:
                 if other not in self._sources:
                     raise ValueError(f"{one}:{line}: there is no template {other!r}")
                 if other not in seen:
