@@ -303,6 +303,14 @@ async def test_a_mail_from_the_store_that_is_not_sent_counts_nowhere(process: Pr
         await _expect_nothing_counted(service)
 
 
+async def test_a_mail_that_is_cancelled_to_forget_its_address_counts_nowhere(process: Process) -> None:
+    """A mail that ends since its address is forgotten leaves its mailbox, and limits over many addresses, too."""
+    async with process().running() as service:
+        await service.send(_TAGGED)
+        await service.codes.addresses.forget(call_of(), _TAGGED.email)
+        await _expect_nothing_counted(service)
+
+
 async def test_a_mail_that_has_waited_in_the_store_counts_nowhere(tmp_path: Path, clock: Clock) -> None:
     """A mail that has waited in the store for its turn, and is cancelled then, counts nowhere either."""
     async with Service(_sqlite(tmp_path / "store.db", clock), waits=True).running() as service:

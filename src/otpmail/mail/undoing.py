@@ -41,6 +41,11 @@ class Undoing:
         """Undo a decision, and wait for that a moment: it goes on behind the call while the store is down."""
         await asyncio.wait((self.begin(undo),), timeout=_WAIT_SECONDS)
 
+    async def wait(self) -> None:
+        """Wait for what is being undone now, a moment at most."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_WAIT_SECONDS)
+
     async def close(self, seconds: float) -> None:
         """Wait for what is being undone, `seconds` at most."""
         if self._tasks:

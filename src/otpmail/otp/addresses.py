@@ -13,6 +13,7 @@ from otpmail.events import Observer
 from otpmail.limits import suppressing
 from otpmail.mail.lookup import check_mail_id
 from otpmail.mail.service import MailService
+from otpmail.mail.undoing import Undoing
 from otpmail.otp.request import Place, find_place
 from otpmail.store.addresses import Rule
 from otpmail.store.challenges import ChallengeStore
@@ -36,9 +37,12 @@ class Outcome(Enum):
 class AddressService:
     """What the store keeps of the addresses of a caller. Each method raises InvalidArgument for a text that is none."""
 
-    def __init__(self, store: ChallengeStore, mails: MailService, observer: Observer, *, gmail_dots: bool) -> None:
+    def __init__(
+        self, store: ChallengeStore, mails: MailService, undoing: Undoing, observer: Observer, *, gmail_dots: bool
+    ) -> None:
         self._store = store
         self._mails = mails
+        self._undoing = undoing
         self._suppressions = mails.suppressions
         self._observer = observer
         self._gmail_dots = gmail_dots
@@ -83,9 +87,11 @@ class AddressService:
     async def forget(self, call: Call, email: str) -> None:
         """Erase the live codes, budgets and suppression of an address, and it from mails (`mail.forgetting`)."""
         place = self._place(call, email)
+        # Mails first: the record knows whether one that is cancelled counts for other limits, too.
+        mails = await self._mails.forgetting.forget(call.caller, place.address)
+        await self._undoing.wait()
         await self._store.forget(place.key, place.earlier)
         await self._change(call, place.address, suppressing.released)
-        mails = await self._mails.forgetting.forget(call.caller, place.address)
         self._observer.notify(AddressForgotten(call.caller.name, place.address.spec, mails))
 
     async def report(self, call: Call, email: str, outcome: Outcome, *, mail_id: str = "", detail: str = "") -> None:

@@ -74,11 +74,11 @@ class OtpService:
         self._devices = DeviceTokens(codes.subkeys(b"otpmail.device.v1"))
         self._issue_kept = issue
         self._suppressions = mails.suppressions
-        self.addresses = AddressService(store, mails, observer, gmail_dots=settings.gmail_dots)
+        self._undoing = Undoing()
+        self.addresses = AddressService(store, mails, self._undoing, observer, gmail_dots=settings.gmail_dots)
         self._quotas = Quotas(settings)
         self.profiles = Profiles(settings, relays, templates)
         self._usual = self.profiles.usual
-        self._undoing = Undoing()
         self._fixed = FixedCodes(store, mails, codes, self._devices, observer)
 
     def __repr__(self) -> str:
