@@ -42,7 +42,7 @@ async def test_the_cost_of_tokens_and_limits(
     certificates: Certificates, results: Results, tmp_path: Path, *, quick: bool
 ) -> None:
     """A service that asks who calls, and counts for all limits, takes little more processor time for a call."""
-    turns, calls = (6, 300) if quick else (60, 1000)
+    turns, calls = (12, 150) if quick else (60, 1000)
     async with _services(certificates, tmp_path) as servers:
         figures = await take_turns(servers, turns=turns, calls=calls)
     rows, promises = [], []
