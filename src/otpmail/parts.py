@@ -34,7 +34,6 @@ from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
 from otpmail.store.memory import MemoryStore
 from otpmail.store.open import AnyStore, build_store
-from otpmail.telemetry.http import MOST_CONNECTIONS
 from otpmail.telemetry.metrics import Metrics
 
 
@@ -165,13 +164,13 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
 
 
 def count_connections(settings: Settings) -> int:
-    """Return how many connections of callers there may be on each address, so that relays and metrics have theirs."""
+    """Return how many connections of callers each address and HTTP_PORT may have, so that relays have theirs."""
     server, workers = settings.server, settings.mail.workers
-    kept = 2 * workers + (0 if server.http_port is None else MOST_CONNECTIONS)  # each worker may have a successor
+    kept = 2 * workers  # each worker may have a successor
     return connections_of_callers(
         server.max_connections,
         limit=descriptor_limit(),
         in_use=lowest_free(),
         kept=kept,
-        listeners=len(server.hosts),
+        listeners=len(server.hosts) + (server.http_port is not None),
     )

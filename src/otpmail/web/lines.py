@@ -64,8 +64,11 @@ async def _read_batch(context: CallContext) -> Any:
         event = await context.receive()
         if event["type"] == "http.disconnect":
             raise CallEnded
-        context.rest += event.get("body", b"")
+        part = event.get("body", b"")
+        context.rest += part
         context.has_ended = not event.get("more_body", False)
+        if b"\n" not in part and not context.has_ended and len(context.rest) <= context.most:
+            continue  # a long line comes in many parts
         *whole, rest = context.rest.split(b"\n")
         context.rest = rest
         context.lines = [bytes(line) for line in whole if line.strip()]

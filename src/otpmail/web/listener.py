@@ -1,10 +1,10 @@
 """Listens on HTTP_HOST and HTTP_PORT, with TLS where it is set, and bounds the connections."""
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
-from contextlib import suppress
 from email.utils import formatdate
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from otpmail.errors import SettingsError
 from otpmail.settings.certificates import CertificateFiles
+from otpmail.telemetry.logs import log_event
 from otpmail.web.connection import HEAD_SECONDS, Connection
 
 _KEEP_SECONDS = 75  # to the next request of a connection; proxies give up theirs after 60 s
@@ -87,6 +88,7 @@ class Listener:
 
     async def start(self, host: str, port: int, files: CertificateFiles | None = None) -> int:
         """Listen on every address of `host`, all on one port, and return it. Raises SettingsError."""
+        self._tls = None if files is None else tls_context(files)
         try:
             infos = await asyncio.get_running_loop().getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -94,17 +96,21 @@ class Listener:
             for family, kind, protocol, _, address in infos:
                 self._bind(family, kind, protocol, (address[0], port, *address[2:]))
                 port = port or self._sockets[0].getsockname()[1]
+            await self._listen()
         except (OSError, UnicodeError) as error:
+            self._close_servers()
             self._close_sockets()
             raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
-        self._tls = None if files is None else tls_context(files)
         self._tick()
-        await self._listen()
         return port
 
     def renew(self, files: CertificateFiles) -> None:
-        """Use these files for connections from now on. Open ones go on."""
-        self._tls = tls_context(files)
+        """Use these files for connections from now on. Open ones go on, and where TLS refuses the files all does."""
+        try:
+            self._tls = tls_context(files)
+        except SettingsError as error:
+            log_event(logging.ERROR, "http-certificate-kept", f"{error}; HTTP_PORT keeps the certificate that it has")
+            return
         self._renewing = asyncio.create_task(self._listen())
 
     async def stop(self, seconds: float = 0.0) -> None:
@@ -166,17 +172,21 @@ class Listener:
 def tls_context(files: CertificateFiles) -> ssl.SSLContext:
     """Return what serves TLS 1.2 and 1.3 with these files. A client may show a certificate, and need not.
 
-    Probes have none. `web.context` refuses calls without one where callers need one.
+    Probes have none. `web.methods` refuses calls without one where callers need one. Raises SettingsError for files
+    that OpenSSL refuses, such as a key that is too short for it.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     # Python reads certificates from files only: these have no name, and end with their descriptors.
-    with _in_memory(files.chain) as chain, _in_memory(files.key) as key:
-        context.load_cert_chain(chain.path, key.path)
-    if files.authorities is not None:
-        context.load_verify_locations(cadata=files.authorities.decode())
-        context.verify_mode = ssl.CERT_OPTIONAL
+    try:
+        with _in_memory(files.chain) as chain, _in_memory(files.key) as key:
+            context.load_cert_chain(chain.path, key.path)
+        if files.authorities is not None:
+            context.load_verify_locations(cadata=files.authorities.decode())
+            context.verify_mode = ssl.CERT_OPTIONAL
+    except ssl.SSLError as error:
+        raise SettingsError(f"TLS_CERT_FILE: OpenSSL refuses it for HTTP_PORT: {error.reason or error}") from None
     return context
 
 
@@ -188,8 +198,7 @@ class _in_memory:  # noqa: N801  it is used as a function
 
     def __enter__(self) -> Self:
         self._descriptor = os.memfd_create("otpmail", os.MFD_CLOEXEC)
-        with suppress(BlockingIOError):
-            os.write(self._descriptor, self._octets)
+        os.write(self._descriptor, self._octets)
         self.path = f"/proc/self/fd/{self._descriptor}"
         return self
 

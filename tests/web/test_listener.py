@@ -1,0 +1,92 @@
+"""The listener of HTTP: certificates that OpenSSL refuses, ports that are taken, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otpmail.errors import SettingsError
+from otpmail.settings.certificates import CertificateFiles
+from otpmail.web.listener import Listener, tls_context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from relay import Certificates
+
+
+async def _answer(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def _files(certificates: Certificates, folder: Path) -> CertificateFiles:
+    issued = certificates.authority.issue_cert("localhost", "127.0.0.1")
+    file = folder / "pair.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(str(file))
+    return CertificateFiles.read(file, None, None)
+
+
+async def test_a_certificate_that_openssl_refuses(
+    certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the start it is an error of the settings. Later the one before goes on, and the log says so."""
+    good = _files(certificates, tmp_path)
+    bad = replace(good, key=b"no key")
+    with pytest.raises(SettingsError, match="TLS_CERT_FILE: OpenSSL refuses it for HTTP_PORT"):
+        tls_context(bad)
+    listener = Listener(_answer, most=10)
+    port = await listener.start("127.0.0.1", 0, good)
+    try:
+        listener.renew(bad)
+        assert "HTTP_PORT keeps the certificate that it has" in caplog.text
+        context = ssl.create_default_context(cafile=str(certificates.ca_file))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+        writer.close()
+    finally:
+        await listener.stop()
+
+
+async def test_a_port_that_is_taken() -> None:
+    """The error names the settings and the cause, and nothing is left open."""
+    listener, other = Listener(_answer, most=10), Listener(_answer, most=10)
+    port = await listener.start("127.0.0.1", 0)
+    with pytest.raises(SettingsError, match=rf"HTTP_HOST, HTTP_PORT: can't listen on 127\.0\.0\.1:{port}: Address"):
+        await other.start("127.0.0.1", port)
+    await listener.stop()
+    assert await other.start("127.0.0.1", port) == port
+    await other.stop()
+
+
+async def test_an_answer_that_is_being_made_is_waited_for() -> None:
+    """A stop closes idle connections at once, and others once they are answered, but not for longer than it may."""
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        asked.set()
+        await go.wait()
+        await _answer(scope, receive, send)
+
+    for waits in (True, False):
+        go.clear()
+        asked.clear()
+        listener = Listener(slow, most=10)
+        port = await listener.start("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        idle, idle_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asked.wait()
+        stopping = asyncio.create_task(listener.stop(20 if waits else 0.05))
+        assert await idle.read() == b""
+        if waits:
+            go.set()
+            assert b"connection: close\r\n\r\nok" in await reader.read()
+        await asyncio.wait_for(stopping, 10)
+        writer.close()
+        idle_writer.close()
