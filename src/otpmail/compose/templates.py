@@ -82,13 +82,17 @@ class MailTemplate:
         if not self.html:
             return Rendered(self.subject % values, text, "")
         # fast path: `%` reads each character of 4 KB, 2 us; held to the full path by tests/compose/test_templates.py
-        escaped = {name: escape(values[name]) for name in self.escaped}
+        # References in place of what is not ASCII spare an HTML of ASCII its encoding.
+        as_it_is = not self.html.isascii()
+        escaped = {
+            name: shown
+            if (shown := escape(values[name])).isascii() or as_it_is
+            else shown.encode("ascii", "xmlcharrefreplace").decode()
+            for name in self.escaped
+        }
         pieces = list(self._pieces)
         pieces[1::2] = [escaped[name] for name in pieces[1::2]]
         html = "".join(pieces)
-        # References in place of what is not ASCII spare an HTML of ASCII its encoding.
-        if not html.isascii() and self.html.isascii():
-            html = html.encode("ascii", "xmlcharrefreplace").decode()
         return Rendered(self.subject % values, text, html)
 
 
