@@ -1,7 +1,7 @@
 """Calls several services by turns, and measures the processor time that a call takes each of them.
 
 A turn is the same number of calls to each service, which take a fraction of a second. Who comes first changes from turn
-to turn. What else the machine does meets neighbours alike, so the ratio of two services is steady where rates are not.
+to turn. What else the machine does meets neighbours alike, so the ratio of two services is steadier than rates are.
 
 SendMail is called by h2load where it is installed. A turn of codes has some mailed, and then validates each.
 """
