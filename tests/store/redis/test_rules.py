@@ -192,6 +192,7 @@ class _Pair:
         """Take one decision in both stores; answer, refusal and record must be equal."""
         if name == "wait":
             self.now = await self._later(details[0])
+            await self._compare()
             return
         if name == "profile":
             (self._profile,) = details
@@ -224,8 +225,10 @@ class _Pair:
         for key, kept in zip(keys, records, strict=True):
             record = await self._record(key)
             assert _standing(kept, self.now) == _standing(record, self.now)
-            if kept is None and record is not None:  # the server has dropped what has ended, and memory does so too
+            if record is not None and _standing(record, self.now) is None:
+                # The server drops what has ended by its own clock, so that it would be there for one of them alone.
                 await self.memory.forget(key)
+                await self._client.command("DEL", *self._keys.codes(key))
 
     def _quotas_of(self, *, guesses: bool) -> tuple[Quota, ...]:
         return tuple([quota for quota in self._quotas if (quota.limit == "guesses") is guesses])
