@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Ten digits, of which no log holds the same ones by chance.
 DIGITS = 10
-CODE = re.compile(rb"code is (\d{10})")
+CODE = re.compile(rb"(?<![\w.])(\d{10})(?![\w.@])")  # in the subject first
 USER, PASSWORD, TOKEN = "codes@example.org", "tr0ub4dor&3-hunter2", "ya29.a0Af_BhunterB2-yC"
 LOUD = {"OTP_DIGITS": DIGITS, "LOG_LEVEL": "debug", "HTTP_PORT": 0, "WORKERS": 1, "EMAIL_RETRY_SECONDS": 0.05}
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x00\u202eevil\u2066\u200b\u2028\x9b31m\udcff\udcfe\r"
