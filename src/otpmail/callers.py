@@ -47,7 +47,9 @@ class TableKey:
     name: str
     table: str
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """The key and its table, in words."""
         return f"{self.name.rpartition('.')[2]} in {self.table}"
 
 

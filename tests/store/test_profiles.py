@@ -61,7 +61,7 @@ async def test_a_refusal_names_the_key_of_a_profile(codes: ChallengeStore, clock
     """A limit that a profile sets is named by its key and table, another by its setting."""
     place = "[callers.shop.profiles.login] of CALLERS_FILE"
     keys = {key: TableKey(f"profiles.login.{key}", place) for key in ("resend", "sends_per_day", "failures_per_hour")}
-    rules = replace(POLICY, failures=Windows(1, 30), sends=Windows(2, 2, 30), wait=30.0, locks=True, keys=keys)
+    rules = replace(POLICY, failures=Windows(1, 30), sends=Windows(2, 2, 30), wait=30.0, locks=True, table_keys=keys)
     hourly = replace(rules, sends=Windows(2, 30, 30))
 
     async def refused(rules: Policy, call: int) -> tuple[str, str]:

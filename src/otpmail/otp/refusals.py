@@ -37,7 +37,7 @@ def refusal(name: str, retry_after: float, *, device: bool = False, named: Table
     """
     said, setting = _REFUSALS[name]
     if named is not None:
-        said, setting = f"{said} ({named})", named.name
+        said, setting = f"{said} ({named.place})", named.name
     whose = _WHOSE.get(name) or ("device" if device else "address")
     limit = "address" if name.startswith("sends_per_") else name if name in LIMITS else ""
     return LimitExceeded(whose, said.replace("{whose}", whose), retry_after=retry_after, setting=setting, limit=limit)

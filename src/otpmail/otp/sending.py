@@ -35,7 +35,7 @@ class SendingRules:
     digits: int = 6
     shadows: frozenset[str] = frozenset()
     wait: float = 0.0
-    keys: Mapping[str, TableKey] = field(default_factory=dict, hash=False)
+    table_keys: Mapping[str, TableKey] = field(default_factory=dict, hash=False)
     """The keys of CALLERS_FILE that set limits in place of the settings, by the names of these limits in scripts."""
 
     @classmethod
@@ -62,7 +62,7 @@ class SendingRules:
 
     def refusal(self, name: str, *, device: bool, retry_after: float, quotas: Sequence[Quota] = ()) -> LimitExceeded:
         """Return the error for a limit by its name in scripts, which may be one of `quotas`."""
-        named = {quota.limit: quota.named for quota in quotas}.get(name) or self.keys.get(name)
+        named = {quota.limit: quota.named for quota in quotas}.get(name) or self.table_keys.get(name)
         return refusal(name, retry_after, device=device, named=named)
 
     def _refuse(self, slot: Slot, lane: Lane, send: Send, *, attacked: bool, spaced: bool) -> tuple[Reached, ...]:
