@@ -9,7 +9,7 @@ from mail.rigs import Rig
 from otpmail.address import parse_address
 from otpmail.callers import Caller
 from otpmail.delivery.job import Job
-from otpmail.errors import Unavailable
+from otpmail.errors import Stopping, Unavailable
 from otpmail.model import MailState
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -132,3 +132,47 @@ async def test_calls_at_once_share_a_run(rig: Rig, monkeypatch: pytest.MonkeyPat
     assert await calls[0] == 1
     await asyncio.sleep(0)
     assert (repr(rig.mails.forgetting), runs) == ("<Forgetting 0 persons>", 2)
+
+
+async def test_a_call_right_after_a_cancelled_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call for a person whose run was cancelled in this turn has a run of its own, also once the first has ended."""
+    erase, goes_on = rig.store.erase, asyncio.Event()
+
+    async def erased(person: bytes) -> int:
+        await goes_on.wait()
+        return await erase(person)
+
+    monkeypatch.setattr(rig.store, "erase", erased)
+    await rig.accept(caller="shop")
+    first = asyncio.ensure_future(_forget(rig))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    second = asyncio.ensure_future(_forget(rig))  # it comes when the run is cancelled, and has not ended
+    await asyncio.sleep(0.01)
+    assert repr(rig.mails.forgetting) == "<Forgetting 1 persons>"
+    third = asyncio.ensure_future(_forget(rig))
+    goes_on.set()
+    assert (await second, await third) == (0, 0)  # the first has cancelled the mail
+
+
+async def test_a_stop_right_after_a_cancelled_call(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop waits for the end of a run that was cancelled a moment ago, and calls that wait are refused."""
+    ended, never = 0, asyncio.Event()
+
+    async def erased(person: bytes) -> int:
+        nonlocal ended
+        try:
+            await never.wait()
+        finally:
+            ended += 1
+        return len(person)
+
+    monkeypatch.setattr(rig.store, "erase", erased)
+    first, other = asyncio.ensure_future(_forget(rig)), asyncio.ensure_future(_forget(rig, BOB))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.wait((first,))
+    await rig.mails.forgetting.close()
+    assert ended == 2
+    with pytest.raises(Stopping):
+        await other

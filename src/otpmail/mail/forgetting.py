@@ -30,8 +30,9 @@ class _Run:
 class Forgetting:
     """Ends the open mails of a person, and erases the person from settled ones. Build it inside a running loop.
 
-    A mail may be open for `most_seconds`. `_running` are the persons who are being forgotten: one that is asked for
-    again meanwhile shares the run. A run whose calls have all gone is cancelled, so there are no more runs than calls.
+    A mail may be open for `most_seconds`. `_running` are the persons who are being forgotten: a further call for one of
+    them shares the run. A run whose calls have all gone is cancelled, and no later call shares it. `_tasks` also has
+    the runs that were cancelled and have not ended yet.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Forgetting:
         self._give_way, self._clock = turns.wait, turns.clock
         self._most_seconds = most_seconds
         self._running: dict[bytes, _Run] = {}
+        self._tasks: set[asyncio.Task[int]] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -51,36 +53,46 @@ class Forgetting:
     async def forget(self, caller: Caller, address: Address) -> int:
         """Cancel that caller's open mails to an address alone, and erase it from settled ones; returns from how many.
 
-        Mails that the relay may have, or that go to others too, go on, and settle without the address, in whatever
-        process. Raises Unavailable, and has done a part then.
+        Mails that the relay may have, or that go to others too, go on. They settle without the address, whichever
+        process sends them. Raises Unavailable, and has done a part then.
         """
         if self._closed:
             raise Stopping
         person = person_of(caller.name, address.spec)
-        run = self._running.get(person)
-        if run is None:
-            task = asyncio.create_task(self._forget(caller.name, address.key, person))
-            run = self._running[person] = _Run(task)
-            task.add_done_callback(lambda _: self._running.pop(person, None))
+        run = self._running.get(person) or self._begin(caller.name, address.key, person)
         run.calls += 1
         try:
             return await asyncio.shield(run.task)
         except asyncio.CancelledError:
-            if run.task.cancelled():  # by `close`
+            if self._closed and run.task.cancelled():
                 raise Stopping from None
             raise
         finally:
             run.calls -= 1
             if not run.calls:
+                self._end(person, run)
                 run.task.cancel()
 
     async def close(self) -> None:
-        """Forget nobody any more. Calls that wait get Unavailable, and what is noted already is heeded later."""
+        """Forget nobody any more. Calls that wait raise Stopping; the store keeps the notes that it has of persons."""
         self._closed = True
-        tasks = [run.task for run in self._running.values()]
+        tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, caller: str, key: str, person: bytes) -> _Run:
+        task = asyncio.create_task(self._forget(caller, key, person))
+        run = self._running[person] = _Run(task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._end(person, run))
+        return run
+
+    def _end(self, person: bytes, run: _Run) -> None:
+        """Let no further call share a run. Another run for that person goes on."""
+        if self._running.get(person) is run:
+            del self._running[person]
 
     async def _forget(self, caller: str, key: str, person: bytes) -> int:
         await self._store.begin_forgetting(person, self._store.now() + self._most_seconds + DAY)
