@@ -211,9 +211,10 @@ class Screen:
 
     def show_mail(self, mail: "CaughtMail") -> None:
         """Show a mail's envelope, subject and text. Control characters in them are escaped, as in the log."""
+        from otpmail.dev.bodies import body_of
+
         message = mail.message
-        body = message.get_body(("plain", "html"))
-        text = body.get_content().rstrip() if body is not None else ""
+        text = body_of(message, "plain", "html").rstrip()
 
         def render(console: Console) -> None:
             """Print the envelope, the subject and the text."""

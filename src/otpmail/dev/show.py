@@ -3,6 +3,7 @@
 from email.message import EmailMessage
 from typing import Any
 
+from otpmail.dev.bodies import body_of
 from otpmail.dev.inbox import InboxMail
 from otpmail.dev.relay import CAUGHT
 
@@ -19,8 +20,8 @@ def summary(mail: InboxMail) -> dict[str, Any]:
         "to": list(mail.caught.recipients),
         "subject": str(message.get("Subject", "")),
         "code": mail.code,
-        "text": body_of(mail, "plain"),
-        "html": body_of(mail, "html"),
+        "text": body_of(message, "plain"),
+        "html": body_of(message, "html"),
     }
 
 
@@ -41,14 +42,3 @@ def octets_of(part: EmailMessage) -> bytes:
     """Return the octets of a part; those of a mail in a mail as they are there."""
     payload = part.get_payload(decode=True)
     return payload if isinstance(payload, bytes) else bytes(part)
-
-
-def body_of(mail: InboxMail, kind: str) -> str:
-    """Return the body of a kind, `plain` or `html`; empty where there is none."""
-    part = mail.message.get_body((kind,))
-    if part is None:
-        return ""
-    try:
-        return str(part.get_content())
-    except (LookupError, ValueError):  # a charset that Python does not know
-        return part.get_payload(decode=True).decode("utf-8", "replace")  # type: ignore[union-attr]

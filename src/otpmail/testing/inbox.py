@@ -8,6 +8,8 @@ from email.message import EmailMessage
 from threading import Condition
 from time import monotonic
 
+from otpmail.dev.bodies import body_of
+
 WAIT_SECONDS = 5.0
 
 
@@ -37,16 +39,12 @@ class CaughtMail:
     @property
     def text(self) -> str:
         """The text, empty without one."""
-        return self._body("plain")
+        return body_of(self.message, "plain")
 
     @property
     def html(self) -> str:
         """The HTML, empty without one."""
-        return self._body("html")
-
-    def _body(self, kind: str) -> str:
-        body = self.message.get_body((kind,))
-        return "" if body is None else str(body.get_content())
+        return body_of(self.message, "html")
 
 
 class Mailroom:

@@ -1,0 +1,55 @@
+"""The text and HTML of a mail, as the inbox, the terminal and the tests of other programs read them."""
+
+import os
+from email import message_from_bytes, policy
+
+import pytest
+
+from otpmail.cli.dev import Screen
+from otpmail.dev.bodies import body_of
+from otpmail.dev.relay import CaughtMail as Caught
+from otpmail.telemetry.writer import BackgroundWriter
+from otpmail.testing import CaughtMail
+
+UNKNOWN = b'Subject: Hi\r\nContent-Type: text/plain; charset="no-such"\r\n\r\ncode 123456 \xc3\xa9\r\n'
+PEOPLE = ("ada@example.org",)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'Content-Type: text/plain; charset="no-such"',
+        b'Content-Type: text/plain; charset="base64"',
+        b'Content-Type: text/plain; charset="\xff"',
+        b"Content-Type: text/plain\r\nContent-Transfer-Encoding: no-such",
+        b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64",
+    ],
+)
+def test_no_charset_or_encoding_hides_a_body(fields: bytes) -> None:
+    """A body whose charset or encoding Python can't read is read as UTF-8, or as far as it goes."""
+    message = message_from_bytes(fields + b"\r\n\r\ncode 123456\r\n", policy=policy.default)
+    assert isinstance(body_of(message, "plain"), str)
+
+
+def test_the_first_kind_there_is() -> None:
+    """The kinds are looked for in turn; a mail with none of them has an empty body."""
+    message = message_from_bytes(b"Content-Type: text/html\r\n\r\n<p>Hi</p>", policy=policy.default)
+    assert body_of(message, "plain", "html") == "<p>Hi</p>"
+    assert body_of(message, "plain") == ""
+
+
+def test_tests_read_a_mail_of_an_unknown_charset() -> None:
+    """`otpmail.testing` reads such a mail too."""
+    assert CaughtMail("a@b.example", PEOPLE, "", UNKNOWN).text == "code 123456 é\r\n"
+
+
+def test_the_terminal_shows_a_mail_of_an_unknown_charset() -> None:
+    """`otpmail dev` prints it. An exception would refuse the mail, since the relay's hook prints."""
+    read, write = os.pipe()
+    screen = Screen(BackgroundWriter(write, lambda _count: b""))
+    screen.show_mail(Caught("a@b.example", PEOPLE, UNKNOWN))
+    screen.close()
+    shown = os.read(read, 10_000).decode()
+    os.close(read)
+    os.close(write)
+    assert "code 123456 é" in shown
