@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from otpmail.errors import Unavailable
 from otpmail.limits import suppressing
 from otpmail.store.address_codec import encode_address
 from otpmail.store.addresses import AddressTable, CallersAddress, Changed, Rule
@@ -159,6 +160,22 @@ async def test_what_gave_way_is_not_in_the_file(tmp_path: Path, clock: Clock) ->
             assert not (await table.update(CallersAddress("shop", f"{number}@example.org"), _refused(clock))).is_full
         assert (_known(table, "flood", 20), _known(table, "shop", 5)) == (15, 5)
         await store.close()
+
+
+async def test_what_gave_way_comes_back_on_a_full_disk(tmp_path: Path, clock: Clock) -> None:
+    """A change that the full disk refuses takes nothing away from others: the file still has what gave way."""
+    disk = [1 << 40]
+    store = sqlite_store(tmp_path / "store.db", clock, most_addresses=10, free=lambda _: disk[0])
+    await store.open()
+    table = store.addresses
+    for number in range(10):
+        await table.update(CallersAddress("flood", f"{number}@example.org"), _refused(clock))
+    disk[0] = 1000
+    with pytest.raises(Unavailable):
+        await table.update(ADA, _refused(clock))
+    assert (table.count, _known(table, "flood", 10), table.find(ADA)) == (10, 10, None)
+    disk[0] = 1 << 40
+    await store.close()
 
 
 def test_records_of_an_earlier_version_share(clock: Clock) -> None:

@@ -52,6 +52,8 @@ class GivenWay(NamedTuple):
 
     names: tuple[bytes, ...]
     caller: str
+    octets: tuple[bytes, ...]
+    """The records themselves, to put them back."""
 
 
 class AddressStore(Protocol):
@@ -152,14 +154,23 @@ class AddressTable:
         mark = mark_of(caller)
         most, count = max(self._shares.items(), key=itemgetter(1), default=(mark, 0))
         keys: list[bytes] = []
+        values: list[bytes] = []
         while count > self._shares[mark] + 1 and len(keys) < _MOST_GIVE_WAY and (key := self._find(most)):
+            keys.append(key)
+            values.append(self._packed.get(key) or b"")
             self._set(key, b"")
             self._count()
-            keys.append(key)
             count -= 1
             if self.count < self._most and self.octets < self._most_octets:
                 break
-        return GivenWay(tuple(keys), self._callers.get(most, "")) if keys else None
+        return GivenWay(tuple(keys), self._callers.get(most, ""), tuple(values)) if keys else None
+
+    def put_back(self, given_way: GivenWay) -> None:
+        """Know again what has given way to a record that could not be kept. What has come meanwhile stays."""
+        for name, octets in zip(given_way.names, given_way.octets, strict=True):
+            if self._packed.get(name) is None:
+                self._set(name, octets)
+        self._count()
 
     def _find(self, mark: bytes) -> bytes:
         """Return the key of a record of a caller, the one that ends first of some that lie together.

@@ -56,6 +56,8 @@ class SqliteAddressStore(AddressTable):
                 await self._writer.ask(self._writing(whose, changed), _OCTETS)
             except Unavailable:
                 self.apply(whose, partial(_restored, changed))
+                if changed.given_way is not None:
+                    self.put_back(changed.given_way)
                 raise
         return changed
 

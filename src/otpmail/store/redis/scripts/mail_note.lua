@@ -1,10 +1,10 @@
 -- Carries out notes in their order: changes that nobody waits for.
 -- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets, for how long
--- mails are remembered, for how long those with a request id. Then for each note the owner's set, the mail's record and that of its request id (the mail's own
--- again where it has none).
+-- mails are remembered, for how long those with a request id. Then for each note the owner's set, the mail's record and
+-- that of its request id (the mail's own again where it has none).
 -- ARGV: how many octets all contents may have, for how many milliseconds this replica has mails remembered, for how many
--- those with a request id. Then for each note its kind, mail id, owner, octets, fingerprint, and by its kind four numbers, when the mail settled,
--- further octets, and a digest of its caller.
+-- those with a request id. Then for each note its kind, mail id, owner, octets, fingerprint, and by its kind four
+-- numbers, when the mail settled, further octets, and a digest of its caller.
 -- Returns {'OK', changes counted}, and for each note with the result 2 or 3, as below, its place and that.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
