@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,7 +18,7 @@ from otpmail.errors import Stopping
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
 _AWAY = Failure(grpc.StatusCode.UNAVAILABLE, "the service is stopping", reason="UNAVAILABLE")
 _QUEUED = mail_pb2.Mail(id="m", state=mail_pb2.Mail.STATE_QUEUED)
@@ -93,6 +94,65 @@ async def test_a_stop_of_the_service_is_no_result(kind: str, end: list[Any]) -> 
         results = await _collect(kind, service, "send_mails", _mails("a", "b"))
     assert [(result.request_id, result.error) for result in results] == [("a", None), ("b", None)]
     assert [mail.request_id for mail in service.requests[1].mails] == ["b"]
+
+
+class Pausing:
+    """Mails of which all but the last come at once, and the last when the client waits for its next stream."""
+
+    def __init__(self, mails: list[OutgoingMail]) -> None:
+        self._mails = mails
+        self._going_on = threading.Event()
+
+    def go_on(self) -> None:
+        """Let the last mail come."""
+        self._going_on.set()
+
+    def __iter__(self) -> Iterator[OutgoingMail]:
+        yield from self._mails[:-1]
+        self._going_on.wait(30)
+        yield self._mails[-1]
+
+    async def asynchronous(self) -> AsyncIterator[OutgoingMail]:
+        """Yield the same mails, while the loop goes on."""
+        for mail in self._mails[:-1]:
+            yield mail
+        await asyncio.to_thread(self._going_on.wait, 30)
+        yield self._mails[-1]
+
+
+async def test_a_stream_that_ends_early_loses_no_mail(kind: str) -> None:
+    """Mails that come after a service has ended its stream by OK go over the next one, as after a lost connection."""
+    names = [str(number) for number in range(101)]
+    outgoing = Pausing(_mails(*names))
+    async with Scripted([_result(name) for name in names[:100]], [_result("100")]) as service:
+        results = await _collect_pausing(kind, service, outgoing)
+    assert [result.request_id for result in results] == names
+    assert [len(request.mails) for request in service.requests] == [100, 1]
+
+
+async def _collect_pausing(kind: str, service: Scripted, outgoing: Pausing) -> list[Any]:
+    """Return all results; the last mail comes when the client waits between two streams, or when it has ended."""
+    try:
+        if kind == "async":
+
+            async def sleep(_: float) -> None:
+                """Return at once."""
+                outgoing.go_on()
+
+            async with Client(service.address, sleep=sleep) as client:
+                return [each async for each in client.send_mails(outgoing.asynchronous())]
+        with SyncClient(service.address, sleep=lambda _: outgoing.go_on()) as blocking:
+            return await asyncio.to_thread(lambda: list(blocking.send_mails(outgoing)))
+    finally:
+        outgoing.go_on()
+
+
+async def test_streams_that_end_early_each_time(kind: str) -> None:
+    """Where each stream ends by OK without a result, the error is raised after the attempts."""
+    async with Scripted(*[[]] * 5) as service:
+        with pytest.raises(errors.Unavailable, match="has ended the stream"):
+            await _collect(kind, service, "send_mails", _mails("a"))
+    assert len(service.requests) == 5
 
 
 async def test_a_relay_that_is_down_is_a_result(kind: str) -> None:

@@ -58,7 +58,7 @@ class MailStream:
                 finally:
                     call.cancel()
                     await _end(writing)
-                if failure is None and not self._open:
+                if failure is None and self._all_taken and not self._open:
                     break
                 await on_failure(failure or Unavailable("the service has ended the stream"))
         finally:

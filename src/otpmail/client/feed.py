@@ -25,7 +25,9 @@ class Feed:
         self._returned: Batch = []
         self.open: dict[str, mail_pb2.SendMailRequest] = {}
         self.error: Exception | None = None
-        """What the iterable has raised; no mail comes after it."""
+        """The error that the iterable has raised; no mail comes after it."""
+        self._has_ended = False  # the iterable
+        self._all_taken = False  # by a stream: each mail has been in `open`
 
     def __repr__(self) -> str:
         return f"<Feed {len(self.open)} open>"
@@ -42,6 +44,12 @@ class Feed:
         with self._state:
             return self.open.pop(request_id, None) is not None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the iterable has ended, and each of its mails has its result."""
+        with self._state:
+            return self._all_taken and not self.open
+
     def _batches(self, stream: int, again: Batch) -> Iterator[mail_pb2.SendMailsRequest]:
         for start in range(0, len(again), MOST_TOGETHER):
             yield mail_pb2.SendMailsRequest(mails=again[start : start + MOST_TOGETHER])
@@ -55,6 +63,7 @@ class Feed:
                         self._returned = batch
                         return
                     self.open.update((request.request_id, request) for request in batch)
+                    self._all_taken = self._has_ended
             if not batch:
                 return
             yield mail_pb2.SendMailsRequest(mails=batch)
@@ -69,8 +78,8 @@ class Feed:
             for mail in self._mails:
                 batch.append(mail_request(mail))
                 if len(batch) == MOST_TOGETHER or monotonic() - began > _GATHER_SECONDS:
-                    break
+                    return batch
         except Exception as error:  # noqa: BLE001  raised once the mails before it have results
             self.error = error
-            self._mails = iter(())
+        self._has_ended, self._mails = True, iter(())
         return batch

@@ -136,7 +136,7 @@ class SyncClient:
                 failure = _error_of(error, target)
             finally:
                 call.cancel()
-            if failure is None and not feed.open:
+            if failure is None and feed.is_done:
                 break
             self._sleep(attempts.wait_after(failure or Unavailable("the service has ended the stream")))
         if feed.error is not None:
