@@ -37,7 +37,7 @@ class _Times(Protocol):
 
 @frozen()
 class Look:
-    """What all mails of codes show: a product, whether the reference, and the domain that the code is bound to."""
+    """The content that all mails of codes share: a product, the reference or none, the domain the code is bound to."""
 
     product: Product = Product()
     shows_reference: bool = True

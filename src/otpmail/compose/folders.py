@@ -45,7 +45,7 @@ Part = PlainFiles | JinjaFiles
 
 @frozen()
 class LocaleFiles:
-    """What a locale has: a mail for all purposes, mails by purpose, and words, as TOML has them."""
+    """The files of a locale: a mail for all purposes, mails by purpose, and words, as TOML has them."""
 
     usual: Part | None
     by_purpose: Mapping[str, Part] = field(hash=False)

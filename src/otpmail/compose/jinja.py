@@ -37,7 +37,7 @@ FIXED = (
 """The names of values that a template's mails share."""
 
 SPACES = ("variables", "words")
-"""What holds the variables of a request, and the phrases of the language."""
+"""The names that hold the variables of a request, and the phrases of the language."""
 
 SPELLED = "spelled code"
 """The key of `spelled_code`, which no variable of a request has."""
@@ -57,7 +57,7 @@ class RenderError(ValueError):
 
 
 class _Source(NamedTuple):
-    """What is known of a template: the names that it needs and sets, the templates that it uses, with their lines."""
+    """A parsed template, with the names that it needs and sets and the templates that it uses, by line."""
 
     tree: nodes.Template
     needs: frozenset[str]
@@ -186,7 +186,7 @@ class Space:
 
 
 class _Missing(StrictUndefined):
-    """What a template has no value for: it says so in our words where it is missing from a space."""
+    """A name without a value in a template. It raises with our own message if it is missing from a space."""
 
     @property
     def _undefined_message(self) -> str:
