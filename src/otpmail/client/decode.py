@@ -29,6 +29,9 @@ _STATES: Mapping[int, State] = MappingProxyType(
 _RESULTS: Mapping[int, Result] = MappingProxyType(
     {number: Result(name.removeprefix("RESULT_")) for name, number in otp_pb2.ValidateCodeResponse.Result.items()}
 )
+_SCOPES: Mapping[int, str] = MappingProxyType(
+    {number: name.removeprefix("SCOPE_") for name, number in mail_pb2.Suppression.Scope.items()}
+)
 _REFUSED_FOR_GOOD = 500
 _UNAVAILABLE = 14
 
@@ -43,7 +46,7 @@ def _time(message: Message, name: str) -> datetime | None:
 
 def suppression(message: mail_pb2.Suppression) -> Suppression:
     """Read why nothing is sent to an address."""
-    scope = mail_pb2.Suppression.Scope.Name(message.scope).removeprefix("SCOPE_")
+    scope = _SCOPES.get(message.scope, "UNSPECIFIED")
     return Suppression(message.reason, _time(message, "since"), _time(message, "until"), scope)
 
 
@@ -92,7 +95,8 @@ def _failure(settled: Mail, whose: str) -> errors.NotSent:
     for recipient in settled.recipients:
         if recipient.suppression is not None:
             reason, until = recipient.suppression.reason, recipient.suppression.until
-            text = f"nothing is sent to {recipient.address} until {until:%Y-%m-%d %H:%M} UTC: {reason}"
+            ends = "" if until is None else f" until {until:%Y-%m-%d %H:%M} UTC"
+            text = f"nothing is sent to {recipient.address}{ends}: {reason}"
             return errors.Suppressed(text, settled, reason=reason, until=until)
     for recipient in settled.recipients:
         if recipient.code >= _REFUSED_FOR_GOOD:

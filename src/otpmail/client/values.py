@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """The state of a mail. All but QUEUED and SENDING are final."""
+    """The state of a mail. All but QUEUED and SENDING are final. One that only a newer service knows is UNSPECIFIED."""
 
     UNSPECIFIED = "UNSPECIFIED"
     QUEUED = "QUEUED"
@@ -60,7 +60,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """Why nothing is sent to an address. `scope` is ALL, or BULK for mails of that priority alone."""
+    """Why nothing is sent to an address. `scope` is ALL, or BULK for mails of that priority alone.
+
+    A scope that only a newer service knows is UNSPECIFIED.
+    """
 
     reason: str
     since: datetime | None
