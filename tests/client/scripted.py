@@ -92,6 +92,8 @@ class Scripted(otp_pb2_grpc.OtpServiceServicer, mail_pb2_grpc.MailServiceService
         for answer in self.answers.pop(0):
             if isinstance(answer, Failure):
                 await answer.abort(context)
+            if answer is None:
+                await asyncio.sleep(60)
             yield answer
 
     SendCode = ValidateCode = RevokeCode = SendMail = GetMail = CancelMail = RetryMail = ListMails = _answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,32 @@ async def test_a_stream_may_be_left() -> None:
         await results.aclose()
         left = {task for task in asyncio.all_tasks() - before if "MailStream" in repr(task)}
     assert not left
+
+
+async def test_a_watched_mail_may_be_left(kind: str) -> None:
+    """A caller that leaves `watch_mail` ends the call at once, whoever still holds the call."""
+    wanted = grpc.aio.UnaryStreamCall if kind == "async" else grpc.Call
+    async with Scripted([_QUEUED, None]) as service:
+        if kind == "async":
+            async with Client(service.address) as client:
+                watched: Any = client.watch_mail("m")
+                await anext(watched)
+                (call,) = _alive(wanted)
+                await watched.aclose()
+                assert call.cancelled()
+        else:
+            with SyncClient(service.address) as blocking:
+                states: Any = blocking.watch_mail("m")
+                await asyncio.to_thread(next, states)
+                (call,) = _alive(wanted)
+                states.close()
+                assert call.cancelled()
+
+
+def _alive(wanted: type) -> list[Any]:
+    """Return the calls of a kind that have not ended."""
+    gc.collect()
+    return [found for found in gc.get_objects() if issubclass(type(found), wanted) and not found.done()]
 
 
 def test_a_feed_gives_no_mail_to_a_stream_that_has_ended() -> None:

@@ -80,13 +80,14 @@ class Client:
         attempts, last = self._attempts(plan.timeout, plan.usual), None
         while True:
             target = self._endpoint.target
-            call = self._channel(target).unary_stream(
+            method = self._channel(target).unary_stream(
                 plan.method,
                 request_serializer=type(plan.request).SerializeToString,
                 response_deserializer=plan.response.FromString,
             )
+            call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
-                async for answer in call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata()):
+                async for answer in call:
                     attempts.succeeded()
                     if (mail := plan.read(answer)) != last:
                         last = mail
@@ -95,6 +96,8 @@ class Client:
                 await self._sleep(attempts.wait_after(_error_of(failure, target)))
             else:
                 return
+            finally:
+                call.cancel()
 
     async def list_mails(
         self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
