@@ -122,6 +122,19 @@ def test_keys_of_reached_counts_are_kept_no_longer_than_the_counts() -> None:
     assert counts.waiting == 0
 
 
+async def test_a_count_that_is_reached_and_taken_back_waits_once() -> None:
+    """However often the last mail of a limit is sent and taken back, its key waits once, or not at all."""
+    clock = Clock()
+    store, quota = MemoryChallengeStore(clock, POLICY), Quota("block", b"a block", 10)
+    for _ in range(9):
+        await store.count((quota,))
+    for _ in range(50):
+        when, _ = await store.count((quota,))
+        assert store.counts.waiting == 1
+        await store.uncount((quota,), when)
+        assert store.counts.waiting == 0
+
+
 async def test_counting_at_once_is_counting_by_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mails that are counted at once have the counts, and take the memory, that the rules give them; all or none."""
     clock = Clock()

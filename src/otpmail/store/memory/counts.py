@@ -29,8 +29,8 @@ class MemoryCounts:
 
     Without room those that limit nobody at present give way to new ones. Counts that have reached their limit never do.
     Its whole state, of each shard: the counts that are `spare`, the one that changed longest ago first, and those that
-    are `reached`. `_turns` are the shards with spare counts. `_until` has the keys of reached ones by the time at which
-    they are spare again, of which there are a few dozen: the ends of the stretches of a count.
+    are `reached`. `_turns` are the shards with spare counts. `_until` has each key of a reached one once, by the time
+    at which that is spare again. There are a few dozen such times: the ends of the stretches of a count.
     """
 
     def __init__(self, taken: Taken) -> None:
@@ -39,7 +39,7 @@ class MemoryCounts:
         self._reached: tuple[_Shard, ...] = tuple({} for _ in range(_SHARDS))
         self._turns: deque[int] = deque()
         self._has_turn = bytearray(_SHARDS)
-        self._until: defaultdict[float, deque[bytes]] = defaultdict(deque)
+        self._until: defaultdict[float, dict[bytes, None]] = defaultdict(dict)
         self._swept = 0
 
     def __repr__(self) -> str:
@@ -82,7 +82,6 @@ class MemoryCounts:
             self._taken.octets += len(octets) - len(spare.pop(key))
             spare[key] = octets
             return
-        before = self._reached[shard].get(key)
         self._drop(shard, key)
         if octets == NO_COUNTS:
             return
@@ -91,8 +90,7 @@ class MemoryCounts:
             self._keep_spare(shard, key, octets)
             return
         self._reached[shard][key] = octets
-        if before is None or counts_needed(before) != needed:
-            self._until[needed].append(key)
+        self._until[needed][key] = None
 
     def count(self, quotas: Sequence[Quota], now: float) -> bool:
         """Count one more for all of these limits; False, and nothing is counted, where that is for the rules to say."""
@@ -125,17 +123,14 @@ class MemoryCounts:
         return len(ended)
 
     def _release(self, now: float, most: int) -> None:
-        """Let `most` reached counts be spare again whose time has come, those first that were due first."""
+        """Let `most` reached counts be spare again whose time has come, those with the earliest time first."""
         while most and (due := min(self._until, default=now + 1)) <= now:
             keys = self._until[due]
             while most and keys:
-                key = keys.popleft()
+                key, _ = keys.popitem()  # one that was added late: the first of a dict takes ever more steps to find
                 shard = hash(key) % _SHARDS
-                octets = self._reached[shard].get(key)
-                if octets is not None and counts_needed(octets) <= now:  # else it is gone, or was reached again
-                    del self._reached[shard][key]
-                    self._keep_spare(shard, key, octets)
-                    most -= 1
+                self._keep_spare(shard, key, self._reached[shard].pop(key))
+                most -= 1
             if not keys:
                 del self._until[due]
 
@@ -159,6 +154,8 @@ class MemoryCounts:
         return False
 
     def _drop(self, shard: int, key: bytes) -> None:
-        octets = self._spare[shard].pop(key, None) or self._reached[shard].pop(key, None)
+        octets = self._spare[shard].pop(key, None)
+        if octets is None and (octets := self._reached[shard].pop(key, None)) is not None:
+            self._until[counts_needed(octets)].pop(key, None)
         if octets is not None:
             self._taken.octets -= len(octets) + _ENTRY_OCTETS
