@@ -1,11 +1,15 @@
 """Each caller has a share of the memory for codes: no flood of another takes it."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
 from otp.trying import fresh
-from otpmail.errors import MemoryFull
+from otpmail.code_record import STRANGERS, CodeRecord, Lane
+from otpmail.errors import LimitExceeded, MemoryFull
 from otpmail.model import CheckResult
-from otpmail.store.challenges import Attempt, Send
+from otpmail.store.challenges import Attempt, Quota, Send
 from otpmail.store.memory.codes import MemoryChallengeStore, _mark_of
 from rules import BOOK, POLICY
 from store.clocks import Clock
@@ -33,6 +37,15 @@ class _Codes(MemoryChallengeStore):
 
 def _key(caller: str, number: int) -> bytes:
     return f"{caller}-{number}".encode()
+
+
+def _with_failure(record: CodeRecord | None, *, device: bytes, now: float) -> tuple[CodeRecord, None]:
+    """Return the record with one wrong code more of a device or of strangers."""
+    assert record is not None
+    lanes = {lane.device: lane for lane in record.lanes}
+    lane = lanes.get(device, Lane(device))
+    lanes[device] = replace(lane, failures=(*lane.failures, now))
+    return replace(record, lanes=tuple(lanes.values())), None
 
 
 @pytest.fixture
@@ -78,8 +91,8 @@ async def test_a_flood_of_one_caller(codes: _Codes) -> None:
 
 @pytest.mark.usefixtures("one_shard")
 async def test_records_that_refuse_somebody_stay(codes: _Codes, clock: Clock) -> None:
-    """Of the records that give way those go first that nobody has guessed at, and none whose guesses are used up."""
-    free, tried, locked = range(20), range(20, 40), range(40, 80)
+    """Records that nobody has guessed at give way first, then codes of others, and no wrong code is ever forgotten."""
+    free, tried, locked = range(20), range(20, 50), range(50, 80)
     for number in (*free, *tried, *locked):
         await codes.mail("flood", number)
     for number in tried:
@@ -90,16 +103,76 @@ async def test_records_that_refuse_somebody_stay(codes: _Codes, clock: Clock) ->
             for _ in range(5):
                 assert await codes.guess("flood", number) is CheckResult.WRONG_CODE
         clock.time += 31
-    codes.most = 0
+    codes.most, octets = 0, codes.octets
     kept = []
-    for number in range(20):
+    for number in range(15):
         await codes.mail("shop", number)
         kept.append([sum(_key("flood", one) in codes._shards[0] for one in some) for some in (free, tried, locked)])
-    assert kept[9] == [0, 20, 40]
-    assert kept[19] == [0, 0, 40]
+        assert codes.octets <= octets
+    assert kept[9] == [0, 30, 30]
+    assert kept[14] == [0, 30, 30]
     with pytest.raises(MemoryFull):
         await codes.mail("shop", 20)
+    assert all([await codes.guess("flood", one) is CheckResult.NO_LIVE_CODE for one in tried])
+    assert [[one.spent for one in await codes.budgets(_key("flood", number))][:2] for number in tried] == [[1, 1]] * 30
     assert all([await codes.guess("flood", one) is CheckResult.TOO_MANY_ATTEMPTS for one in locked])
+
+
+async def test_no_flood_of_another_caller_gives_a_guesser_new_guesses(codes: _Codes, clock: Clock) -> None:
+    """Wrong codes of strangers and of devices count for their hour and day, however many codes others ask for."""
+    codes.most = 1_000_000
+    guessed, lanes = range(200), {STRANGERS: 9, b"device 1": 4}
+    for number in guessed:
+        await codes.mail("flood", number)
+        for device, failures in lanes.items():
+            for _ in range(failures):
+                await codes.update(_key("flood", number), partial(_with_failure, device=device, now=clock.time))
+    codes.most = 0
+    assert await _flood(codes, "shop") > 10
+    for number in guessed:
+        record = await codes.update(_key("flood", number), lambda record: (record, record))
+        assert record is not None
+        assert {lane.device: len(lane.failures) for lane in record.lanes} == lanes
+
+
+async def test_records_without_wrong_codes_go_first_wherever_they_lie(codes: _Codes) -> None:
+    """No code with a wrong guess ends while a record that says nothing is among those that are looked at."""
+    codes.most = 1_000_000
+    for number in range(200):
+        await codes.mail("flood", number)
+        if number % 2:
+            await codes.guess("flood", number)
+    codes.most = 0
+    for number in range(20):
+        await codes.mail("shop", number)
+    assert codes.records("flood") == 160
+    tried = [await codes.guess("flood", number) for number in range(1, 200, 2)]
+    assert tried == [CheckResult.WRONG_CODE] * 100
+
+
+@pytest.mark.usefixtures("one_shard")
+async def test_a_refused_or_repeated_mail_makes_no_room(codes: _Codes, clock: Clock) -> None:
+    """Live codes of others stay where a mail is refused, was decided already, or is of an address with a record."""
+    for number in range(40):
+        await codes.mail("flood", number)
+    await codes.mail("shop", 0)
+    codes.most = 0
+    clock.time += 1
+    with pytest.raises(LimitExceeded):
+        await codes.mail("shop", 0)
+    clock.time += 31
+    await codes.mail("shop", 0)
+    challenge = fresh("another new code", clock.time)
+    spent = Quota("block", b"a block", 1)
+    await codes.count((spent,))
+    with pytest.raises(LimitExceeded):
+        await codes.send(Send(_key("shop", 1), clock.time, challenge, room=False, quotas=(spent,), caller="shop"))
+    assert (codes.records("flood"), codes.records("shop")) == (40, 1)
+    send = Send(_key("shop", 1), clock.time, challenge, room=False, caller="shop")
+    first = await codes.send(send)
+    assert (codes.records("flood"), codes.records("shop")) == (38, 2)
+    assert await codes.send(send) == first
+    assert (codes.records("flood"), codes.records("shop")) == (38, 2)
 
 
 @pytest.mark.usefixtures("one_shard")

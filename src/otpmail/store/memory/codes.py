@@ -1,17 +1,16 @@
 """Code records in this process: a dict that a periodic task sweeps. Each decision is one step of the loop."""
 
 import asyncio
-import hashlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice
-from operator import itemgetter
 from typing import TypeVar
 
 from otpmail.code_record import CodeRecord, Lane, Slot
-from otpmail.model import Challenge, Check, Reached, Sending
+from otpmail.model import DAY, Challenge, Check, Reached, Sending
 from otpmail.store import record_codec
+from otpmail.store.address_codec import mark_of
 from otpmail.store.challenges import ANY, Attempt, Guess, Quota, Rules, Send
 from otpmail.store.memory.counts import MemoryCounts
 from otpmail.store.records import Others, Rule, RuledRecords
@@ -25,8 +24,8 @@ _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
 _LOOKED_AT = 64  # records, for one that may be forgotten
 _SEARCHED = 256  # records, for some of the caller with most
 _GIVE_WAY = 2  # records, for a new one
-_MARK_OCTETS = 4
-_LOCKED = 2
+_CODES_GIVE_WAY = 6  # records that lose no more than their codes, for a new one
+_MARK_OCTETS = len(mark_of(""))
 _LEVEL_OCTETS = 4096  # by which the share of one caller may be larger than that of another
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
@@ -63,16 +62,29 @@ class MemoryChallengeStore(RuledRecords):
     def send(self, send: Send) -> Awaitable[Sending]:
         """Decide which challenge to mail now. Without room, records that say little give way to a new one.
 
-        Without any, records of the caller with most do, if the new one is of another.
+        Without any, records of the caller with most do, if the new one is of another. Nothing gives way to a mail that
+        is refused, or that an earlier call has had decided.
         """
         mark = _mark_of(send.caller)
-        if not send.room and (self._make_room(send.key, send.now) or self._take_from_most(send, mark)):
-            send = send._replace(room=True)
         if mark not in self._callers:
             self._callers[mark] = send.caller
+        if not send.room:
+            return self._send_without_room(send, mark)
         if send.quotas or send.mailbox:
             return self.update(send.key, partial(self._with_counts, send=send, mark=mark), mark)
         return self.update(send.key, partial((send.rules or self._rules).send, send=send), mark)
+
+    async def _send_without_room(self, send: Send, mark: bytes) -> Sending:
+        record, others = self._record(send.key), self._others
+        tried = others._replace(keep_counts=_keep_nothing, keep_record=_keep_nothing)
+        after, _ = self._counted(tried, record, send._replace(room=True))  # raises where the mail is refused
+        if record is None:
+            room = self._make_room(send.key, send.now) or self._take_from_most(send, mark)
+            send = send._replace(room=room)  # without any the rule refuses it
+        elif after is not record:
+            for quota in send.quotas:
+                self.counts.make_room(quota.key, send.now)
+        return await self.update(send.key, partial(self._with_counts, send=send, mark=mark), mark)
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
@@ -119,10 +131,7 @@ class MemoryChallengeStore(RuledRecords):
         return result
 
     def _with_counts(self, record: CodeRecord | None, *, send: Send, mark: bytes) -> tuple[CodeRecord | None, Sending]:
-        """Count a mail for limits over many addresses, where there is room for its counts."""
-        if not send.room:
-            for quota in send.quotas:
-                self.counts.make_room(quota.key, send.now)
+        """Decide, and count the mail for limits over many addresses."""
         others = self._others
         if send.mailbox:
             others = others._replace(keep_record=partial(self._keep, mark=mark))
@@ -157,38 +166,51 @@ class MemoryChallengeStore(RuledRecords):
         return bool(spare)
 
     def _take_from_most(self, send: Send, mark: bytes) -> bool:
-        """Forget the oldest records of the caller with most that are found, unless this one has about as much.
-
-        Records without wrong codes go first. One whose guesses are used up stays, as does one with a long code.
-        """
+        """Let some records of the caller with most give way, unless this one has about as much."""
         most = max(self._shares, key=self._shares.__getitem__, default=mark)
-        first = hash(send.key) % _SHARDS
         if self._shares[most] - self._shares[mark] <= _LEVEL_OCTETS:
             return False
-        seen = 0
+        gone = self._to_give_way(send, most)
+        for key, left in gone:
+            self._keep(key, left)
+        if gone:
+            self.on_give_way(send.caller, self._callers.get(most, ""), len(gone))
+        return bool(gone)
+
+    def _to_give_way(self, send: Send, most: bytes) -> list[tuple[bytes, CodeRecord | None]]:
+        """Return records of a caller whose room is enough for a new one, each with what has to be left of it.
+
+        Records without wrong codes go first. Of one with wrong codes these stay, so that nobody guesses more often.
+        """
+        whole: list[tuple[bytes, CodeRecord | None]] = []
+        codes: list[tuple[bytes, CodeRecord | None]] = []
+        for key, octets in self._oldest_from(send.key):
+            if not octets.endswith(most) or key in {send.key, send.mailbox}:
+                continue
+            record = record_codec.decode_record(octets)
+            lanes = tuple([lane for lane in record.lanes if lane.failures and lane.failures[-1] + DAY > send.now])
+            if not lanes:
+                whole.append((key, None))
+            elif record.slots and not self._refuses(record, send.now):
+                codes.append((key, CodeRecord((), lanes)))
+            if len(whole) == _GIVE_WAY:
+                break
+        return whole or (codes[:_CODES_GIVE_WAY] if len(codes) >= _CODES_GIVE_WAY else [])
+
+    def _oldest_from(self, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the oldest records of a key's shard, and of the next ones."""
+        first, seen = hash(key) % _SHARDS, 0
         for number in range(first, first + _SHARDS):
             shard = self._shards[number % _SHARDS]
+            yield from islice(shard.items(), _LOOKED_AT)
             seen += min(len(shard), _LOOKED_AT)
-            found = [key for key in islice(shard, _LOOKED_AT) if shard[key].endswith(most) and key != send.key]
-            told = [(self._says(shard[key], send.now), key) for key in found]
-            gone = [key for says, key in sorted(told, key=itemgetter(0)) if says < _LOCKED][:_GIVE_WAY]
-            if gone:
-                for key in gone:
-                    self._drop(shard, key)
-                self.on_give_way(send.caller, self._callers.get(most, ""), len(gone))
-                return True
             if seen >= _SEARCHED:
-                break
-        return False
+                return
 
-    def _says(self, octets: bytes, now: float) -> int:
-        """Return how much would be lost with a record: 0, 1 with wrong codes, `_LOCKED` where it refuses somebody."""
-        record = record_codec.decode_record(octets)
-        if not any(lane.failures for lane in record.lanes):
-            return 0
+    def _refuses(self, record: CodeRecord, now: float) -> bool:
+        """Whether strangers have used up their guesses at an address, or its code is a long one."""
         is_spent = any(one.spent >= one.limit for one in self._rules.budgets(record, now))
-        is_attacked = any(slot.challenge is not None and slot.challenge.is_long for slot in record.slots)
-        return _LOCKED if is_spent or is_attacked else 1
+        return is_spent or any(slot.challenge is not None and slot.challenge.is_long for slot in record.slots)
 
     async def sweep(self) -> int:
         """Drop the records that have ended, a shard at a time, and return how many those were."""
@@ -212,7 +234,8 @@ class MemoryChallengeStore(RuledRecords):
             await self.sweep()
 
 
-@lru_cache(1024)
-def _mark_of(caller: str) -> bytes:
-    """Return a few octets that tell callers apart. Two with the same ones share one share."""
-    return hashlib.blake2b(caller.encode(), digest_size=_MARK_OCTETS).digest()
+_mark_of = lru_cache(1024)(mark_of)
+
+
+def _keep_nothing(*_: object) -> None:
+    """Take the place of a write, where a decision is tried."""
