@@ -47,7 +47,8 @@ def test_the_terminal_shows_a_mail_of_an_unknown_charset() -> None:
     """`otpmail dev` prints it. An exception would refuse the mail, since the relay's hook prints."""
     read, write = os.pipe()
     screen = Screen(BackgroundWriter(write, lambda _count: b""))
-    screen.show_mail(Caught("a@b.example", PEOPLE, UNKNOWN))
+    caught = Caught("a@b.example", PEOPLE, UNKNOWN)
+    screen.show_mail(caught, caught.message)
     screen.close()
     shown = os.read(read, 10_000).decode()
     os.close(read)

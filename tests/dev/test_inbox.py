@@ -1,11 +1,14 @@
 """The inbox of `otpmail dev`: what it keeps, and how tests wait for a mail."""
 
 import asyncio
+from email.message import EmailMessage
 
 import pytest
 
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.relay import CaughtMail
+from otpmail.dev.served import to_json
+from otpmail.dev.show import summary
 
 ADA = "ada@example.org"
 
@@ -13,6 +16,10 @@ ADA = "ada@example.org"
 def _mail(*people: str, code: str = "", size: int = 0) -> CaughtMail:
     header = f"One-Time-Code: {code}\r\n" if code else ""
     return CaughtMail("a@b.example", people or (ADA,), f"Subject: Hi\r\n{header}\r\n{'x' * size}\r\n".encode())
+
+
+def _add(inbox: Inbox, caught: CaughtMail) -> None:
+    inbox.add(caught, caught.message)
 
 
 def _latest(inbox: Inbox) -> InboxMail | None:
@@ -23,8 +30,8 @@ async def test_the_mails_of_an_address_are_newest_first() -> None:
     """A mail is found by each of its recipients, however the address is written."""
     inbox = Inbox()
     for number in range(3):
-        inbox.add(_mail(ADA, "grace@example.org", code=str(number)))
-    inbox.add(_mail("grace@example.org"))
+        _add(inbox, _mail(ADA, "grace@example.org", code=str(number)))
+    _add(inbox, _mail("grace@example.org"))
     assert [mail.code for mail in inbox.mails("ada@EXAMPLE.org")] == ["2", "1", "0"]
     assert [mail.number for mail in inbox.mails()] == [4, 3, 2, 1]
     assert list(inbox.mails("nobody@example.org")) == []
@@ -36,11 +43,11 @@ async def test_a_test_waits_for_a_code() -> None:
     inbox = Inbox()
     waiting = asyncio.create_task(inbox.wait_for(lambda: _latest(inbox), ADA, 10))
     await asyncio.sleep(0)
-    inbox.add(_mail("grace@example.org", code="1"))
-    inbox.add(_mail(ADA))
+    _add(inbox, _mail("grace@example.org", code="1"))
+    _add(inbox, _mail(ADA))
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    inbox.add(_mail(ADA, code="2"))
+    _add(inbox, _mail(ADA, code="2"))
     found = await waiting
     assert found is not None
     assert found.code == "2"
@@ -53,7 +60,7 @@ async def test_a_wait_without_an_address_ends_with_any_mail() -> None:
     inbox = Inbox()
     waiting = asyncio.create_task(inbox.wait_for(lambda: next(inbox.mails(), None), "", 10))
     await asyncio.sleep(0)
-    inbox.add(_mail("grace@example.org"))
+    _add(inbox, _mail("grace@example.org"))
     async with asyncio.timeout(5):
         found = await waiting
     assert found is not None
@@ -65,7 +72,7 @@ async def test_the_oldest_mails_give_way(most_mails: int, most_octets: int, left
     """The inbox holds so many mails and octets, and the latest mail in any case."""
     inbox = Inbox(most_mails=most_mails, most_octets=most_octets)
     for _ in range(10):
-        inbox.add(_mail(size=1000))
+        _add(inbox, _mail(size=1000))
     assert [mail.number for mail in inbox.mails()] == list(range(10, 10 - left, -1))
 
 
@@ -75,7 +82,7 @@ async def test_mails_are_deleted() -> None:
     seen: list[int | None] = []
     unfollow = inbox.follow(lambda mail: seen.append(None if mail is None else mail.number))
     for address in (ADA, ADA, "grace@example.org", "grace@example.org"):
-        inbox.add(_mail(address))
+        _add(inbox, _mail(address))
     assert inbox.clear(ADA) == 2
     assert inbox.delete(3)
     assert not inbox.delete(3)
@@ -83,3 +90,25 @@ async def test_mails_are_deleted() -> None:
     assert inbox.clear() == 1
     assert list(inbox.mails()) == []
     assert seen == [1, 2, 3, 4, None, None]
+
+
+async def test_a_refused_mail_is_listed() -> None:
+    """A mail is found by the recipients that refused it too, but a test's wait for a code does not find it there."""
+    inbox = Inbox()
+    code = b"One-Time-Code: 1\r\n\r\n"
+    reply = "550 5.1.1 there is no such mailbox"
+    _add(inbox, CaughtMail("a@b.example", (), b"", (("550@fail.example", reply),)))
+    _add(inbox, CaughtMail("a@b.example", (ADA,), code, (("550@fail.example", reply),)))
+    assert [mail.number for mail in inbox.mails("550@fail.example")] == [2, 1]
+    assert [mail.number for mail in inbox.mails()] == [2, 1]
+    assert [mail.number for mail in inbox.mails("550@fail.example", delivered=True)] == []
+    assert [mail.number for mail in inbox.mails(delivered=True)] == [2]
+
+
+async def test_a_line_of_the_list_is_short() -> None:
+    """However long a mail is, its line of the list is not, and it keeps no parsed mail."""
+    inbox = Inbox()
+    _add(inbox, CaughtMail("a@b.example", (ADA,), b"Subject: %s\r\n\r\n%s" % (b"s " * 9000, b"x\r\n" * 90_000)))
+    (mail,) = inbox.mails()
+    assert len(to_json(summary(mail))) < 1200
+    assert not any(isinstance(value, EmailMessage) for value in vars(mail).values())

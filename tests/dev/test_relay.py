@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -110,12 +111,26 @@ async def test_what_is_no_command_is_not_logged_as_it_came(
     assert len(logged) < 120
 
 
+REFUSED = b"RCPT TO:<550@fail.example>\r\n"
+FAILURES = (("550@fail.example", "550 5.1.1 there is no such mailbox"),)
+
+
 async def test_a_recipient_that_names_its_failure(caught: list[CaughtMail]) -> None:
     """A recipient at fail.example is refused, and the mail goes to the others; without others it is refused too."""
     async with _connected(caught) as talk:
-        refused = b"RCPT TO:<550@fail.example>\r\n"
         content = b"BDAT %d LAST\r\n" % len(MAIL) + MAIL
-        assert await talk.say(ENVELOPE + refused + content, 5) == ["250", "250", "250", "550", "250"]
-        assert caught == [CAUGHT]
-        assert await talk.say(b"MAIL FROM:<a@example.org>\r\n" + refused + content, 3) == ["250", "550", "503"]
-    assert caught == [CAUGHT]
+        assert await talk.say(ENVELOPE + REFUSED + content, 5) == ["250", "250", "250", "550", "250"]
+        assert caught == [replace(CAUGHT, refused=FAILURES)]
+        assert await talk.say(b"MAIL FROM:<a@example.org>\r\n" + REFUSED + content, 3) == ["250", "550", "503"]
+        assert await talk.say(b"RSET\r\n", 1) == ["250"]
+    assert caught[1:] == [CaughtMail("a@example.org", (), MAIL, FAILURES)]
+
+
+@pytest.mark.parametrize("end", [b"RSET\r\n", b""])
+async def test_a_mail_that_was_refused_without_its_content(caught: list[CaughtMail], end: bytes) -> None:
+    """A client that sends no content after the refusal leaves a mail without content, seen at RSET or at the end."""
+    async with _connected(caught) as talk:
+        await talk.say(b"MAIL FROM:<a@example.org>\r\n" + REFUSED + b"DATA\r\n", 3)
+        await talk.say(end, 1 if end else 0)
+    await asyncio.sleep(0)
+    assert caught == [CaughtMail("a@example.org", (), b"", FAILURES)]

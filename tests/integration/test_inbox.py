@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ async def test_a_code_is_read_and_validated(dev: tuple[Service, str]) -> None:
     assert checked.json["result"] == "RESULT_VALID"
     code, hello = (await request(url, f"/inbox/{ADA}")).json["mails"]
     assert code["code"] == read.json["code"]
-    assert code["code"] in code["text"]
+    assert code["code"] in code["preview"]
+    assert code["code"] in (await request(url, f"/mails/{code['id']}")).json["text"]
     assert (hello["subject"], hello["code"], hello["to"]) == ("Hello", "", [ADA])
     assert (await request(url, "/inbox/ada%40example.org/code")).json == read.json
     assert (await request(url, f"/inbox/{ADA}/code?after={code['id']}")).status == 404
@@ -104,15 +106,36 @@ async def test_what_came_with_a_mail_can_do_nothing(dev: tuple[Service, str]) ->
 
 
 async def test_a_page_learns_of_mails_at_once(dev: tuple[Service, str]) -> None:
-    """Each mail is an event with its number, and so is a deletion. An open page delays no stop."""
+    """Each mail is an event with its line of the list, and so is a deletion. An open page delays no stop."""
     service, url = dev
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     writer.write(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
     async with asyncio.timeout(20):
         await reader.readuntil(b": hello")
         await call(url, SEND_CODE, {"email": ADA})
-        await reader.readuntil(b"data: 1\n")
+        line = (await reader.readuntil(b"data: {") + await reader.readuntil(b"\n")).rpartition(b"data: ")[2]
+        told = json.loads(line)
+        assert (told["mail"]["id"], told["mail"]["to"], told["oldest"]) == (1, [ADA], 1)
+        assert "html" not in told["mail"]
         await request(url, "/inbox", method="DELETE")
-        await reader.readuntil(b"data: deleted\n")
+        await reader.readuntil(b'data: {"reload": true}\n')
     assert await service.stop(timeout=15) == 0
     writer.close()
+
+
+async def test_failures_on_demand_are_seen(dev: tuple[Service, str]) -> None:
+    """A mail that was refused is in the inbox with its content and each reply; its code is not to be had there."""
+    _, url = dev
+    await call(url, SEND_CODE, {"email": "550@fail.example"})
+    await call(url, SEND_MAIL, {"to": [ADA, "552@fail.example"], "subject": "Both", "text": "Hi"})
+    both, code = (await request(url, "/inbox")).json["mails"]
+    assert code["refused"] == [{"address": "550@fail.example", "reply": "550 5.1.1 there is no such mailbox"}]
+    assert code["to"] == ["550@fail.example"]
+    assert (await request(url, "/inbox/550@fail.example")).json["mails"] == [code]
+    assert (await request(url, "/inbox/550@fail.example/code")).status == 404
+    assert both["to"] == [ADA, "552@fail.example"]
+    shown = (await request(url, f"/mails/{both['id']}")).json
+    assert shown["recipients"] == [
+        {"address": ADA, "reply": "250 2.6.0 caught"},
+        {"address": "552@fail.example", "reply": "552 5.2.2 the mailbox is full for good"},
+    ]

@@ -21,6 +21,8 @@ from otpmail.errors import SettingsError
 from otpmail.telemetry.formats import escape as escape_controls
 
 if TYPE_CHECKING:
+    from email.message import EmailMessage
+
     from otpmail.dev.relay import CaughtMail
     from otpmail.settings import ServerSettings, Sources
     from otpmail.telemetry.writer import BackgroundWriter
@@ -89,8 +91,9 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
 
     def caught(mail: "CaughtMail") -> None:
         """Keep a mail, and show it."""
-        inbox.add(mail)
-        screen.show_mail(mail)
+        message = mail.message
+        inbox.add(mail, message)
+        screen.show_mail(mail, message)
 
     relay = CatchAllRelay(caught)
     port = await relay.start()
@@ -209,16 +212,18 @@ class Screen:
         """Show a text of one or more lines."""
         self._render(lambda console: console.print(escape(text)))
 
-    def show_mail(self, mail: "CaughtMail") -> None:
-        """Show a mail's envelope, subject and text. Control characters in them are escaped, as in the log."""
+    def show_mail(self, mail: "CaughtMail", message: "EmailMessage") -> None:
+        """Show a mail's envelope, subject and text, and who refused it. Control characters are escaped."""
         from otpmail.dev.bodies import body_of
 
-        message = mail.message
         text = body_of(message, "plain", "html").rstrip()
 
         def render(console: Console) -> None:
             """Print the envelope, the subject and the text."""
-            console.rule(f"mail to {_plain(', '.join(mail.recipients))}", align="left")
+            people = ", ".join(mail.recipients) or "nobody"
+            console.rule(f"mail to {_plain(people)}", align="left")
+            for address, reply in mail.refused:
+                console.print(f"refused by {_plain(address)}: {_plain(reply)}", style="bold red")
             console.print(f"from {_plain(mail.sender)}   subject {_plain(str(message['Subject']))}", style="bold")
             console.print("\n".join(_plain(line) for line in text.splitlines()), end="\n\n")
 

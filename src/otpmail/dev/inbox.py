@@ -4,39 +4,39 @@ import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from email import policy
 from email.message import EmailMessage
-from email.parser import BytesHeaderParser
-from functools import cached_property
 from itertools import count
 from time import time
 
 from otpmail.address import parse_address
+from otpmail.dev.bodies import body_of
 from otpmail.dev.relay import CaughtMail
 from otpmail.errors import InvalidArgument
 
 CODE_HEADER = "One-Time-Code"
 """The header with which a mail says its code. `otpmail dev` sets it for all mails with codes."""
 
-_HEADERS = BytesHeaderParser(policy=policy.default)
 _MOST_MAILS = 1000
 _MOST_OCTETS = 64 << 20
+_MOST_SUBJECT = 500  # characters
+_MOST_PREVIEW = 300
 
 
 class InboxMail:
-    """A mail in the inbox: what was caught, its number, when it came, and the code in it."""
+    """A mail in the inbox: what was caught, its number, when it came, and what the list shows of it.
 
-    def __init__(self, number: int, caught: CaughtMail) -> None:
+    The parsed mail is not kept: it takes several times the octets of its content.
+    """
+
+    def __init__(self, number: int, caught: CaughtMail, message: EmailMessage) -> None:
         self.number = number
         self.caught = caught
         self.time = time()
-        self.code = str(_HEADERS.parsebytes(caught.content).get(CODE_HEADER, "")).strip()
-        self.keys = frozenset(key_of(address) for address in caught.recipients)
-
-    @cached_property
-    def message(self) -> EmailMessage:
-        """The mail, parsed."""
-        return self.caught.message
+        self.subject = _one_line(str(message.get("Subject", "")), _MOST_SUBJECT)
+        self.code = _one_line(str(message.get(CODE_HEADER, "")), _MOST_SUBJECT)
+        self.preview = _one_line(body_of(message, "plain", "html"), _MOST_PREVIEW)
+        self.delivered = frozenset(key_of(address) for address in caught.recipients)
+        self.keys = self.delivered | {key_of(address) for address, _ in caught.refused}
 
     def __repr__(self) -> str:
         return f"<InboxMail {self.number}, {len(self.caught.content)} octets>"
@@ -59,9 +59,14 @@ class Inbox:
     def __repr__(self) -> str:
         return f"<Inbox {len(self._mails)} mails, {self._octets} octets>"
 
-    def add(self, caught: CaughtMail) -> None:
-        """Take a mail."""
-        mail = InboxMail(next(self._numbers), caught)
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest mail, 0 without one."""
+        return next(iter(self._mails), 0)
+
+    def add(self, caught: CaughtMail, message: EmailMessage) -> None:
+        """Take a mail, with what it parses to."""
+        mail = InboxMail(next(self._numbers), caught, message)
         self._mails[mail.number] = mail
         self._octets += len(caught.content)
         while len(self._mails) > self._most_mails or (self._octets > self._most_octets and len(self._mails) > 1):
@@ -77,10 +82,13 @@ class Inbox:
         """Return a mail by its number."""
         return self._mails.get(number)
 
-    def mails(self, address: str = "") -> Iterator[InboxMail]:
-        """Yield the mails, to an address or all, newest first."""
+    def mails(self, address: str = "", *, delivered: bool = False) -> Iterator[InboxMail]:
+        """Yield the mails, to an address or all, newest first; with `delivered` those that it did not refuse."""
         key = key_of(address) if address else ""
-        return (mail for mail in reversed(self._mails.values()) if not key or key in mail.keys)
+        for mail in reversed(self._mails.values()):
+            keys = mail.delivered if delivered else mail.keys
+            if key in keys or (keys and not key):
+                yield mail
 
     def delete(self, number: int) -> bool:
         """Delete a mail by its number; whether it was there."""
@@ -129,6 +137,11 @@ class Inbox:
     def _tell_deleted(self) -> None:
         for follower in list(self._followers):
             follower(None)
+
+
+def _one_line(text: str, most: int) -> str:
+    """Return the first characters of a text, in one line."""
+    return " ".join(text[: 4 * most].split())[:most]
 
 
 def key_of(address: str) -> str:

@@ -5,11 +5,13 @@ from http import HTTPStatus
 
 from otpmail.dev.bodies import body_of
 from otpmail.dev.inbox import Inbox, InboxMail
-from otpmail.dev.served import MAIL_FIELDS, PAGE_FIELDS, answer_json
-from otpmail.dev.show import details, octets_of
+from otpmail.dev.served import MAIL_FIELDS, PAGE_FIELDS, answer_json, to_json
+from otpmail.dev.show import details, octets_of, summary
 from otpmail.web.exchange import Exchange
 
 _ATTACHMENTS = "attachments/"
+_MOST_EVENTS = 1000
+_RELOAD = '{"reload": true}'
 _BEAT_SECONDS = 20.0  # between two lines of a stream that says nothing, so that a broken connection is noticed
 
 
@@ -33,14 +35,14 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
 
 async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:
     if part == "html":
-        html = body_of(mail.message, "html").encode("utf-8", "backslashreplace")
+        html = body_of(mail.caught.message, "html").encode("utf-8", "backslashreplace")
         await exchange.answer(HTTPStatus.OK, html, (b"content-type", b"text/html; charset=utf-8"), *MAIL_FIELDS)
         return
     octets = None
     if part == "source":
         octets = mail.caught.content
     elif (number := part.removeprefix(_ATTACHMENTS)) != part and number.isdecimal() and len(number) < 5:
-        attachments = list(mail.message.iter_attachments())
+        attachments = list(mail.caught.message.iter_attachments())
         octets = octets_of(attachments[int(number)]) if int(number) < len(attachments) else None
     if octets is None:
         await exchange.say(HTTPStatus.NOT_FOUND, "there is no such part")
@@ -53,13 +55,16 @@ async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:
 
 
 async def serve_events(exchange: Exchange, inbox: Inbox) -> None:
-    """Send a server-sent event for each mail, with its number, and one where mails were deleted."""
-    waiting: asyncio.Queue[str] = asyncio.Queue(1000)
+    """Send a server-sent event for each mail, with its line of the list, and one where the list is to be read anew."""
+    waiting: asyncio.Queue[str] = asyncio.Queue(_MOST_EVENTS)
 
     def told(mail: InboxMail | None) -> None:
-        """Note what there is to say; a page that does not read misses some."""
-        if not waiting.full():
-            waiting.put_nowait("deleted" if mail is None else str(mail.number))
+        """Note what there is to say; a page that does not read in time is told to read the list anew."""
+        if waiting.full():
+            while not waiting.empty():
+                waiting.get_nowait()
+            mail = None
+        waiting.put_nowait(_RELOAD if mail is None else to_json({"mail": summary(mail), "oldest": inbox.oldest}))
 
     unfollow = inbox.follow(told)
     try:
@@ -72,6 +77,7 @@ async def serve_events(exchange: Exchange, inbox: Inbox) -> None:
                     text = f"data: {await waiting.get()}\n\n"
             except TimeoutError:
                 text = ": beat\n\n"
-            await exchange.send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+            body = text.encode("utf-8", "backslashreplace")
+            await exchange.send({"type": "http.response.body", "body": body, "more_body": True})
     finally:
         unfollow()

@@ -71,8 +71,8 @@ class DevPages:
             return
 
         def find() -> InboxMail | None:
-            """Return the latest mail with a code."""
-            mails = self._inbox.mails(address)
+            """Return the latest mail with a code that was not refused."""
+            mails = self._inbox.mails(address, delivered=True)
             return next((mail for mail in mails if mail.code and mail.number > after), None)
 
         mail = await self._inbox.wait_for(find, address, wait)

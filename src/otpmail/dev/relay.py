@@ -1,4 +1,4 @@
-"""A relay that accepts every mail, delivers none, and hands each to a callback: aiosmtpd with two more extensions."""
+"""A relay that accepts mails, delivers none, and hands each to a callback: aiosmtpd with two more extensions."""
 
 import asyncio
 import logging
@@ -22,16 +22,29 @@ _log = logging.getLogger("mail.log")  # aiosmtpd's
 
 @dataclass(frozen=True, slots=True)
 class CaughtMail:
-    """A mail that the relay accepted, with its envelope."""
+    """A mail as the relay got it, with its envelope.
+
+    `recipients` are those that the relay took. `refused` are the others, each with the reply. A mail without recipients
+    was refused: it has no content if the client sent none.
+    """
 
     sender: str
     recipients: tuple[str, ...]
     content: bytes = field(repr=False)
+    refused: tuple[tuple[str, str], ...] = ()
 
     @property
     def message(self) -> EmailMessage:
         """The content, parsed."""
         return message_from_bytes(self.content, policy=policy.default)
+
+
+class _Envelope(Envelope):
+    """An envelope that also keeps the recipients that were refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[tuple[str, str]] = []
 
 
 class _Handler:
@@ -50,24 +63,36 @@ class _Handler:
         return [*responses[:-1], "250-PIPELINING", "250-CHUNKING", "250-ENHANCEDSTATUSCODES", responses[-1]]
 
     async def handle_RCPT(  # noqa: N802  as above
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+        self, _server: SMTP, _session: Session, envelope: _Envelope, address: str, options: list[str]
     ) -> str:
         """Take a recipient, or refuse it as its address asks; aiosmtpd calls it with each RCPT."""
         if (reply := self._refusal(address)) is not None:
+            envelope.refused.append((address, reply))
             return reply
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
         return "250 2.1.5 recipient ok"
 
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  as above
-        """Hand the mail over; aiosmtpd calls it with the content of DATA, and `smtp_BDAT` with that of its chunks."""
-        content = envelope.original_content or b""
-        self._caught(CaughtMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content))
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: _Envelope) -> str:  # noqa: N802  as above
+        """Hand the mail over; aiosmtpd calls it with the content of DATA."""
+        self.hand_over(envelope)
         return CAUGHT
+
+    def hand_over(self, envelope: _Envelope) -> None:
+        """Hand over the mail of an envelope, once."""
+        content = envelope.original_content or b""
+        refused = tuple(envelope.refused)
+        envelope.refused.clear()
+        self._caught(CaughtMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content, refused))
 
 
 class _Session(SMTP):
     """A session of aiosmtpd that knows BDAT (RFC 3030)."""
+
+    event_handler: _Handler
+
+    def _create_envelope(self) -> _Envelope:
+        return _Envelope()
 
     @syntax("BDAT <octets> [LAST]")
     async def smtp_BDAT(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name for the command
@@ -79,16 +104,36 @@ class _Session(SMTP):
         # The client sends the chunk before it sees a reply, so a refused chunk is read too (RFC 3030, section 2).
         chunk = await self._reader.readexactly(int(octets))
         envelope = self.envelope
-        if envelope is None or not envelope.rcpt_tos:
+        taken = isinstance(envelope, _Envelope) and bool(envelope.rcpt_tos)
+        if isinstance(envelope, _Envelope) and (taken or envelope.refused):
+            envelope.original_content = (envelope.original_content or b"") + chunk
+        if not isinstance(envelope, _Envelope) or not taken:
+            if last:
+                self._hand_over_refused()
             await self.push("503 5.5.1 need RCPT first")
             return
-        envelope.original_content = (envelope.original_content or b"") + chunk
         if not last:
             await self.push(f"250 2.0.0 {octets} octets")
             return
-        reply = await self.event_handler.handle_DATA(self, self.session, envelope)
+        self.event_handler.hand_over(envelope)
         self.envelope = self._create_envelope()
-        await self.push(reply)
+        await self.push(CAUGHT)
+
+    @syntax("RSET")
+    async def smtp_RSET(self, arg: str | None) -> None:  # noqa: N802  as above
+        """Hand over a mail that was refused before its content came, and begin anew."""
+        if not arg:
+            self._hand_over_refused()
+        await super().smtp_RSET(arg)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Hand over a mail that was refused before its content came; asyncio calls it at the end of a connection."""
+        self._hand_over_refused()
+        super().connection_lost(error)
+
+    def _hand_over_refused(self) -> None:
+        if isinstance(self.envelope, _Envelope) and self.envelope.refused:
+            self.event_handler.hand_over(self.envelope)
 
 
 class _NoCommand(logging.Filter):
@@ -106,7 +151,7 @@ class _NoCommand(logging.Filter):
 
 
 class CatchAllRelay:
-    """Listens on a free port of 127.0.0.1, and calls `caught` with each mail.
+    """Listens on a free port of 127.0.0.1, and calls `caught` with each mail, also with one that it refused.
 
     `refusal` returns the reply to a recipient that is refused, None for one that is taken.
     """

@@ -53,7 +53,12 @@ FILES = {
 }
 
 
+def to_json(value: Any) -> str:
+    """Return a value as JSON, in one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 async def answer_json(exchange: Exchange, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
     """Answer with JSON that no cache keeps."""
-    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    body = to_json(value).encode("utf-8", "backslashreplace") + b"\n"
     await exchange.answer(status, body, (b"content-type", b"application/json"), *PAGE_FIELDS)

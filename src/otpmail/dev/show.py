@@ -11,30 +11,34 @@ _MOST_SOURCE = 1 << 20  # octets that the page shows
 
 
 def summary(mail: InboxMail) -> dict[str, Any]:
-    """Return a mail in short, with its text and its code."""
-    message = mail.message
+    """Return a mail in short: its line of the list. Text and HTML are in its details alone."""
+    caught = mail.caught
     return {
         "id": mail.number,
         "time": mail.time,
-        "from": mail.caught.sender,
-        "to": list(mail.caught.recipients),
-        "subject": str(message.get("Subject", "")),
+        "from": caught.sender,
+        "to": [*caught.recipients, *(address for address, _ in caught.refused)],
+        "refused": [{"address": address, "reply": reply} for address, reply in caught.refused],
+        "subject": mail.subject,
         "code": mail.code,
-        "text": body_of(message, "plain"),
-        "html": body_of(message, "html"),
+        "preview": mail.preview,
     }
 
 
 def details(mail: InboxMail) -> dict[str, Any]:
     """Return all that the page shows of a mail."""
+    caught, message = mail.caught, mail.caught.message
+    replies = [*((address, CAUGHT) for address in caught.recipients), *caught.refused]
     return summary(mail) | {
-        "headers": [[name, str(value)] for name, value in mail.message.items()],
-        "source": mail.caught.content[:_MOST_SOURCE].decode("utf-8", "replace"),
+        "text": body_of(message, "plain"),
+        "html": body_of(message, "html"),
+        "headers": [[name, str(value)] for name, value in message.items()],
+        "source": caught.content[:_MOST_SOURCE].decode("utf-8", "replace"),
         "attachments": [
             {"name": part.get_filename() or "", "type": part.get_content_type(), "octets": len(octets_of(part))}
-            for part in mail.message.iter_attachments()
+            for part in message.iter_attachments()
         ],
-        "recipients": [{"address": address, "reply": CAUGHT} for address in mail.caught.recipients],
+        "recipients": [{"address": address, "reply": reply} for address, reply in replies],
     }
 
 

@@ -168,6 +168,8 @@ class Child:
         await asyncio.sleep(0)  # the timers that are due now run before the answer
 
     def _on_mail(self, mail: CaughtMail) -> None:
+        if not mail.recipients:  # refused
+            return
         namespace, code = self._accepted.look_up(str(mail.message["Message-ID"] or ""))
         content = base64.b64encode(mail.content).decode()
         told = {"namespace": namespace, "code": code, "sender": mail.sender, "content": content}

@@ -20,7 +20,7 @@ const load = async () => {
 };
 const shown = () => {
   const words = $("search").value.toLowerCase();
-  return view.mails.filter((mail) => [mail.subject, mail.text, mail.from, ...mail.to].join("\n").toLowerCase().includes(words));
+  return view.mails.filter((mail) => [mail.subject, mail.preview, mail.code, mail.from, ...mail.to].join("\n").toLowerCase().includes(words));
 };
 const showList = () => {
   const mails = shown();
@@ -121,8 +121,11 @@ document.addEventListener("keydown", (event) => {
 });
 const events = new EventSource("/events");
 events.onopen = load;
-events.onmessage = async (event) => {
-  await load();
-  if (event.data !== "deleted" && view.chosen === null) choose(Number(event.data));
+events.onmessage = (event) => {
+  const told = JSON.parse(event.data);
+  if (told.reload) return load();
+  view.mails = [told.mail, ...view.mails.filter((mail) => mail.id >= told.oldest && mail.id !== told.mail.id)];
+  showList();
+  if (view.chosen === null) choose(told.mail.id);
 };
 showCall();
