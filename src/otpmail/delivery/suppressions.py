@@ -19,7 +19,7 @@ from otpmail.events import Observer
 from otpmail.limits import suppressing
 from otpmail.model import Priority, RecipientResult
 from otpmail.smtp.reply_kind import refuses_address
-from otpmail.store.addresses import AddressStore, CallersAddress, Changed
+from otpmail.store.addresses import AddressStore, CallersAddress, Changed, GivenWay
 from otpmail.suppression import AddressRecord, Suppression
 
 _BULK = Priority.BULK
@@ -33,6 +33,7 @@ class Suppressions:
         self.store = store
         self._observer = observer
         self._full = self._given_way = -inf
+        store.report = self._tell_given_way
 
     def __repr__(self) -> str:
         return f"<Suppressions {self.store!r}>"
@@ -94,16 +95,19 @@ class Suppressions:
         if changed.is_full:
             last, self._full = self._full, self.store.now()
             self._observer.notify(SuppressionsFull(caller, self.store.count, self._full - last < _AGAIN_SECONDS))
-        if (lost := changed.given_way) is not None:
-            last, self._given_way = self._given_way, self.store.now()
-            repeated = self._given_way - last < _AGAIN_SECONDS
-            self._observer.notify(SuppressionsGiveWay(caller, lost.caller, len(lost.names), repeated))
+        if changed.given_way is not None:
+            self._tell_given_way(caller, changed.given_way)
         before, after = changed.before or AddressRecord(), changed.after or AddressRecord()
         for was, now in ((before.refused, after.refused), (before.complained, after.complained)):
             if now is not None and now != was:
                 self._observer.notify(AddressSuppressed(caller, address, now, mail_id, trace))
             elif was is not None and now is None:
                 self._observer.notify(SuppressionLifted(caller, address, was, mail_id, trace))
+
+    def _tell_given_way(self, caller: str, lost: GivenWay) -> None:
+        last, self._given_way = self._given_way, self.store.now()
+        repeated = self._given_way - last < _AGAIN_SECONDS
+        self._observer.notify(SuppressionsGiveWay(caller, lost.caller, len(lost.names), repeated))
 
 
 def whose(caller: str, address: str) -> CallersAddress:

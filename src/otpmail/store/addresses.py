@@ -52,7 +52,7 @@ class GivenWay(NamedTuple):
 
     names: tuple[bytes, ...]
     caller: str
-    octets: tuple[bytes, ...]
+    octets: tuple[bytes, ...] = ()
     """The records themselves, to put them back."""
 
 
@@ -66,6 +66,8 @@ class AddressStore(Protocol):
     count: int
     octets: int
     latest: float
+    report: Callable[[str, GivenWay], None]
+    """Called with a caller, and what has given way to a record of it that no `Changed` tells of."""
 
     def now(self) -> float:
         """Return the time in seconds since the epoch, on the clock of every time in a record."""
@@ -101,6 +103,7 @@ class AddressTable:
         self._callers: dict[bytes, str] = {}  # by their marks, those that this process has seen
         self.count = self.octets = 0
         self.latest = -inf
+        self.report: Callable[[str, GivenWay], None] = _report_nothing
 
     def __repr__(self) -> str:
         return f"<AddressTable {self._packed!r}>"
@@ -262,6 +265,10 @@ class AddressTable:
 
     def _count(self) -> None:
         self.count, self.octets = self._packed.count, self._packed.octets
+
+
+def _report_nothing(caller: str, given_way: GivenWay) -> None:
+    """Do nothing: nobody asks."""
 
 
 def _has_ended(now: float, octets: bytes) -> bool:

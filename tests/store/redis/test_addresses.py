@@ -11,7 +11,7 @@ import pytest
 
 from otpmail.errors import Unavailable
 from otpmail.limits import suppressing
-from otpmail.store.addresses import CallersAddress, Rule
+from otpmail.store.addresses import CallersAddress, GivenWay, Rule
 from otpmail.store.redis.addresses import RedisAddressStore
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.subscription import Subscription
@@ -117,6 +117,81 @@ async def test_a_flood_of_another_caller(replicas: _Replicas, *, is_noted: bool)
     late = await replicas.add()
     assert late.count == 20
     assert all(late.find(place) for place in ours)
+
+
+async def _full(replicas: _Replicas) -> tuple[RedisAddressStore, list[tuple[str, GivenWay]]]:
+    """Return a replica that a flood has filled, and what it reports as given way."""
+    store, reported = await replicas.add(most=20), []
+    for number in range(20):
+        await store.update(CallersAddress("flood", f"{number}@example.org"), _refused(replicas.clock))
+    store.report = lambda *lost: reported.append(lost)
+    return store, reported
+
+
+async def test_what_gave_way_comes_back(replicas: _Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that the server does not take takes nothing away from others, here or there."""
+    store, reported = await _full(replicas)
+
+    async def refuse(*_: object) -> None:
+        raise Unavailable("the store is down", retry_after=1.0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._client, "run", refuse)
+        with pytest.raises(Unavailable):
+            await store.update(ADA, _refused(replicas.clock))
+    assert (store.count, store.find(ADA), reported) == (20, None, [])
+    await store.forget_ended()
+    assert (await replicas.add()).count == 20
+
+
+async def test_what_gave_way_in_vain_is_reported(replicas: _Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server has forgotten already for a change that it does not take is reported."""
+    store, reported = await _full(replicas)
+    put, [name] = store._put, store.names(ADA)
+
+    async def refuse(expected: bytes, value: bytes, *names: bytes) -> bool:
+        if name in names:
+            raise Unavailable("the store is down", retry_after=1.0)
+        return await put(expected, value, *names)
+
+    monkeypatch.setattr(store, "_put", refuse)
+    with pytest.raises(Unavailable):
+        await store.update(ADA, _refused(replicas.clock))
+    assert [(caller, lost.caller, len(lost.names)) for caller, lost in reported] == [("shop", "flood", 1)]
+    assert store.count == (await replicas.add()).count == 19
+
+
+async def test_what_gave_way_in_an_earlier_try_is_reported(
+    replicas: _Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another replica was first, the second try has room, and what the first one took is reported."""
+    store, reported = await _full(replicas)
+    put, [name], tries = store._put, store.names(ADA), list[bytes]()
+
+    async def put_second(expected: bytes, value: bytes, *names: bytes) -> bool:
+        if name in names and not tries:
+            tries.append(name)
+            return False
+        return await put(expected, value, *names)
+
+    monkeypatch.setattr(store, "_put", put_second)
+    changed = await store.update(ADA, _refused(replicas.clock))
+    assert store.find(ADA) == changed.after is not None
+    assert [(caller, lost.caller, len(lost.names)) for caller, lost in reported] == [("shop", "flood", 1)]
+
+
+async def test_what_is_being_written_is_read(replicas: _Replicas) -> None:
+    """A replica reads what it has noted itself, before the server has it; a release that follows comes after it."""
+    one = await replicas.add()
+    known = one.note(ADA, _refused(replicas.clock, "550 5.1.1 " + "long " * 100)).after
+    assert await one.read(ADA) == known
+    one.note(BOB, _refused(replicas.clock))
+    await asyncio.sleep(0)
+    changed = await one.update(BOB, suppressing.released)
+    assert changed.before is not None
+    await _until(lambda: one._writing is None or one._writing.done())
+    assert await one.read(BOB) is None
+    assert await one.read(ADA) == known
 
 
 async def test_changes_at_once(replicas: _Replicas) -> None:

@@ -15,7 +15,7 @@ import msgpack
 
 from otpmail.errors import Unavailable
 from otpmail.store.address_codec import decode_address
-from otpmail.store.addresses import AddressTable, CallersAddress, Changed, Rule, log_left_out
+from otpmail.store.addresses import AddressTable, CallersAddress, Changed, GivenWay, Rule, log_left_out
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import RETRY_SECONDS
@@ -30,8 +30,7 @@ _PUT = Script.load("address_put")
 _DROP = Script.load("address_drop")
 
 _PARTS = 256  # hashes, by the first octet of a key
-_PARTS_AT_ONCE = 16
-_PART_OCTETS = 4 << 20
+_PARTS_AT_ONCE, _PART_OCTETS = 16, 4 << 20
 _ENDS = struct.Struct("<d")
 _TRIES = 20  # of a change that other replicas come before
 _MOST_LATER = 10_000  # changes that wait for the server
@@ -42,10 +41,12 @@ _CLOSE_SECONDS = 1.0
 class RedisAddressStore(AddressTable):
     """What is known of addresses (see `store.addresses.AddressStore`). A record is encrypted on the server.
 
-    Its whole state beside the table: `_later` are the changes that the server has not got yet, `_gone` the keys that
-    gave way to others, and that it is to forget. `_asked` are the keys
-    that are being changed there and that no replica has announced since. `_fresh` are those that were announced while
-    the copy is being read, `_changes` how many changes it has.
+    Its whole state beside the table:
+
+    - `_later`: changes that wait for the server, and `_in_flight` those that are being written, each with its task.
+    - `_gone`: keys that gave way to others, and that the server is to forget.
+    - `_asked`: keys that are being changed on the server, and that no replica has announced since.
+    - `_fresh`: keys that were announced while the copy is being read, and `_changes`, how many changes it has.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class RedisAddressStore(AddressTable):
         self._channel = keys.named("addresses")
         self._counter = keys.named("address-changes")
         self._later: dict[CallersAddress, list[Rule]] = {}
+        self._in_flight: dict[CallersAddress, tuple[list[Rule], asyncio.Task[bool]]] = {}
         self._gone: set[bytes] = set()
         self._asked: set[bytes] = set()
         self._fresh: set[bytes] | None = None
@@ -82,8 +84,7 @@ class RedisAddressStore(AddressTable):
         changes = int(await self._client.command("GET", self._counter) or 0)
         if changes == self._changes:
             return
-        self._fresh = set()
-        left_out = 0
+        self._fresh, left_out = set(), 0
         try:
             for start in range(0, _PARTS, _PARTS_AT_ONCE):
                 left_out += await self._load_parts(range(start, start + _PARTS_AT_ONCE))
@@ -95,8 +96,7 @@ class RedisAddressStore(AddressTable):
     def note(self, whose: CallersAddress, rule: Rule) -> Changed:
         """Apply a rule to the copy at once; the server has it soon, or once it is up again."""
         changed = self.apply(whose, rule)
-        if changed.given_way is not None:
-            self._gone.update(changed.given_way.names)
+        self._gone.update(changed.given_way.names if changed.given_way else ())
         if changed.before != changed.after:
             if whose in self._later or len(self._later) < _MOST_LATER:
                 self._later.setdefault(whose, []).append(rule)
@@ -108,6 +108,8 @@ class RedisAddressStore(AddressTable):
 
     async def update(self, whose: CallersAddress, rule: Rule) -> Changed:
         """Apply a rule on the server, then to the copy. Raises Unavailable; what it has changed is not known then."""
+        while (in_flight := self._in_flight.get(whose)) is not None:  # it comes first, or it would undo this one
+            await asyncio.wait([in_flight[1]])
         noted = self._later.pop(whose, [])
         try:
             return await self._change(whose, [*noted, rule])
@@ -118,8 +120,12 @@ class RedisAddressStore(AddressTable):
             raise
 
     async def read(self, whose: CallersAddress) -> AddressRecord | None:
-        """Return what the server knows. Raises Unavailable."""
-        return (await self._look(whose))[2]
+        """Return what the server knows, or will once it has what is noted here. Raises Unavailable."""
+        noted = [*self._in_flight.get(whose, ((), None))[0], *self._later.get(whose, ())]
+        record = (await self._look(whose))[2]
+        for rule in noted:  # a rule that the server has already changes nothing the second time
+            record = rule(record)
+        return self._as_stored(whose, record)
 
     async def forget_ended(self) -> None:
         """Forget what has ended, in the copy and on the server. Raises Unavailable."""
@@ -141,8 +147,7 @@ class RedisAddressStore(AddressTable):
 
     async def _load_parts(self, octets: Sequence[int]) -> int:
         """Read some parts; returns for how many addresses there is no room."""
-        left_out = 0
-        names = [self._part(bytes((octet,))) for octet in octets]
+        left_out, names = 0, [self._part(bytes((octet,))) for octet in octets]
         asked = [self._client.command("HGETALL", name, reply_octets=_PART_OCTETS) for name in names]
         for octet, fields in zip(octets, await asyncio.gather(*asked), strict=True):
             opened = ((name, self._opened(name, value)) for name, value in zip(fields[::2], fields[1::2], strict=True))
@@ -176,42 +181,62 @@ class RedisAddressStore(AddressTable):
 
     async def _change(self, whose: CallersAddress, rules: Sequence[Rule]) -> Changed:
         """Apply rules to what the server has, again where another replica was first."""
-        names = self.names(whose)
+        names, changed = self.names(whose), None
+        given_way: list[GivenWay] = []  # in all tries
         try:
             for _ in range(_TRIES):
                 self._asked.update(names)
-                if (changed := await self._try_to_change(whose, rules)) is not None:
+                if (changed := await self._try_to_change(whose, rules, given_way)) is not None:
                     return changed
+            raise Unavailable("other processes change this address all the time", retry_after=RETRY_SECONDS)
         finally:
             self._asked.difference_update(names)
-        raise Unavailable("other processes change this address all the time", retry_after=RETRY_SECONDS)
+            for lost in given_way:
+                if (gone := self._put_back(lost) if changed is None else lost) is not None:
+                    self.report(whose.caller, gone)
 
-    async def _try_to_change(self, whose: CallersAddress, rules: Sequence[Rule]) -> Changed | None:
+    def _put_back(self, given_way: GivenWay) -> GivenWay | None:
+        """Know again what gave way and the server still has; returns what it has forgotten, None for nothing."""
+        found = zip(given_way.names, given_way.octets, strict=True)
+        kept = {name: octets for name, octets in found if name in self._gone}
+        self._gone.difference_update(kept)
+        self.put_back(GivenWay(tuple(kept), given_way.caller, tuple(kept.values())))
+        gone = tuple(name for name in given_way.names if name not in kept)
+        return GivenWay(gone, given_way.caller) if gone else None
+
+    async def _try_to_change(
+        self, whose: CallersAddress, rules: Sequence[Rule], given_way: list[GivenWay]
+    ) -> Changed | None:
+        """Apply rules, and add what gives way to `given_way`. None where another replica was first."""
         found, value, before = await self._look(whose)
-        name, *older = self.names(whose)
-        after = before
+        (name, *older), last, after = self.names(whose), before, before
         for rule in rules:
-            after = rule(after)
+            last, after = after, rule(after)
+        last = self._as_stored(whose, last)  # the earlier rules were noted, and what they changed is told
         if after == before and found == name:
             self._adopt(whose, name, b"" if before is None else self._opened(name, value))
-            return Changed(before, before)
-        given_way = None
-        if before is None and self.find(whose) is None and not self.has_room():
-            if (given_way := self.make_room(whose.caller)) is None:
+            return Changed(last, before)
+        if before is None and after is not None and self.find(whose) is None and not self.has_room():
+            if (lost := self.make_room(whose.caller)) is None:
                 return Changed(before, before, is_full=True)
-            self._gone.update(given_way.names)
+            given_way.append(lost)
+            self._gone.update(lost.names)
         await self._drop_gone()  # before others learn of a further one, for which they have no room
         octets = b"" if after is None else self.encode(whose, after)
         put = b"" if after is None else _ENDS.pack(after.ends) + self._sealed.seal(name, octets)
         if not await self._put(value, put, name, *older):
             return None
         self._adopt(whose, name, octets)
-        return Changed(before, decode_address(octets, whose.address) if octets else None, given_way=given_way)
+        return Changed(last, self._as_stored(whose, after))
+
+    def _as_stored(self, whose: CallersAddress, record: AddressRecord | None) -> AddressRecord | None:
+        """Return a record as `find` does, with a long reason cut."""
+        return record and decode_address(self.encode(whose, record), whose.address)
 
     async def _put(self, expected: bytes, value: bytes, *names: bytes) -> bool:
         """Have the server keep a value under the first of these keys alone, unless it has another than is expected."""
-        keys = [self._counter, *map(self._part, names)]
-        return bool(await self._client.run(_PUT, keys, (expected, value, self._channel, *names)))
+        args = expected, value, self._channel, *names
+        return bool(await self._client.run(_PUT, [self._counter, *map(self._part, names)], args))
 
     async def _drop_gone(self) -> None:
         """Have the server forget the records that gave way to others. Raises Unavailable, and tries again later."""
@@ -233,7 +258,7 @@ class RedisAddressStore(AddressTable):
             if value:
                 octets = self._opened(name, value)
                 record = decode_address(octets, whose.address) if octets else None
-                return name, value, record if record is not None and record.ends > self.now() else None
+                return name, value, record if record and record.ends > self.now() else None
         return names[0], b"", None
 
     def _adopt(self, whose: CallersAddress, name: bytes, octets: bytes) -> None:
@@ -252,16 +277,23 @@ class RedisAddressStore(AddressTable):
     async def _write_later(self) -> None:
         """Write what was noted, many addresses at a time, again for as long as the server is down."""
         while some := [(whose, self._later.pop(whose)) for whose in list(islice(self._later, _LATER_AT_ONCE))]:
-            asked = [self._change(whose, rules) for whose, rules in some]
-            missed = False
-            for (whose, rules), end in zip(some, await asyncio.gather(*asked, return_exceptions=True), strict=True):
-                if isinstance(end, Unavailable):
-                    missed = True
-                    self._later[whose] = [*rules, *self._later.get(whose, ())]
-                elif isinstance(end, BaseException):
-                    _log.error("what is known of an address can't be stored: %r", end, extra=_NOT_STORED)
-            if missed:
+            tasks = [asyncio.create_task(self._write_noted(whose, rules)) for whose, rules in some]
+            self._in_flight = {whose: (rules, task) for (whose, rules), task in zip(some, tasks, strict=True)}
+            if not all(await asyncio.gather(*tasks)):
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _write_noted(self, whose: CallersAddress, rules: list[Rule]) -> bool:
+        """Write what was noted of an address. False while the server is down: it waits again then."""
+        try:
+            await self._change(whose, rules)
+        except Unavailable:
+            self._later[whose] = [*rules, *self._later.get(whose, ())]
+            return False
+        except Exception as error:  # noqa: BLE001  a mistake of ours is to stop no other address
+            _log.error("what is known of an address can't be stored: %r", error, extra=_NOT_STORED)
+        finally:
+            self._in_flight.pop(whose, None)
+        return True
 
 
 _NOT_STORED = {"event": "address-not-stored", "fields": {}}
