@@ -6,13 +6,19 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from otpmail import client as errors
 from otpmail.client import Client, SyncClient, WaitFor
 from otpmail.testing import Namespace, NoMailError, Service, ServiceFailedError
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _ADA = "ada@example.org"
 client = Client()  # as programs have it, at import
@@ -76,6 +82,30 @@ def test_namespaces_have_no_end(otpmail_service: Service) -> None:
     with SyncClient(last.address, token=last.token) as late:
         late.send_code(_ADA)
     assert last.inbox(_ADA).code()
+
+
+def test_threads_may_ask_at_once(otpmail_service: Service) -> None:
+    """Each thread has the answer to its own question, wherever the threads take turns."""
+
+    def taking_turns(frame: FrameType, _event: str, _: object) -> Any:
+        """Let another thread run before each line of `ask`."""
+        if frame.f_code is not Service.ask.__code__:
+            return None
+        time.sleep(0.001)
+        return taking_turns
+
+    def ask() -> Namespace:
+        """Ask for a namespace."""
+        sys.settrace(taking_turns)
+        try:
+            return otpmail_service.namespace()
+        finally:
+            sys.settrace(None)
+
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(ask) for _ in range(8)]
+        tokens = {each.result().token for each in asked}
+    assert len(tokens) == 8
 
 
 def test_time_passes(otpmail: Namespace) -> None:

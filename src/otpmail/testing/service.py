@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,7 +28,8 @@ class ServiceFailedError(RuntimeError):
 class Service:
     """A service in a process of its own, whose mails are caught. `settings` are those of `otpmail serve` by name.
 
-    `address` is where it listens. Each `namespace()` has codes, limits and an inbox of its own.
+    `address` is where it listens. Each `namespace()` has codes, limits and an inbox of its own. Its relay and its clock
+    are those of all namespaces. Threads may share it.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -40,6 +41,7 @@ class Service:
         self._readers: list[Thread] = []
         self._answers: dict[int, Any] = {}
         self._answered = Condition()
+        self._asking = Lock()
         self._asked = 0
         self._lines: list[str] = []
         self._has_ended = False
@@ -108,9 +110,10 @@ class Service:
 
     def ask(self, what: str, **more: object) -> Any:
         """Ask the process to do something, and return its answer. Raises ServiceFailedError."""
-        self._asked += 1
-        number = self._asked
-        self._write({"number": number, "do": what, **more})
+        with self._asking:
+            self._asked += 1
+            number = self._asked
+            self._write({"number": number, "do": what, **more})
         return self._wait(number, _ANSWER_SECONDS)
 
     def _write(self, message: Mapping[str, object]) -> None:
@@ -164,7 +167,7 @@ class Service:
 
 
 class Clock:
-    """The clock of a service. It is that of the machine, and tests move it forward."""
+    """The clock of a service. It is that of the machine, and tests move it forward, for all namespaces at once."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -216,7 +219,8 @@ class Namespace:
     def fail(self, reply: int | str, *addresses: str, times: int | None = None) -> Iterator[None]:
         """Let the relay refuse recipients: `fail(550)` each of them, `fail(451, "ada@example.org", times=1)` one, once.
 
-        `reply` is a code or a whole reply. It ends with the block.
+        `reply` is a code or a whole reply. It ends with the block. It holds for all namespaces, and the
+        latest one replaces others. So it is for one test at a time.
         """
         self._service.ask("fail", reply=reply, addresses=addresses, times=times)
         try:
