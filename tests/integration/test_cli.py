@@ -269,12 +269,13 @@ async def test_the_health_of_an_unknown_service(dev: Service) -> None:
 
 
 async def test_what_is_printed_of_a_code(dev: Service) -> None:
-    """`otpmail code send` prints where the reference stands, how long a code is valid, and when it ends."""
+    """`otpmail code send` prints where the reference stands, if it does, how long a code is valid, and when it ends."""
     sent = await otpmail("code", "send", "ada@example.org", server=dev.address)
     last = sent.out.splitlines()[-1]
     ends = r"[0-9-]{10} [0-9:]{8} UTC"
     valid = rf"valid for 10 minutes \(until {ends}\)"
-    assert re.fullmatch(rf"reference [0-9A-Z]{{4}} \(in the mail too\), {valid}, code [0-9]{{6}}", last)
+    where = r"\(in the mail too, unless OTP_SHOW_REFERENCE is false\)"
+    assert re.fullmatch(rf"reference [0-9A-Z]{{4}} {where}, {valid}, code [0-9]{{6}}", last)
 
 
 async def test_an_error_in_json(dev: Service) -> None:

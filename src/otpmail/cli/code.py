@@ -83,7 +83,8 @@ def send_code(
         print_mail(answer.mail)
     if answer.challenge_id and not as_json:
         shown = f", code {answer.otp_code}" if answer.otp_code else ""
-        out.print(f"reference {answer.reference} (in the mail too), valid for {_life(answer)}{shown}")
+        shows = "in the mail too, unless OTP_SHOW_REFERENCE is false"
+        out.print(f"reference {answer.reference} ({shows}), valid for {_life(answer)}{shown}")
     exit_unless(answer.mail.state == mail_pb2.Mail.STATE_RELAYED)
 
 
