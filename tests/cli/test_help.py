@@ -1,5 +1,6 @@
 """The texts of --help, and the line about a command that is used wrongly."""
 
+import json
 import re
 
 import pytest
@@ -53,6 +54,23 @@ def test_a_command_that_is_used_wrongly(command: str, line: str) -> None:
     ran = CliRunner().invoke(app, command.split(), prog_name="otpmail", env={"COLUMNS": "60"})
     assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
     assert ran.stderr.startswith(line)
+
+
+@pytest.mark.parametrize(
+    "command", ["mail list --json --foo", "mail list --foo --json", "code validate --json", "mail get a b --json"]
+)
+def test_a_wrong_use_in_json(command: str) -> None:
+    """With --json, an option or argument that is wrong is a line of JSON on standard output too."""
+    ran = CliRunner().invoke(app, command.split(), prog_name="otpmail")
+    error = json.loads(ran.stdout)["error"]
+    assert (ran.exit_code, error["code"]) == (2, "USAGE")
+    assert error["message"] == ran.stderr.strip()
+
+
+def test_a_json_that_is_no_option() -> None:
+    """Behind `--`, the word --json is an argument, which asks for no JSON."""
+    ran = CliRunner().invoke(app, ["mail", "get", "--", "a", "--json"], prog_name="otpmail")
+    assert (ran.exit_code, ran.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("command", ["", "mail", "keys"])

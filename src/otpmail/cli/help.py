@@ -1,12 +1,14 @@
 """The commands' classes: how --help shows flags and arguments, and one line about a command that is used wrongly."""
 
 import sys
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from otpmail.cli.output import EXIT_FAILED, wrong_usage
+from otpmail.cli.output import AS_JSON, EXIT_FAILED, wrong_usage
 
 if TYPE_CHECKING:
     _Base = TyperCommand
@@ -46,11 +48,13 @@ class Command(_PlainFlags, TyperCommand):
 class Group(_PlainFlags, TyperGroup):
     """A group of commands. One that is used wrongly says so in one line, as an error of any other kind."""
 
-    def main(self, *args: Any, **more: Any) -> NoReturn:
+    def main(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> NoReturn:
         """Run a command, and end the process with its exit code."""
         try:
-            code = super().main(*args, **more | {"standalone_mode": False})
+            code = super().main(args, *others, **more | {"standalone_mode": False})
         except typer.TyperException as error:
+            words = sys.argv[1:] if args is None else args
+            AS_JSON.set("--json" in takewhile(lambda word: word != "--", words))  # the options may not have been read
             sys.exit(_explain(error).exit_code)
         except typer.Abort:
             sys.exit(EXIT_FAILED)
