@@ -70,7 +70,7 @@ HARMLESS = frozenset(
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
         *(("Change", "keys"), ("Row", "fingerprint"), ("Prepared", "request"), ("Send", "key")),  # digests, and names
         ("CodeRecord", "call"),
-        ("GivenWay", "names"),  # digests with a key
+        *(("GivenWay", "names"), ("Span", "owner")),  # digests
         ("Issued", "answer"),
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),

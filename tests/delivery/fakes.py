@@ -159,7 +159,7 @@ class Store:
         if not keep_request:
             self.undecided.append(mail)
 
-    async def begin_forgetting(self, person: bytes, until: float) -> None:
+    async def begin_forgetting(self, caller: str, person: bytes, until: float) -> None:
         """Fail: the lifecycle does not ask for this."""
         raise NotImplementedError
 

@@ -90,12 +90,12 @@ async def test_a_store_that_is_down(rig: Rig, monkeypatch: pytest.MonkeyPatch) -
     job = await rig.accept(read_draft(to=(ADA, BOB), text="Hello"), caller="shop")
     begin, tries = rig.store.begin_forgetting, 0
 
-    async def begun(person: bytes, until: float) -> None:
+    async def begun(caller: str, person: bytes, until: float) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise Unavailable("the store is down")
-        await begin(person, until)
+        await begin(caller, person, until)
 
     monkeypatch.setattr(rig.store, "begin_forgetting", begun)
     with pytest.raises(Unavailable):

@@ -48,7 +48,7 @@ async def test_an_open_mail_settles_without_the_person(mails: MailStore, clock: 
     early = mail_of("m1", request_id="r1" if guaranteed else "", create_time=mails.now())
     if guaranteed:
         assert await mails.accept([entry_of(early)]) == [Accepted()]
-    await mails.begin_forgetting(person_of("shop", ADA), mails.now() + 1000)
+    await mails.begin_forgetting("shop", person_of("shop", ADA), mails.now() + 1000)
     clock.time += 10
     late = mail_of("m2", create_time=mails.now())
     if guaranteed:
@@ -68,7 +68,7 @@ async def test_a_failed_mail_that_settles_later_has_no_content(mails: MailStore)
     """A mail without its person can't be sent again, since its content has the address."""
     entry = entry_of(mail_of(create_time=mails.now()))
     assert await mails.accept([entry]) == [Accepted()]
-    await mails.begin_forgetting(person_of("shop", ADA), mails.now() + 1000)
+    await mails.begin_forgetting("shop", person_of("shop", ADA), mails.now() + 1000)
     mails.settle(replace(settled(entry.mail, mails.now()), state=MailState.FAILED), entry=entry)
     assert await mails.retryable("shop", "m1") is None
 
@@ -79,7 +79,7 @@ async def test_a_file_knows_whom_to_forget(tmp_path: Path, clock: Clock) -> None
     await store.open()
     for mail_id in ("m1", "m2"):
         assert await store.mails.accept([entry_of(mail_of(mail_id, create_time=clock()))]) == [Accepted()]
-    await store.mails.begin_forgetting(person_of("shop", ADA), clock() + 1000)
+    await store.mails.begin_forgetting("shop", person_of("shop", ADA), clock() + 1000)
     await store.close()
     store = sqlite_store(tmp_path / "store.db", clock, keys={"k2": bytes(range(32))} | KEYS)
     await store.open()

@@ -95,7 +95,7 @@ class Forgetting:
             del self._running[person]
 
     async def _forget(self, caller: str, key: str, person: bytes) -> int:
-        await self._store.begin_forgetting(person, self._store.now() + self._most_seconds + DAY)
+        await self._store.begin_forgetting(caller, person, self._store.now() + self._most_seconds + DAY)
         await self._recall(caller, key)
         cancelled = sum([self._was_cancelled(job, key) for job in await self._jobs(caller, key)])
         for mail in await self._foreign(caller, key):

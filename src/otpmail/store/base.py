@@ -223,8 +223,11 @@ class MailStore(Protocol):
         They come in slices of some milliseconds. `wanted` is asked before each: mails of other times may be left out.
         """
 
-    async def begin_forgetting(self, person: bytes, until: float) -> None:
-        """Have the mails that are open now settle without a person; durable on return. Raises Unavailable."""
+    async def begin_forgetting(self, caller: str, person: bytes, until: float) -> None:
+        """Have the mails that are open now settle without a person of a caller; durable on return.
+
+        Raises Unavailable, and LimitExceeded where the caller has `forgotten.MOST_PERSONS` such persons already.
+        """
 
     async def erase(self, person: bytes) -> int:
         """Erase a person (`store.erasing`) from settled mails, with their contents; returns from how many.

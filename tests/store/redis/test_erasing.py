@@ -41,7 +41,7 @@ async def test_another_replica_settles_open_mails_without_the_person(redis_serve
     entries = [entry_of(mail_of(f"m{number}", create_time=clock.time)) for number in range(3)]
     async with replica(redis_server, clock, namespace) as one, replica(redis_server, clock, namespace) as other:
         await other.accept(*entries)
-        await one.mails.begin_forgetting(person, clock.time + 1000)
+        await one.mails.begin_forgetting("shop", person, clock.time + 1000)
         other.mails.settle(settled(entries[0].mail, clock.time))
         assert await _recipients(other, "m0") == ["ada@example.org"]  # nobody has told it
         await other.mails.forget_ended()
@@ -70,7 +70,7 @@ async def test_what_another_replica_has_settled_a_moment_ago(redis_server: Redis
         other.mails.settle(settled(entry.mail, clock.time))
         async with asyncio.timeout(20):
             while await _recipients(other, "m1"):
-                await one.mails.begin_forgetting(person, clock.time + 1000)  # again until both are subscribed
+                await one.mails.begin_forgetting("shop", person, clock.time + 1000)  # again until both are subscribed
 
 
 async def _recipients(one: Replica, mail_id: str) -> list[str]:

@@ -18,7 +18,7 @@ from otpmail.store.base import (
     Running,
 )
 from otpmail.store.erasing import erased
-from otpmail.store.forgotten import Forgotten, Span
+from otpmail.store.forgotten import Forgotten, Span, owner_of
 from otpmail.store.memory.histories import Histories, History
 from otpmail.store.sole import SoleOwner
 from otpmail.store.wanted import Wanted, ever
@@ -112,7 +112,7 @@ class MemoryMailStore(SoleOwner):
         history = self._histories.get(mail.caller)
         if history is None:
             history = self._histories[mail.caller]
-            self.octets = self._histories.octets  # without those of histories that were dropped for it
+            self.count()  # without those of histories that were dropped for it
         # fast path: each mail comes here, 0.2 us; held to `Histories.octets` by tests/store/memory/test_histories.py
         settled, contents, requests = history.settled, history.contents, history.requests
         before = settled.octets + contents.octets + requests.octets
@@ -125,10 +125,15 @@ class MemoryMailStore(SoleOwner):
         while self.octets > self._remember_octets and self.forget_oldest():
             pass
 
+    def count(self) -> int:
+        """Count again the memory that is taken, also by persons who are to be forgotten; returns its octets."""
+        self.octets = self._histories.octets + self._forgotten.octets
+        return self.octets
+
     def forget_oldest(self) -> bool:
         """Forget something of the caller with most to remember (`History.forget_oldest`); False without any."""
         forgotten = self._histories.forget_oldest()
-        self.octets = self._histories.octets
+        self.count()
         return forgotten
 
     async def get(self, caller: str, mail_id: str) -> Mail | None:
@@ -182,7 +187,7 @@ class MemoryMailStore(SoleOwner):
             history.settled.discard(key)
         history.settled.discard(mail.id)
         history.contents.discard(mail.id)
-        self.octets = self._histories.octets
+        self.count()
         return True
 
     async def reopen_in(self, accept: Accept, entry: Entry, settle_time: float) -> bool:
@@ -200,9 +205,10 @@ class MemoryMailStore(SoleOwner):
             raise
         return True
 
-    async def begin_forgetting(self, person: bytes, until: float) -> None:
+    async def begin_forgetting(self, caller: str, person: bytes, until: float) -> None:
         """Have the mails that are open now settle without a person."""
-        self._forgotten.add(person, Span(self.now(), until))
+        self._forgotten.add(person, Span(self.now(), until, owner_of(caller)))
+        self.count()
 
     async def erase(self, person: bytes) -> int:
         """Erase a person from settled mails and request ids, in slices; returns from how many mails."""
@@ -215,7 +221,7 @@ class MemoryMailStore(SoleOwner):
                             kind.replace(key, kept, left.octets)
                             history.contents.discard(left.mail_id)
                             mails.add(left.mail_id)
-                    self.octets = self._histories.octets
+                    self.count()
                     await asyncio.sleep(0)
         return len(mails)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.forgotten import Forgotten, Span
+from otpmail.store.forgotten import Forgotten, Span, owner_of
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.owned import Owned
@@ -18,9 +18,10 @@ from otpmail.store.redis.subscription import Subscription
 
 _ERASE = Script.load("mail_content", "mail_erase")
 _ORIGIN = 8  # octets of a replica's name in a message
-_SPAN = struct.Struct("<dd")
+_SPAN = struct.Struct("<dd")  # the digest of the caller follows
 _CLOCKS = 1.0  # seconds that the clocks of two replicas may differ
 _SLICE = 50  # records at a time
+_PERSONS = 500  # of which as many are read at a time
 
 
 class Erasing:
@@ -44,21 +45,30 @@ class Erasing:
     def __repr__(self) -> str:
         return f"<Erasing, told {len(self._told)}>"
 
-    async def begin(self, person: bytes, until: float) -> None:
+    async def begin(self, caller: str, person: bytes, until: float) -> None:
         """Have the mails that are open now settle without a person, in every replica."""
-        span = Span(self._now() + _CLOCKS, until)
+        span = Span(self._now() + _CLOCKS, until, owner_of(caller))
         name = self._forgotten.add(person, span)
-        await self._client.command("HSET", self._keys.forgetting, name, _SPAN.pack(*span))
+        self._memory.count()
+        octets = _SPAN.pack(span.since, span.until) + span.owner
+        await self._client.command("HSET", self._keys.forgetting, name, octets)
         await self._client.command("PUBLISH", self._keys.forgotten, self._origin + person)
 
     async def refresh(self) -> None:
-        """Read whom to forget, and drop those whose mails have all settled. Raises Unavailable."""
-        began = self._now()
-        found = await self._client.command("HGETALL", self._keys.forgetting)
-        spans = {name: Span(*_SPAN.unpack(octets)) for name, octets in zip(found[::2], found[1::2], strict=True)}
-        self._forgotten.replace({name: span for name, span in spans.items() if span.until > began}, keep=began)
-        if ended := [name for name, span in spans.items() if span.until <= began]:
-            await self._client.command("HDEL", self._keys.forgetting, *ended)
+        """Read whom to forget, in slices, and drop those whose mails have all settled. Raises Unavailable."""
+        began, cursor = self._now(), b"0"
+        while True:
+            cursor, found = await self._client.command("HSCAN", self._keys.forgetting, cursor, "COUNT", _PERSONS)
+            spans = {name: _span_of(octets) for name, octets in zip(found[::2], found[1::2], strict=True)}
+            for name, span in spans.items():
+                if span.until > began:
+                    self._forgotten.put(name, span)
+            if ended := [name for name, span in spans.items() if span.until <= began]:
+                await self._client.command("HDEL", self._keys.forgetting, *ended)
+            if int(cursor) == 0:
+                break
+        await self._forgotten.sweep(began)
+        self._memory.count()
 
     async def erase(self, person: bytes) -> int:
         """Erase a person; returns from how many mails that this replica or the server has. Raises Unavailable."""
@@ -107,16 +117,29 @@ class Erasing:
         with suppress(Unavailable):  # the subscription is lost with the server, and comes again with it
             await self.refresh()
 
+    async def _learn(self, person: bytes) -> None:
+        """Read of one person since when to forget it."""
+        names = self._forgotten.names(person)
+        for name, octets in zip(names, await self._client.command("HMGET", self._keys.forgetting, *names), strict=True):
+            if octets is not None:
+                self._forgotten.put(name, _span_of(octets))
+        self._memory.count()
+
     async def _forget(self, person: bytes) -> None:
         """Erase a person here, and from what this replica has settled a moment ago, which the other may not have seen.
 
         While the server is down it has told nobody: the next refresh finds the person.
         """
         with suppress(Unavailable):
-            await self.refresh()
+            await self._learn(person)
             await self._memory.erase(person)
             await self._owned.notes.wait_for_all()
             recent = [note.mail_id for note in self._owned.books.recent]
             for start in range(0, len(recent), _SLICE):
                 async for mail_id, one in self._foreign.settled_of(recent[start : start + _SLICE]):
                     await self._erase(mail_id, one, person)
+
+
+def _span_of(octets: bytes) -> Span:
+    since, until = _SPAN.unpack_from(octets)
+    return Span(since, until, octets[_SPAN.size :])

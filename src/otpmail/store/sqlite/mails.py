@@ -27,7 +27,7 @@ from otpmail.store.base import (
 )
 from otpmail.store.clock import Mark
 from otpmail.store.digests import Digests
-from otpmail.store.forgotten import Forgotten, Span
+from otpmail.store.forgotten import Forgotten, Span, owner_of
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.sole import SoleOwner
 from otpmail.store.sqlite.changes import Acceptance, Claim
@@ -97,7 +97,9 @@ class SqliteMailStore(SoleOwner):
         """Read what an earlier process left; returns the last mark of its clock. Called before all else."""
         self._left, self._first, mark, self._was_killed = take_stock(connection)
         self._rows.load(connection)
-        self._forgotten.replace(read_forgotten(connection))
+        for name, span in read_forgotten(connection).items():
+            self._forgotten.put(name, span)
+        self._memory.count()
         self._open = {left.mail_id: seq for seq, left in self._left}
         self._seqs = count(self._first)
         return mark
@@ -186,6 +188,8 @@ class SqliteMailStore(SoleOwner):
 
     async def forget_ended(self) -> None:
         """Forget what is past its time in the file. Raises Unavailable while it can't be written."""
+        await self._forgotten.sweep(self.now())
+        self.octets = self._memory.count()
         while await self._writer.ask(partial(self._rows.forget, self.now())):
             pass
 
@@ -247,9 +251,10 @@ class SqliteMailStore(SoleOwner):
             if not last:
                 return
 
-    async def begin_forgetting(self, person: bytes, until: float) -> None:
+    async def begin_forgetting(self, caller: str, person: bytes, until: float) -> None:
         """Have the mails that are open now settle without a person, also in a later process."""
-        name = self._forgotten.add(person, span := Span(self.now(), until))
+        name = self._forgotten.add(person, span := Span(self.now(), until, owner_of(caller)))
+        self.octets = self._memory.count()
         await self._writer.ask(partial(write_forgotten, name, span))
 
     async def erase(self, person: bytes) -> int:
