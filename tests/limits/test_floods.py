@@ -138,3 +138,26 @@ async def test_it_looks_while_the_loop_stands_still() -> None:
             break
         await asyncio.sleep(0.01)
     assert threading.active_count() == before
+
+
+async def test_a_look_that_fails_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever goes wrong in a look, the log says so, and the thread looks again."""
+    machine = Machine()
+    machine.connections["flood"] = Brought(MB, MB)
+    brought, failed = machine._brought, list[Collection[str]]()
+
+    def fail_once(addresses: Collection[str]) -> Mapping[str, Brought]:
+        if not failed:
+            failed.append(addresses)
+            raise RuntimeError("dictionary changed size during iteration")
+        return brought(addresses)
+
+    machine.watch._brought = fail_once
+    task = asyncio.create_task(machine.watch.run(HERE))
+    machine.taken = MOST + 1
+    async with asyncio.timeout(20):
+        while not machine.ended:  # noqa: ASYNC110  a thread ends them
+            await asyncio.sleep(0.01)
+    task.cancel()
+    assert caplog.records[0].getMessage() == "memory could not be looked at"
+    await asyncio.gather(task, return_exceptions=True)

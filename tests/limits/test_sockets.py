@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from otpmail.limits import sockets
 from otpmail.limits.descriptors import lowest_free
 from otpmail.limits.sockets import Brought, brought, count_by_address, open_descriptors, receiving, reset, shut_down
 
@@ -156,3 +157,24 @@ def test_a_reset_drops_what_is_not_read(stack: ExitStack) -> None:
     with pytest.raises(ConnectionResetError):
         clients[0].recv(5)
     assert accepted[1].recv(5, socket.MSG_WAITALL) == b"hello"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a reset by connect is Linux's")
+def test_a_reset_ends_no_other_connection(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that gets the descriptor of one that is to be reset, as the loop closes that one, goes on."""
+    listener = _listen(stack, socket.AF_INET, ("127.0.0.1", 0))
+    clients = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(2)]
+    ending, other = [stack.enter_context(listener.accept()[0]) for _ in clients]
+    looks: list[object] = []
+
+    def name(address: tuple[str, int]) -> str:
+        if not looks:
+            os.dup2(other.fileno(), ending.fileno())
+        looks.append(address)
+        return f"{address[0]}:{address[1]}"
+
+    monkeypatch.setattr(sockets, "_name", name)
+    reset([f"127.0.0.1:{clients[0].getsockname()[1]}"], [ending.fileno()])
+    assert looks
+    clients[1].sendall(b"hello")
+    assert other.recv(5) == b"hello"

@@ -13,13 +13,13 @@ from otpmail.counts import counted
 from otpmail.limits.memory import Memory
 from otpmail.limits.resident import release_free_memory, resident
 from otpmail.limits.sockets import receiving, shut_down
+from otpmail.limits.uncounted import Uncounted
 from otpmail.timers import CallLater, Timer
 
 LOOK_SECONDS = 0.01
 """Between two looks at the memory of the process, 15 us each, while many streams wait."""
 
 _ACTIVE_SECONDS = 0.5  # for which a connection counts as one that brings something
-_LEEWAY = 64 << 20  # for what is not counted: buffers of connections, free memory in pieces
 _MOST_AT_ONCE = 200  # calls that are ended in one turn of the loop
 
 _log = logging.getLogger("otpmail")
@@ -50,10 +50,9 @@ class WaitingStreams:
         self._most = most
         self._call_later = call_later
         self._look_seconds = look_seconds
-        self._resident = resident
         self._receiving = receiving
         self._shut_down = shut_down
-        self._uncounted = resident() + memory.for_reading + _LEEWAY
+        self._uncounted = Uncounted(memory, resident)
         self._ends: dict[Context, Callable[[], None]] = {}
         self._timer: Timer | None = None
 
@@ -86,8 +85,7 @@ class WaitingStreams:
 
     def _too_much(self) -> int:
         """How many octets the process takes beyond those that it may."""
-        counted = min(self._memory.used() - self._memory.ahead, self._memory.limit)
-        return self._resident() - self._uncounted - counted
+        return self._uncounted.octets() - self._uncounted.usual
 
     def _relieve(self, count: int, *, is_urgent: bool) -> None:
         active = self._receiving(_ACTIVE_SECONDS)

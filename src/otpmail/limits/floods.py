@@ -1,6 +1,8 @@
-"""Ends floods of what nothing counts: gRPC keeps the metadata of calls that have not begun, and tells nobody of it.
+"""Ends floods of what nothing counts: gRPC keeps the metadata of calls that have not begun, and has no figure for it.
 
-A connection may send metadata without end in CONTINUATION frames (RFC 9113, 6.10), before anybody is asked for a token.
+HTTP_PORT needs no such watch: its door bounds the head and the body of each request (`web.connection`).
+A connection of HTTP/2 may send metadata without end in CONTINUATION frames (RFC 9113, 6.10), before anybody is asked
+for a token.
 For four MiB of names with one letter gRPC 1.85 takes 120 MB, whatever its limit of metadata.
 """
 
@@ -13,15 +15,18 @@ from otpmail.counts import counted
 from otpmail.limits.memory import Memory
 from otpmail.limits.resident import release_free_memory, resident
 from otpmail.limits.sockets import Brought, brought, reset
+from otpmail.limits.uncounted import LEEWAY, Uncounted
 
 _LOOK_SECONDS = 0.1  # in which a flood takes about 20 MB
 _NEXT_LOOK_SECONDS = 0.02  # where the memory is short
 _GROWTH = 8 << 20  # octets since the last end: memory that only stays as it is ends nobody's connection
 _LEAST_BROUGHT = 16 << 10  # octets of a connection that may be one of those that flood
 _LOOKS = 500  # about ten seconds, after which what a connection has brought is old
-_LEEWAY = 64 << 20  # for what is not counted: buffers of connections, free memory in pieces
+
+_PAUSE_SECONDS = 0.5  # after a look that failed
 
 _NOTHING = Brought(0, 0)
+_NOT_LOOKED_AT = {"event": "memory-not-watched", "fields": {}}
 
 _log = logging.getLogger("otpmail")
 
@@ -29,9 +34,9 @@ _log = logging.getLogger("otpmail")
 class FloodWatch:
     """Resets connections while the process takes ever more memory that nothing counts.
 
-    Beyond what it began with it may take two parts for requests. With each 8 MiB more it resets the connections that
-    have brought much in the last seconds, or have much that is not read: the system must not end the
-    process.
+    Beyond what it began with it may take two parts for requests. With each 8 MiB more the watch resets connections:
+    those that have brought much in the last seconds, and those with much that is not read. Otherwise the system would
+    end the process.
     """
 
     def __init__(
@@ -44,14 +49,13 @@ class FloodWatch:
         reset: Callable[[Collection[str]], None] = reset,
         look_seconds: float = _LOOK_SECONDS,
     ) -> None:
-        self._memory = memory
-        self._resident = resident
+        self._uncounted = Uncounted(memory, resident)
         self._release = release
         self._brought = brought
         self._reset = reset
         self._look_seconds = look_seconds
-        self._alert = resident() + _LEEWAY + memory.for_reading
-        self._most = self._alert + max(memory.for_reading, _LEEWAY)
+        self._alert = self._uncounted.usual
+        self._most = self._alert + max(memory.for_reading, LEEWAY)
         self._ended_at = 0  # what it took as connections were closed
         self._known: Mapping[str, Brought] | None = None  # what each connection had brought, some seconds ago
         self._looks = 0  # since then
@@ -73,11 +77,15 @@ class FloodWatch:
 
     def _watch(self, addresses: Sequence[str], stopped: threading.Event) -> None:
         while not stopped.wait(self._look_seconds if self._known is None else _NEXT_LOOK_SECONDS):
-            self.look(addresses)
+            try:
+                self.look(addresses)
+            except Exception:  # noqa: BLE001  no mistake of ours, nor of the system's, is to end the watch
+                _log.exception("memory could not be looked at", extra=_NOT_LOOKED_AT)
+                stopped.wait(_PAUSE_SECONDS)
 
     def look(self, addresses: Sequence[str]) -> None:
         """Look once."""
-        taken = self._uncounted()
+        taken = self._uncounted.octets()
         if taken < self._alert:
             self._known, self._ended_at = None, 0
             return
@@ -86,14 +94,10 @@ class FloodWatch:
             self._known, self._looks = self._brought(addresses), 0
         elif taken > max(self._most, self._ended_at + _GROWTH):
             self._release()
-            taken = self._uncounted()
+            taken = self._uncounted.octets()
             if taken > self._most:
                 self._ended_at = taken
                 self._end(addresses, self._known)
-
-    def _uncounted(self) -> int:
-        memory = self._memory
-        return self._resident() - min(memory.used() - memory.ahead, memory.limit)
 
     def _end(self, addresses: Sequence[str], known: Mapping[str, Brought]) -> None:
         ending = [

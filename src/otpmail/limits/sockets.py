@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import socket
 import struct
 from collections import Counter
@@ -97,7 +98,14 @@ def reset(peers: Collection[Name], descriptors: Iterable[int] | None = None) -> 
     for descriptor in open_descriptors() if descriptors is None else descriptors:
         with suppress(OSError), _borrow(descriptor) as borrowed:
             if borrowed.family != socket.AF_UNIX and _name(borrowed.getpeername()) in peers:
-                ctypes.CDLL(None).connect(descriptor, _NO_ADDRESS, len(_NO_ADDRESS))
+                _reset(descriptor, peers)
+
+
+def _reset(descriptor: int, peers: Collection[Name]) -> None:
+    """Reset a connection by a copy of its descriptor: the loop may close the descriptor, and reuse its number."""
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        if _name(copy.getpeername()) in peers:
+            ctypes.CDLL(None).connect(copy.fileno(), _NO_ADDRESS, len(_NO_ADDRESS))
 
 
 def open_descriptors() -> list[int]:

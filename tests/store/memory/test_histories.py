@@ -3,7 +3,7 @@
 import pytest
 
 from otpmail.store.base import Earlier, Request
-from otpmail.store.memory.histories import Histories
+from otpmail.store.memory.histories import Histories, History
 from otpmail.store.memory.mails import MemoryMailStore
 from store.clocks import Clock
 from store.entries import REMEMBER_SECONDS, mail_of, settled
@@ -92,3 +92,17 @@ async def test_ever_new_callers(clock: Clock) -> None:
     while store.forget_oldest():
         pass
     assert store.octets == 0
+
+
+def test_a_thread_asks_while_callers_come(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that comes while a thread adds up the memory of all does no harm."""
+    histories = Histories(clock, seconds=10, most=10)
+    for caller in "abc":
+        _ = histories[caller]
+
+    def octets(_: History) -> int:
+        _ = histories[f"caller {len(histories)}"]
+        return 1
+
+    monkeypatch.setattr(History, "octets", property(octets))
+    assert histories.octets == 3

@@ -89,7 +89,7 @@ class Histories(dict[str, History]):
     @property
     def octets(self) -> int:
         """The memory that all of them take."""
-        return sum(history.octets for history in self.values())
+        return sum(history.octets for history in list(self.values()))  # a thread asks too, while callers come
 
     def forget_oldest(self) -> bool:
         """Forget something of the caller with most to remember; False where nothing is left."""
