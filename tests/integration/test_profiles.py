@@ -81,6 +81,46 @@ async def test_a_profile_sets_the_form_of_a_code(
     assert plain.code_length == 6
 
 
+async def test_a_mail_speaks_for_the_product_of_its_profile(
+    serve: Callable[..., Awaitable[Service]], file: Path, relay: Relay
+) -> None:
+    """It has the profile's product and nothing of the service's, which others have: purposes and callers."""
+    shop = {
+        "product_name": "Shop",
+        "product_url": "https://shop.example",
+        "product_logo_url": "https://shop.example/logo.png",
+        "product_color": "#123456",
+        "support_address": "help@shop.example",
+    }
+    acme = {
+        "PRODUCT_NAME": "Acme",
+        "PRODUCT_URL": "https://acme.example",
+        "PRODUCT_LOGO_URL": "https://acme.example/logo.png",
+        "PRODUCT_COLOR": "#0a7c66",
+        "SUPPORT_ADDRESS": "help@acme.example",
+    }
+    lines = (f'{key} = "{value}"' for key, value in shop.items())
+    write(file, table("shop") + _profile("login", *lines) + _profile("device", "digits = 8") + table("other"))
+    service = await serve(CALLERS_FILE=file, **acme)
+    await _send(service)
+    await _send(service, purpose="device")
+    await service.otp.SendCode(otp_pb2.SendCodeRequest(email=_ADA), metadata=as_caller("other"), timeout=_SECONDS)
+    of_shop, *others = (_shown(mail.content) for mail in relay.mails)
+    assert [value for value in shop.values() if value not in of_shop] == []
+    assert [value for value in acme.values() if value in of_shop] == []
+    for shown in others:
+        assert [value for value in acme.values() if value not in shown] == []
+        assert [value for value in shop.values() if value in shown] == []
+
+
+def _shown(content: bytes) -> str:
+    """Return the subject and the HTML of a mail."""
+    message = parsed(content)
+    body = message.get_body(("html",))
+    assert body is not None
+    return f"{message['Subject']}\n{body.get_content()}"
+
+
 async def test_a_profile_that_changes(serve: Callable[..., Awaitable[Service]], file: Path, relay: Relay) -> None:
     """A change is in force within a second; codes that are live keep their form; a faulty file changes nothing."""
     write(file, table("shop") + _profile("login", "digits = 8", "resend = 0"))
