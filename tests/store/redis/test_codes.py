@@ -3,14 +3,17 @@
 import asyncio
 import struct
 import time
+from typing import Any
 from uuid import uuid4
 
+import msgpack
 import pytest
 
 from cutting_proxy import CuttingProxy
 from otpmail.errors import LimitExceeded, Unavailable
+from otpmail.mail.undoing import Undoing
 from otpmail.model import Challenge, Check, CheckResult
-from otpmail.store.challenges import Attempt, Send
+from otpmail.store.challenges import Attempt, Quota, Send
 from otpmail.store.clock import StoreClock
 from otpmail.store.digests import Digests
 from otpmail.store.redis.client import Client
@@ -19,6 +22,7 @@ from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.health import Health
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import AnswerLost, StoreRefuses
+from otpmail.store.redis.script import Script
 from otpmail.store.redis.subscription import Subscription
 from otpmail.store.redis.used import UsedChallenges
 from redis_server import RedisServer
@@ -77,6 +81,31 @@ async def test_the_servers_time_counts(codes: _Codes) -> None:
     assert before + POLICY.resend <= sending.next_send <= time.time() + POLICY.resend
     assert 86_485_000 < await codes.client.command("PTTL", codes.keys.codes(KEY)[0]) <= 86_491_000
     assert await codes.check(code) is CheckResult.VALID
+
+
+async def test_a_mail_is_taken_back_once(codes: _Codes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mail whose answer is lost when it is taken back is taken back once, and those of others go on counting."""
+    quota = Quota("mails_per_hour", b"mails in an hour", 9)
+    whens = [(await codes.store.count((quota,)))[0] for _ in range(5)]
+    run, lost = codes.client.run, 0
+
+    async def lose(script: Script, keys: Any, words: Any) -> Any:
+        nonlocal lost
+        answer = await run(script, keys, words)
+        if lost == 2:
+            return answer
+        lost += 1
+        raise AnswerLost("it is on its way", retry_after=0.01) if lost == 1 else Unavailable("down", retry_after=0.01)
+
+    monkeypatch.setattr(codes.client, "run", lose)
+    undoing = Undoing()
+    await undoing.begin(lambda: codes.store.uncount((quota,), whens[0]))
+    assert lost == 2
+    await codes.store.uncount((quota,), whens[1])
+    counts = [await codes.client.command("GET", name) for name in codes.keys.counts(quota.key)]
+    assert sum(msgpack.unpackb(counts[0])[1::2]) == 3
+    (mark,) = (await codes.client.command("KEYS", codes.keys.named("u:*")))[:1]
+    assert 0 < await codes.client.command("PTTL", mark) <= 120_000
 
 
 async def test_no_code_is_there_in_the_clear(codes: _Codes) -> None:

@@ -4,6 +4,7 @@ from asyncio import CancelledError, Future, shield
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from secrets import token_bytes
 from typing import Any
 
 import msgpack
@@ -20,7 +21,7 @@ from otpmail.store.redis.resp import Value
 from otpmail.store.redis.script import Script
 from otpmail.store.redis.subscription import Subscription
 from otpmail.store.redis.used import UsedChallenges
-from otpmail.store.redis.withdrawals import Unless, Withdrawals
+from otpmail.store.redis.withdrawals import Unless, Withdrawals, until_answered
 
 _SEND = Script.load("codes", "counts", "code_choice", "code_send")
 _CHECK = Script.load("codes", "counts", "code_check")
@@ -230,13 +231,14 @@ class RedisChallengeStore:
         return float(answer), _reached(reached[0])
 
     async def uncount(self, quotas: Sequence[Quota], when: float) -> None:
-        """Take a mail back."""
-        await self._count(quotas, when)
+        """Take a mail back. The server keeps a mark of the step, so that it is taken once however often it is asked."""
+        mark = self._keys.undone(token_bytes(16))
+        await until_answered(lambda: self._count(quotas, when, mark))
 
-    async def _count(self, quotas: Sequence[Quota], when: Value = "") -> bytes:
+    async def _count(self, quotas: Sequence[Quota], when: Value = "", *marks: bytes) -> bytes:
         names = self.counts([quota.key for quota in quotas])
         words = (self._at, len(names) // max(len(quotas), 1), when, *_words_of(quotas))
-        packed: bytes = await self._client.run(_COUNT, [self._keys.clock, *names], words)
+        packed: bytes = await self._client.run(_COUNT, [self._keys.clock, *marks, *names], words)
         return packed
 
     async def budgets(self, key: bytes) -> tuple[Budget, ...]:

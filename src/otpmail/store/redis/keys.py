@@ -88,6 +88,10 @@ class Keys:
         names = [key] if self._digests is None else self._digests.record_names(key)
         return [self.named(f"n:{name.hex()}") for name in names]
 
+    def undone(self, mark: bytes) -> bytes:
+        """Return the key of the mark of a step that takes something back."""
+        return self.named(f"u:{mark.hex()}")
+
     def earlier_codes(self, record_key: bytes) -> list[bytes]:
         """Return the keys that the record of a purpose may have that an earlier version has written."""
         names = [] if self._digests is None else self._digests.record_names(record_key)

@@ -9,6 +9,7 @@ from otpmail.code_record import CALL
 from otpmail.errors import LimitExceeded, StoreError, Unavailable
 from otpmail.model import Sending
 from otpmail.store.challenges import Send
+from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.resp import Value
 
 TakeBack = Callable[[bytes, tuple[Value, Value, Value], Sequence[bytes], bytes], Awaitable[bool]]
@@ -98,6 +99,27 @@ class Withdrawals:
 
 def _words(sending: Sending) -> tuple[bytes, float]:
     return sending.challenge.id, sending.next_send
+
+
+async def until_answered(step: Callable[[], Awaitable[object]]) -> None:
+    """Take a step that has a mark on the server, and ask again for a minute while its answer is lost.
+
+    Raises Unavailable where the server has not taken it.
+    """
+    may_be_taken = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            while True:
+                try:
+                    await step()
+                except AnswerLost:
+                    may_be_taken = True
+                except Unavailable:
+                    if not may_be_taken:
+                        raise
+                else:
+                    return
+                await asyncio.sleep(_RETRY_SECONDS)
 
 
 async def _run(undo: Callable[[], Awaitable[bool]], unless: Unless | None) -> None:

@@ -1,11 +1,13 @@
 -- Counts a mail for the rates of its caller, or takes that back (otp.policy.Policy.admit). It is behind counts.lua.
--- KEYS: the clock, and the names of counts. ARGV: time, how many names, when it was counted or '' to count it now, and
+-- KEYS: the clock, the mark of the step where one is taken back, and the names of counts. ARGV: time, how many names, when it was counted or '' to count it now, and
 -- the limits.
 -- Returns {why refused, seconds} or {'', time, what is worth a line}.
 
 local names, counted = tonumber(ARGV[2]), ARGV[3]
 local asked = { quotas = quotas_of(4), reached = {}, now = time(ARGV[1], redis.call('GET', KEYS[1])) }
 if counted ~= '' then
+  -- A step whose answer was lost is asked again for a minute.
+  if not redis.call('SET', KEYS[2], '', 'NX', 'PX', 120000) then return cmsgpack.pack({ '', asked.now, {} }) end
   local counts = read_counts(asked.quotas, names)
   for _, one in ipairs(counts) do without_one(one, tonumber(counted)) end
   write_counts(counts, asked.now)
