@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otpmail.code_record import STRANGERS, Answer, CodeRecord, Lane, Slot
+from otpmail.code_record import RELEASED, STRANGERS, Answer, CodeRecord, Lane, Slot
 from otpmail.model import DAY, Challenge, Check, CheckResult
 from otpmail.otp.records import lane_of, recent, recent_lanes, with_lane
 
@@ -52,6 +52,15 @@ def test_devices_have_few_lanes() -> None:
     lanes = with_lane(record.lanes, Lane(b"device05", (5, 6)))
     assert lanes[-1] == Lane(b"device05", (5, 6)) == lane_of(CodeRecord(lanes=lanes), b"device05")
     assert with_lane(lanes, Lane(STRANGERS, (2,)))[0] == Lane(STRANGERS, (2,))
+
+
+def test_what_was_released_takes_the_lane_of_no_device() -> None:
+    """After a release sixteen devices have lanes of their own as before, beside that of what was released."""
+    spent = Lane(RELEASED, sends=(1,))
+    record = CodeRecord(lanes=(spent, *[Lane(b"device%02d" % number, (1,)) for number in range(15)]))
+    assert lane_of(record, b"device15") == Lane(b"device15")
+    record = CodeRecord(lanes=(*record.lanes, Lane(b"device15", (1,))))
+    assert lane_of(record, b"device16") == Lane(STRANGERS)
 
 
 def test_devices_have_few_lanes_without_strangers() -> None:

@@ -104,14 +104,14 @@ def released(record: CodeRecord, at: float | None, most: int) -> CodeRecord | No
 def lane_of(record: CodeRecord, device: bytes) -> Lane:
     """Return the lane in which a device counts: its own, a new one, or strangers' where too many devices have one.
 
-    No lane gives way to another: who has many tokens would forget the failures of one by the use of others.
+    No lane gives way to another. Otherwise a person with many tokens could erase the failures of one by using others.
     """
     for lane in record.lanes:
         if lane.device == device:
             return lane
     if len(record.lanes) < _MOST_LANES or device == STRANGERS:
         return Lane(device)
-    devices = [lane for lane in record.lanes if lane.device != STRANGERS]
+    devices = [lane for lane in record.lanes if lane.device not in {STRANGERS, RELEASED}]
     return Lane(device) if len(devices) < _MOST_LANES else lane_of(record, STRANGERS)
 
 

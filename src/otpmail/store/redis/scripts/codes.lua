@@ -174,7 +174,11 @@ local function lane_of(record, device)
   local strangers, devices = { device = STRANGERS, failures = {}, sends = {} }, 0
   for _, lane in ipairs(record.lanes) do
     if lane.device == device then return lane end
-    if lane.device == STRANGERS then strangers = lane else devices = devices + 1 end
+    if lane.device == STRANGERS then
+      strangers = lane
+    elseif lane.device ~= RELEASED then
+      devices = devices + 1
+    end
   end
   if devices >= MOST_LANES then return strangers end
   return { device = device, failures = {}, sends = {} }
