@@ -18,6 +18,7 @@ from otpmail.events import MailAccepted, MailSettled
 from otpmail.model import DAY, LETTERS, CheckResult, MailState
 from otpmail.otp.request import CheckRequest, CodeRequest, SentCode
 from otpmail.product import Product
+from otpmail.store.address_codec import mark_of
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
 
@@ -188,6 +189,14 @@ async def test_a_fixed_code_works_where_it_is_listed() -> None:
     assert not shop.rig.seen(MailAccepted)
     assert not shop.rig.seen(MailSettled)
     assert (await shop.rig.mails.get(shop.call.caller, sent.mail.id)) == sent.mail
+
+
+async def test_the_record_of_a_test_address_is_in_the_share_of_its_caller() -> None:
+    """The memory that it takes counts as the caller's, as that of any code."""
+    shop = await _reviewed()
+    await shop.send(_REVIEW)
+    shares = shop.rig.challenges._shares
+    assert shares[mark_of("shop")] == sum(shares.values()) == shop.rig.challenges.octets > 0
 
 
 async def test_a_fixed_code_works_nowhere_else() -> None:

@@ -64,7 +64,8 @@ class FixedCodes:
         device = self._devices.read(request.device_token, place.key, now)
         fresh = Challenge(new_challenge_id(), FIXED_KEY, now + lifespan, length=terms.length, most=terms.attempts)
         send = Send(place.key, now, fresh, scope=place.scope, device=device, compat=request.compat)
-        sending = await self._store.send(send._replace(earlier=place.earlier, rules=terms.fixed_rules))
+        send = send._replace(earlier=place.earlier, rules=terms.fixed_rules, caller=use.call.caller.name)
+        sending = await self._store.send(send)
         self._note(use, "SENT")
         mail = Mail(
             mail_id,
