@@ -266,6 +266,19 @@ def test_a_fourth_code_ends_the_oldest_short_one_of_strangers() -> None:
     assert len(record.slots) == 4
 
 
+def test_a_fourth_code_of_a_device_ends_its_oldest() -> None:
+    """A device has three live codes at most, however many sessions it names, and takes no place of others."""
+    record: CodeRecord | None
+    record, _ = send(sent(), 1.0, "mine", device=DEVICE)
+    record = CodeRecord(record.slots)
+    for number in range(100):
+        record, _ = send(CodeRecord(record.slots), 2.0, f"o{number}", device=b"device 2", scope=number.to_bytes(8))
+    live = [slot.challenge.id for slot in record.slots if slot.challenge is not None]
+    assert live == [b"mine", b"o97", b"o98", b"o99"]
+    record, again = send(record, 3.0, "stranger", scope=SCOPE)
+    assert again.challenge.id == b"stranger"
+
+
 def test_a_repeated_check_has_the_same_answer() -> None:
     """For a minute the same request has the first answer, and changes nothing; another request counts."""
     attempt = Attempt(request=b"request1", new_device=DEVICE)

@@ -64,7 +64,7 @@ class Policy(SendingRules):
         sending, replaced = self._choose(slot, now, send.fresh, attacked=attacked)
         slots = record.slots
         if slot.challenge is None and len(slots) >= MOST_LIVE:
-            slots = with_room(tuple([known for known in slots if known is not slot]), now)
+            slots = with_room(tuple([known for known in slots if known is not slot]), device, now)
         after = Slot(send.scope, device, sending.challenge, sending.next_send, call, replaced)
         sends = (*lane.sends, sending.next_send)[-self.sends.most :]
         lanes = with_lane(record.lanes, Lane(lane.device, lane.failures, sends))

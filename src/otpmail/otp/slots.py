@@ -6,9 +6,9 @@ from otpmail.otp.refusals import refusal
 from otpmail.store.challenges import NO_SCOPE, Attempt
 
 MOST_LIVE = 3
-"""How many challenges may be live before the oldest short one of strangers ends."""
+"""How many challenges may be live before the oldest short one of strangers ends, and how many one device may have."""
 
-_MOST_SLOTS = 64  # which only long codes and those of devices reach
+_MOST_SLOTS = 64  # which only long codes and those of many devices reach
 
 NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
 """What an attempt is compared with where no challenge is live, which is as much work."""
@@ -29,11 +29,18 @@ def slot_of(record: CodeRecord, attempt: Attempt) -> Slot:
     return found
 
 
-def with_room(slots: tuple[Slot, ...], now: float) -> tuple[Slot, ...]:
-    """Return the slots without the oldest short one of strangers, if there are too many. Raises LimitExceeded."""
+def with_room(slots: tuple[Slot, ...], device: bytes, now: float) -> tuple[Slot, ...]:
+    """Return the slots with a place for one more of a device. Raises LimitExceeded.
+
+    A device that has too many loses its oldest, and takes no place of others. Else the oldest short one of strangers
+    ends, if all together are too many.
+    """
     live = [slot for slot in slots if slot.challenge is not None]
     if len(live) < MOST_LIVE:
         return slots
+    own = [slot for slot in live if slot.device == device]
+    if device != STRANGERS and len(own) >= MOST_LIVE:
+        return tuple([known for known in slots if known is not own[0]])
     for slot in live:
         if slot.device == STRANGERS and slot.challenge is not None and not slot.challenge.is_long:
             return tuple([known for known in slots if known is not slot])

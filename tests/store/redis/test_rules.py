@@ -167,6 +167,11 @@ _MORE_DEVICES_THAN_HAVE_LANES = [
     ("send", b"scope  9", b"device 1", True, False, 600.0, "k1"),
     ("check", "wrong", b"scope  9", b"device 1", "", b"", False),
 ]
+_MORE_SESSIONS_OF_A_DEVICE = [
+    *[("send", b"scope  %d" % number, b"device 1", True, False, 600.0, "k1") for number in range(5)],
+    *[("send", b"scope  %d" % number, STRANGERS, True, False, 600.0, "k1") for number in range(5)],
+    *[("check", "right", b"scope  %d" % number, b"device 1", "", b"", False) for number in range(5)],
+]
 _RELEASED_BESIDE_MANY_DEVICES = [_A_SEND, ("release",), *_MORE_DEVICES_THAN_HAVE_LANES]
 
 
@@ -434,6 +439,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_REPLACED_AND_NEITHER_MAIL_SENT)
         @example(_LIMITED_AND_TAKEN_BACK)
         @example(_MORE_DEVICES_THAN_HAVE_LANES)
+        @example(_MORE_SESSIONS_OF_A_DEVICE)
         @example(_RELEASED_BESIDE_MANY_DEVICES)
         @example(_A_PROFILE_CHANGES)
         @example(_TAKEN_BACK_AFTER_IT_WAS_REPLACED)

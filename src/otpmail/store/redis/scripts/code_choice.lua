@@ -2,7 +2,7 @@
 
 local NEEDED = 60 -- seconds that a mail and a person need
 local MOST_MAILS = 8 -- with a challenge that replaced another
-local MOST_LIVE = 3 -- challenges, before the oldest short one of strangers ends
+local MOST_LIVE = 3 -- challenges, before the oldest short one of strangers ends; and those of one device
 local MOST_SLOTS = 64
 
 local function near_end(lifespan)
@@ -86,13 +86,18 @@ local function choose(asked)
   return live, asked.slot.replaced
 end
 
--- Ends the oldest short challenge of strangers where too many are live. Returns why there is no place for a new slot,
--- packed for the answer; false where there is one.
+-- Ends the oldest challenge of the device, or the oldest short one of strangers, where too many are live. Returns why
+-- there is no place for a new slot, packed for the answer; false where there is one (otp.slots.with_room).
 local function make_room(record, asked)
   if asked.slot.challenge then return false end
   record.slots = only(record.slots, function(slot) return slot ~= asked.slot end)
   local live = only(record.slots, function(slot) return slot.challenge end)
   if #live < MOST_LIVE then return false end
+  local own = only(live, function(slot) return slot.device == asked.device end)
+  if asked.device ~= STRANGERS and #own >= MOST_LIVE then
+    record.slots = only(record.slots, function(slot) return slot ~= own[1] end)
+    return false
+  end
   for _, oldest in ipairs(live) do
     if oldest.device == STRANGERS and oldest.challenge.length ~= LONG then
       record.slots = only(record.slots, function(slot) return slot ~= oldest end)
