@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import trustme
 
-from otpmail.api.access import Access, WatchedFiles, read_access
+from otpmail.api.access import Access, read_access
 from otpmail.api.auth import AUTHORIZATION
+from otpmail.api.watched_files import WatchedFiles
 from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.errors import SettingsError, Unauthenticated
 from otpmail.events import ALL_EVENTS, Event
@@ -103,6 +104,35 @@ async def test_the_templates_of_a_profile(tmp_path: Path) -> None:
         kept = await noted.next()
         assert isinstance(kept, AccessKept)
         assert "[callers.shop.profiles.login] templates en: body.txt and body.html are missing" in kept.problem
+
+
+async def test_changed_templates_of_a_profile_are_in_force(tmp_path: Path) -> None:
+    """Templates are read again by themselves when one changes, comes or goes, also in a folder that was faulty."""
+    file, noted = tmp_path / "callers.toml", Noted()
+    mails, other = tmp_path / "mails" / "en", tmp_path / "other" / "en"
+    for folder in (mails, other):
+        folder.mkdir(parents=True)
+        for name in ("subject.txt", "body.txt"):
+            (folder / name).write_text("$code")
+    (other / "body.txt").write_text("no code")
+    profile = _table("shop", "one") + '[callers.shop.profiles.login]\ntemplates = "{}"\n'
+    _write(file, profile.format("mails"))
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    renewed = AccessRenewed("CALLERS_FILE", "1 caller")
+    with _running(access):
+        _write(mails / "body.txt", "Your code: $code")
+        assert await noted.next() == renewed
+        _write(mails / "body.html", "<p>$code</p>")
+        assert await noted.next() == renewed
+        (mails / "subject.txt").unlink()
+        assert isinstance(await noted.next(), AccessKept)
+        _write(mails / "subject.txt", "$code")
+        assert await noted.next() == renewed
+        _write(file, profile.format("other"))
+        assert isinstance(await noted.next(), AccessKept)
+        _write(other / "body.txt", "$code")
+        assert await noted.next() == renewed
+    assert noted.events.empty()
 
 
 async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:

@@ -94,6 +94,17 @@ async def test_a_thousand_signals(serve: Callable[..., Awaitable[Service]], file
     assert (await service.mail.SendMail(hello(), metadata=as_caller("news"))).mail.state == RELAYED
 
 
+async def test_a_signal_reads_the_file_again(serve: Callable[..., Awaitable[Service]], file: Path) -> None:
+    """SIGHUP reads the file even where it looks as before: the log has the line of a mistake again."""
+    service = await serve(CALLERS_FILE=file)
+    write(file, "[callers.shop]\n")
+    await service.wait_for_log("reload-failed", setting="CALLERS_FILE", timeout=_SECONDS)
+    await asyncio.sleep(1)  # the file alone would bring no second line
+    assert len(service.logged("reload-failed", setting="CALLERS_FILE")) == 1
+    service.send(signal.SIGHUP)
+    await service.wait_for_log("reload-failed", count=2, setting="CALLERS_FILE", timeout=_SECONDS)
+
+
 async def test_a_volume_of_kubernetes(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
     """Files behind a link to a folder, which is exchanged in one step, are taken together and without an error."""
     volume = tmp_path / "volume"

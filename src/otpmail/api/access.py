@@ -4,16 +4,16 @@ The files are CALLERS_FILE and those of TLS. A faulty file leaves what was in fo
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from otpmail.api.auth import Authenticator
 from otpmail.api.methods import METHODS
+from otpmail.api.watched_files import WatchedFiles
 from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.errors import SettingsError
 from otpmail.events import Observer
@@ -28,9 +28,7 @@ LOOK_SECONDS = 0.25
 
 _READ_SECONDS = 30.0
 _HUNG_SECONDS = 600.0  # to the next look after one that hung in the file system for that time
-_FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
 
-Look = tuple[object, ...]
 ValueT = TypeVar("ValueT")
 
 
@@ -39,71 +37,6 @@ class _Callers(NamedTuple):
 
     file: CallersFile
     terms: TermsOfCallers
-
-
-class WatchedFiles(Generic[ValueT]):
-    """Files that are read together, whenever they change. `read` raises SettingsError; `value` is its last result.
-
-    A file that is being written, or exchanged with others, could be read half. Half a file of callers may be a good
-    one, with some of them. So files are read once they have looked the same twice, and again if they changed meanwhile.
-    """
-
-    def __init__(self, setting: str, paths: Collection[Path], read: Callable[[], ValueT]) -> None:
-        self.setting = setting
-        self._paths = paths
-        self._read = read
-        self._seen, self._was_fresh = self._look()
-        self._last = self._seen
-        self.value = read()
-        self.problems: tuple[str, ...] = ()
-        """The mistakes that the last reading found."""
-        self.rests_until = 0.0
-        """Until when no look is taken unless it is requested, on the clock of the loop."""
-
-    def __repr__(self) -> str:
-        return f"<WatchedFiles {self.setting} {self.problems}>"
-
-    def read_if_changed(self, *, always: bool) -> ValueT | None:
-        """Read the files again if they have changed. Returns what they hold, None if nothing is new.
-
-        With `always` it does not wait for a second look. Raises SettingsError. Runs in a thread.
-        """
-        look, is_fresh = self._look()
-        is_still, self._last = look == self._last, look
-        may_differ = look != self._seen or self._was_fresh
-        if not (always or (may_differ and is_still)):
-            return None
-        try:
-            value = self._read()
-        except SettingsError:
-            if self._is_whole(look, is_fresh=is_fresh):
-                raise
-            return None
-        if not self._is_whole(look, is_fresh=is_fresh):
-            return None
-        return value if value != self.value or self.problems else None
-
-    def _is_whole(self, look: Look, *, is_fresh: bool) -> bool:
-        """Whether the files still look as before they were read. If not, a later look reads them again."""
-        if self._look()[0] != look:
-            return False
-        self._seen, self._was_fresh = look, is_fresh
-        return True
-
-    def _look(self) -> tuple[Look, bool]:
-        """Return marks of the files, and whether one changed so lately that a change could leave the same."""
-        now = time.time_ns()
-        looks: list[object] = []
-        is_fresh = False
-        for path in self._paths:
-            try:
-                found = os.stat(path)  # noqa: PTH116  a link is followed: Kubernetes changes what it leads to
-            except OSError as error:
-                looks.append(error.errno)
-                continue
-            is_fresh = is_fresh or abs(now - found.st_mtime_ns) < _FRESH_NS
-            looks.append((found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev))
-        return tuple(looks), is_fresh
 
 
 class Access:
@@ -131,7 +64,9 @@ class Access:
         self._callers: WatchedFiles[_Callers] | None = None
         self._certificates: WatchedFiles[CertificateFiles] | None = None
         if (path := settings.callers_file) is not None:
-            self._callers = WatchedFiles("CALLERS_FILE", (path,), partial(_read_callers, settings, profiles, path))
+            self._callers = WatchedFiles(
+                "CALLERS_FILE", (path,), partial(_read_callers, settings, profiles, path), lambda: profiles.folders
+            )
             profiles.renew(self._callers.value.terms)
         if (path := settings.tls_cert_file) is not None:
             files = [file for file in (path, settings.tls_key_file, settings.tls_client_ca_file) if file is not None]
@@ -267,6 +202,7 @@ def _read_certificates(settings: ServerSettings, path: Path) -> CertificateFiles
 
 def _read_callers(settings: ServerSettings, profiles: Profiles, path: Path) -> _Callers:
     """Read the file, and check what it says against the settings beside it."""
+    profiles.folders = set()
     file = read_callers(path, METHODS, profiles.rules)
     if not file.entries and settings.open_to_strangers is not None and not settings.allow_anonymous:
         raise SettingsError(

@@ -59,6 +59,8 @@ class Profiles:
         self.usual = self._terms(Profile(), Policy.of(settings), None)
         self.rules = ProfileRules(settings, self._read_templates, relays)
         """What CALLERS_FILE is checked by."""
+        self.folders = set[Path]()
+        """The folders of templates that were read since this was last emptied."""
 
     def __repr__(self) -> str:
         return f"<Profiles of {len(self._by_caller)} callers>"
@@ -128,6 +130,8 @@ class Profiles:
 
     def _read_templates(self, folder: Path | None, product: Product | None = None) -> Templates:
         """Read the templates of a profile, else those of the settings in force. Raises ValueError."""
+        if folder is not None:
+            self.folders.add(folder)
         usual = self.templates
         look = replace(usual.look, product=(product or Product()).or_else(usual.look.product))
         try:

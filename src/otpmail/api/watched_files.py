@@ -1,0 +1,119 @@
+"""Files that are read at the start, and again when they change, with the folders that they name."""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from otpmail.errors import SettingsError
+
+_FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
+_LEVELS = 3  # of folders with templates: a locale, a purpose, the files
+_MOST_PATHS = 2000  # of a folder, which may be any
+
+Look = Mapping[Path, object]
+ValueT = TypeVar("ValueT")
+
+
+class WatchedFiles(Generic[ValueT]):
+    """Files that are read together, whenever they change. `read` raises SettingsError; `value` is its last result.
+
+    A file that is being written, or exchanged with others, could be read half. Half a file of callers may be a good
+    one, with some of them. So files are read once they have looked the same twice, and again if they changed meanwhile.
+    `folders` are those that the last reading has read too.
+    """
+
+    def __init__(
+        self,
+        setting: str,
+        paths: Collection[Path],
+        read: Callable[[], ValueT],
+        folders: Callable[[], Collection[Path]] = tuple,
+    ) -> None:
+        self.setting = setting
+        self._paths = paths
+        self._read = read
+        self._folders = folders
+        self._seen: Look
+        look, is_fresh = self._look(paths)
+        self.value = read()
+        self._note_seen(look, is_fresh=is_fresh)
+        self._last = self._seen
+        self.problems: tuple[str, ...] = ()
+        """The mistakes that the last reading found."""
+        self.rests_until = 0.0
+        """Until when no look is taken unless it is requested, on the clock of the loop."""
+
+    def __repr__(self) -> str:
+        return f"<WatchedFiles {self.setting} {self.problems}>"
+
+    def read_if_changed(self, *, always: bool) -> ValueT | None:
+        """Read the files again if they have changed. Returns what they hold, None if nothing is new.
+
+        With `always` it does not wait for a second look. Raises SettingsError. Runs in a thread.
+        """
+        look, is_fresh = self._look(self._all_paths())
+        is_still, self._last = look == self._last, look
+        may_differ = look != self._seen or self._was_fresh
+        if not (always or (may_differ and is_still)):
+            return None
+        try:
+            value = self._read()
+        except SettingsError:
+            if self._is_whole(look, is_fresh=is_fresh):
+                raise
+            return None
+        if not self._is_whole(look, is_fresh=is_fresh):
+            return None
+        return value if value != self.value or self.problems else None
+
+    def _is_whole(self, look: Look, *, is_fresh: bool) -> bool:
+        """Whether the files still look as before they were read. If not, a later look reads them again."""
+        if self._look(look)[0] != look:
+            return False
+        self._note_seen(look, is_fresh=is_fresh)
+        return True
+
+    def _note_seen(self, look: Look, *, is_fresh: bool) -> None:
+        """Note how the files looked before they were read, and how others look that were read for the first time."""
+        now, is_other_fresh = self._look(self._all_paths())
+        self._seen = {path: look.get(path, mark) for path, mark in now.items()}
+        self._was_fresh = is_fresh or is_other_fresh
+
+    def _all_paths(self) -> Iterator[Path]:
+        yield from self._paths
+        for folder in list(self._folders()):
+            yield from islice(_paths_in(folder, _LEVELS), _MOST_PATHS)
+
+    @staticmethod
+    def _look(paths: Iterable[Path]) -> tuple[Look, bool]:
+        """Return marks of the files, and whether one changed so lately that a change could leave the same."""
+        now = time.time_ns()
+        look: dict[Path, object] = {}
+        is_fresh = False
+        for path in paths:
+            try:
+                found = os.stat(path)  # noqa: PTH116  a link is followed: Kubernetes changes what it leads to
+            except OSError as error:
+                look[path] = error.errno
+                continue
+            is_fresh = is_fresh or abs(now - found.st_mtime_ns) < _FRESH_NS
+            look[path] = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
+        return look, is_fresh
+
+
+def _paths_in(folder: Path, levels: int) -> Iterator[Path]:
+    """Return a folder and what is in it, but for hidden files, which are no templates."""
+    yield folder
+    if levels:
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith((".", "__")):
+                    continue
+                if entry.is_dir():
+                    yield from _paths_in(Path(entry.path), levels - 1)
+                else:
+                    yield Path(entry.path)
