@@ -157,11 +157,35 @@ async def test_streams_that_end_early_each_time(kind: str) -> None:
 
 
 async def test_a_relay_that_is_down_is_a_result(kind: str) -> None:
-    """Another refusal by UNAVAILABLE is the result of its mail: its stream goes on, and nobody knows for how long."""
+    """A mail that is refused as UNAVAILABLE is sent as often as a call is made, and then that is its result."""
     down = {"code": grpc.StatusCode.UNAVAILABLE.value[0], "message": "the relay is down"}
-    async with Scripted([_result("a", **down)]) as service:
+    async with Scripted(*[[_result("a", **down)]] * 5) as service:
         (result,) = await _collect(kind, service, "send_mails", _mails("a"))
     assert isinstance(result.error, errors.Unavailable)
+    assert str(result.error) == "the relay is down"
+    assert len(service.requests) == 5
+
+
+@pytest.mark.parametrize("end", [[_AWAY], []], ids=["unavailable", "half-closed"])
+async def test_a_stop_in_other_words(kind: str, end: list[Any]) -> None:
+    """A service of another version may say otherwise that it stops: its next process has the mail all the same."""
+    stopping = {"code": grpc.StatusCode.UNAVAILABLE.value[0], "message": "bye"}
+    async with Scripted([_result("a"), _result("b", **stopping), *end], [_result("b")]) as service:
+        results = await _collect(kind, service, "send_mails", _mails("a", "b"))
+    assert [(result.request_id, result.error) for result in results] == [("a", None), ("b", None)]
+    assert [mail.request_id for mail in service.requests[1].mails] == ["b"]
+
+
+async def test_a_refusal_comes_at_once_while_mails_come(kind: str) -> None:
+    """While the stream goes on, a mail that is refused as UNAVAILABLE has that as its result: it may go on for long."""
+    names = [str(number) for number in range(101)]
+    outgoing = Pausing(_mails(*names))
+    down = {"code": grpc.StatusCode.UNAVAILABLE.value[0], "message": "the relay is down"}
+    first = [_result(name) for name in names[:99]] + [_result("99", **down)]
+    async with Scripted(first, [_result("100")]) as service:
+        results = await _collect_pausing(kind, service, outgoing)
+    assert [result.request_id for result in results if result.error] == ["99"]
+    assert [len(request.mails) for request in service.requests] == [100, 1]
 
 
 def test_the_words_of_a_stop() -> None:

@@ -120,7 +120,7 @@ class Client:
 
         `outgoing` is asked for more as fast as the service takes them. A mail that was refused, or did not reach
         everyone, has an `error`. After a lost connection, or where the service stops, mails without a result are sent
-        again by their request_id.
+        again by their request_id. So are mails that it refuses as UNAVAILABLE once all were taken.
         """
         target = self._endpoint.target
         attempts = self._attempts(timeout, None)
@@ -138,7 +138,8 @@ class Client:
             """Wait before the next stream, or raise."""
             await self._sleep(attempts.wait_after(error))
 
-        async with aclosing(MailStream(outgoing, target).results(open_call, on_failure, attempts.succeeded)) as results:
+        stream = MailStream(outgoing, target, self._retries)
+        async with aclosing(stream.results(open_call, on_failure, attempts.succeeded)) as results:
             async for result in results:
                 yield result
 

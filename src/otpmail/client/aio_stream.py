@@ -11,6 +11,7 @@ from otpmail.client import decode
 from otpmail.client.errors import Error, Unavailable
 from otpmail.client.feed import MOST_TOGETHER
 from otpmail.client.mails import mail_request
+from otpmail.client.retry import Refusals, Retries
 from otpmail.client.status import error_of
 from otpmail.client.values import MailResult, OutgoingMail
 from otpmail.v1 import mail_pb2
@@ -22,9 +23,12 @@ _Request = mail_pb2.SendMailRequest
 class MailStream:
     """Sends mails to a target over one connection after another, until each has a result."""
 
-    def __init__(self, mails: Iterable[OutgoingMail] | AsyncIterable[OutgoingMail], target: str) -> None:
+    def __init__(
+        self, mails: Iterable[OutgoingMail] | AsyncIterable[OutgoingMail], target: str, retries: Retries
+    ) -> None:
         self._mails = mails
         self._target = target
+        self._refusals = Refusals(retries)
         self._waiting: asyncio.Queue[_Request | None] = asyncio.Queue(MOST_TOGETHER)
         self._open: dict[str, _Request] = {}
         self._all_taken = False
@@ -104,7 +108,9 @@ class MailStream:
     async def _read(self, call: Any) -> AsyncIterator[MailResult]:
         while (response := await call.read()) is not grpc.aio.EOF:
             for message in response.results:
-                if not decode.is_of_a_stop(message) and self._open.pop(message.request_id, None) is not None:
+                if self._refusals.is_repeated(message, all_taken=self._all_taken):
+                    continue
+                if self._open.pop(message.request_id, None) is not None:
                     yield decode.result(message)
         if (code := await call.code()) is not grpc.StatusCode.OK:
             raise grpc.aio.AioRpcError(

@@ -147,9 +147,14 @@ def address(answer: address_pb2.GetAddressResponse) -> Address:
     return Address(kept, tuple(budgets))
 
 
+def is_unavailable(message: mail_pb2.SendMailsResponse.Result) -> bool:
+    """Whether the service could not take a mail at this time. It can be sent again by its request_id."""
+    return message.code == _UNAVAILABLE
+
+
 def is_of_a_stop(message: mail_pb2.SendMailsResponse.Result) -> bool:
     """Whether a mail was not sent because the service stops, so that it can be sent by the next process."""
-    return message.code == _UNAVAILABLE and message.message in OF_A_STOP
+    return is_unavailable(message) and message.message in OF_A_STOP
 
 
 def result(message: mail_pb2.SendMailsResponse.Result) -> MailResult:

@@ -45,6 +45,11 @@ class Feed:
             return self.open.pop(request_id, None) is not None
 
     @property
+    def all_taken(self) -> bool:
+        """Whether the iterable has ended, and each of its mails was sent, or is about to be."""
+        return self._all_taken
+
+    @property
     def is_done(self) -> bool:
         """Whether the iterable has ended, and each of its mails has its result."""
         with self._state:

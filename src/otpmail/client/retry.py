@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from otpmail.client.decode import is_of_a_stop, is_unavailable
 from otpmail.client.errors import Error, Unavailable
+from otpmail.v1 import mail_pb2
 
 _FIRST_SECONDS = 0.1
 _MOST_SECONDS = 2.0
@@ -18,6 +20,30 @@ class Retries:
 
     attempts: int = 5
     most_wait: float = 5.0
+
+
+class Refusals:
+    """Counts how often each mail of a stream was refused as UNAVAILABLE, and decides whether it is sent again."""
+
+    def __init__(self, retries: Retries) -> None:
+        self._most = retries.attempts
+        self._counts: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Refusals of {len(self._counts)} mails>"
+
+    def is_repeated(self, result: mail_pb2.SendMailsResponse.Result, *, all_taken: bool) -> bool:
+        """Whether a mail is sent again over the next stream, rather than has this result.
+
+        A service of another version may have other words for its stop. So any mail that it can't take is sent again,
+        where the stream ends soon in any case, since all mails have been taken.
+        """
+        if not is_unavailable(result) or is_of_a_stop(result):
+            return is_unavailable(result)
+        if not all_taken:
+            return False
+        count = self._counts[result.request_id] = self._counts.get(result.request_id, 0) + 1
+        return count < self._most
 
 
 class Attempts:

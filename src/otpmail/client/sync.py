@@ -16,7 +16,7 @@ from otpmail.client.errors import Error, Unavailable
 from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan
-from otpmail.client.retry import Attempts, Retries
+from otpmail.client.retry import Attempts, Refusals, Retries
 from otpmail.client.status import error_of
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
@@ -115,10 +115,10 @@ class SyncClient:
 
         `outgoing` is asked for more as fast as the service takes them, in another thread. A mail that was refused, or
         did not reach everyone, has an `error`. After a lost connection, or where the service stops, mails without a
-        result are sent again by their request_id.
+        result are sent again by their request_id. So are mails that it refuses as UNAVAILABLE once all were taken.
         """
         target, feed = self._endpoint.target, Feed(outgoing)
-        attempts = self._attempts(timeout, None)
+        attempts, refusals = self._attempts(timeout, None), Refusals(self._retries)
         while True:
             method = self._channel(target).stream_stream(
                 f"{mails.SERVICE}/SendMails",
@@ -128,7 +128,9 @@ class SyncClient:
             call = method(feed.begin(), timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 for message in (each for response in call for each in response.results):
-                    if not decode.is_of_a_stop(message) and feed.settle(message.request_id):
+                    if refusals.is_repeated(message, all_taken=feed.all_taken):
+                        continue
+                    if feed.settle(message.request_id):
                         attempts.succeeded()
                         yield decode.result(message)
                 failure = None
