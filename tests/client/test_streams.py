@@ -12,14 +12,14 @@ import pytest
 
 from client.scripted import Failure, Scripted
 from otpmail import client as errors
-from otpmail.client import Client, OutgoingMail, State, SyncClient
+from otpmail.client import Client, OutgoingMail, Retries, State, SyncClient
 from otpmail.client.decode import OF_A_STOP
 from otpmail.delivery.closing import STOPPED
 from otpmail.errors import Stopping
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 _AWAY = Failure(grpc.StatusCode.UNAVAILABLE, "the service is stopping", reason="UNAVAILABLE")
 _QUEUED = mail_pb2.Mail(id="m", state=mail_pb2.Mail.STATE_QUEUED)
@@ -32,16 +32,16 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def _collect(kind: str, service: Scripted, name: str, *args: Any) -> list[Any]:
+async def _collect(kind: str, service: Scripted, name: str, *args: Any, **options: Any) -> list[Any]:
     """Return all that a method yields; the client waits for no time between attempts."""
     if kind == "async":
 
         async def sleep(_: float) -> None:
             """Return at once."""
 
-        async with Client(service.address, sleep=sleep) as client:
+        async with Client(service.address, sleep=sleep, **options) as client:
             return [each async for each in getattr(client, name)(*args)]
-    with SyncClient(service.address, sleep=lambda _: None) as blocking:
+    with SyncClient(service.address, sleep=lambda _: None, **options) as blocking:
         return await asyncio.to_thread(lambda: list(getattr(blocking, name)(*args)))
 
 
@@ -166,6 +166,18 @@ async def test_a_relay_that_is_down_is_a_result(kind: str) -> None:
     assert len(service.requests) == 5
 
 
+async def test_refusals_are_results_where_no_time_is_left(kind: str) -> None:
+    """Mails that were refused have that as their result where no time is left to send them again."""
+    down = {"code": grpc.StatusCode.UNAVAILABLE.value[0], "message": "the relay is down"}
+    async with Scripted([_result("a"), _result("b", **down), _result("c", **down)]) as service:
+        results = await _collect(kind, service, "send_mails", _mails("a", "b", "c"), retries=Retries(most_wait=0))
+    assert [(result.request_id, str(result.error)) for result in results] == [
+        ("a", "None"),
+        ("b", "the relay is down"),
+        ("c", "the relay is down"),
+    ]
+
+
 @pytest.mark.parametrize("end", [[_AWAY], []], ids=["unavailable", "half-closed"])
 async def test_a_stop_in_other_words(kind: str, end: list[Any]) -> None:
     """A service of another version may say otherwise that it stops: its next process has the mail all the same."""
@@ -269,28 +281,3 @@ def _alive(wanted: type) -> list[Any]:
     """Return the calls of a kind that have not ended."""
     gc.collect()
     return [found for found in gc.get_objects() if issubclass(type(found), wanted) and not found.done()]
-
-
-def test_a_feed_gives_no_mail_to_a_stream_that_has_ended() -> None:
-    """What a stream of before took from the iterable while it ended goes to the next one."""
-    from otpmail.client.feed import Feed
-
-    taken: list[str] = []
-
-    def outgoing() -> Iterable[OutgoingMail]:
-        """Begin the next stream while this one asks for mails."""
-        for mail in _mails("a", "b"):
-            taken.append(mail.request_id)
-            if mail.request_id == "b":
-                batches.append(feed.begin())
-            yield mail
-
-    feed = Feed(outgoing())
-    batches = [feed.begin()]
-    assert list(batches[0]) == []
-    (batch,) = batches[1]
-    assert [mail.request_id for mail in batch.mails] == ["a", "b"] == taken
-    assert feed.settle("a")
-    assert not feed.settle("a")
-    (again,) = feed.begin()
-    assert [mail.request_id for mail in again.mails] == ["b"]

@@ -64,7 +64,15 @@ class MailStream:
                     await _end(writing)
                 if failure is None and self._all_taken and not self._open:
                     break
-                await on_failure(failure or Unavailable("the service has ended the stream"))
+                try:
+                    await on_failure(failure or Unavailable("the service has ended the stream"))
+                except Unavailable:
+                    refused = self._refusals.results(self._open) if failure is None and self._all_taken else []
+                    if not refused:
+                        raise
+                    for each in refused:
+                        yield decode.result(each)
+                    break
         finally:
             await _end(taking)
         if self._error is not None:

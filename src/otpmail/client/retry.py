@@ -1,6 +1,6 @@
 """Decides whether a call is repeated, and when. Pure: the time and the randomness are passed in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from otpmail.client.decode import is_of_a_stop, is_unavailable
@@ -23,11 +23,12 @@ class Retries:
 
 
 class Refusals:
-    """Counts how often each mail of a stream was refused as UNAVAILABLE, and decides whether it is sent again."""
+    """Knows how often each mail of a stream was refused as UNAVAILABLE, and decides whether it is sent again."""
 
     def __init__(self, retries: Retries) -> None:
         self._most = retries.attempts
         self._counts: dict[str, int] = {}
+        self._latest: dict[str, mail_pb2.SendMailsResponse.Result] = {}
 
     def __repr__(self) -> str:
         return f"<Refusals of {len(self._counts)} mails>"
@@ -43,7 +44,13 @@ class Refusals:
         if not all_taken:
             return False
         count = self._counts[result.request_id] = self._counts.get(result.request_id, 0) + 1
+        self._latest[result.request_id] = result
         return count < self._most
+
+    def results(self, request_ids: Collection[str]) -> list[mail_pb2.SendMailsResponse.Result]:
+        """Return the latest refusals of mails, for a stream with no time to send them again; none if one lacks its."""
+        found = [self._latest[each] for each in request_ids if each in self._latest]
+        return found if len(found) == len(request_ids) else []
 
 
 class Attempts:

@@ -140,7 +140,14 @@ class SyncClient:
                 call.cancel()
             if failure is None and feed.is_done:
                 break
-            self._sleep(attempts.wait_after(failure or Unavailable("the service has ended the stream")))
+            try:
+                wait = attempts.wait_after(failure or Unavailable("the service has ended the stream"))
+            except Unavailable:
+                if failure is not None or not feed.all_taken or not (refused := refusals.results(feed.open)):
+                    raise
+                yield from map(decode.result, refused)
+                break
+            self._sleep(wait)
         if feed.error is not None:
             raise feed.error
 
