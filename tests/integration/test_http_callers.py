@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,50 @@ async def test_tokens(serve: Callable[..., Awaitable[Service]], tmp_path: Path) 
     writer.close()
     for path in ("/metrics", "/livez", "/readyz"):
         assert (await request(url, path)).status == 200
+
+
+async def _converse(url: str, octets: bytes) -> list[bytes]:
+    """Send octets on one connection, and return the statuses of all answers until it is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(octets)
+    async with asyncio.timeout(30):
+        answers = await reader.read()
+    writer.close()
+    return [answer[:3] for answer in answers.split(b"HTTP/1.1 ")[1:]]
+
+
+async def test_pipelined_requests_of_several_callers(serve: Callable[..., Awaitable[Service]], tmp_path: Path) -> None:
+    """Each request of a connection has its own token, trace and memory: one without a token is nobody's."""
+    file = tmp_path / "callers.toml"
+    write(file, table("shop"))
+    url = url_of(await serve(HTTP_PORT=0, CALLERS_FILE=file, OTP_RESEND_SECONDS=0))
+    kind = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(ADA)
+    head = b"POST %s HTTP/1.1\r\nhost: localhost\r\n" % SEND_CODE.encode() + kind
+    token = b"authorization: Bearer shop-token\r\n"
+    good, bare = head + token + b"\r\n" + ADA, head + b"\r\n" + ADA
+    last = head + b"connection: close\r\n\r\n" + ADA
+    assert await _converse(url, good + bare + good + last) == [b"200", b"401", b"200", b"401"]
+
+
+async def test_trailers_are_no_fields(serve: Callable[..., Awaitable[Service]], tmp_path: Path) -> None:
+    """A token, a Host or an Origin after the body counts for nothing (RFC 9110, 6.5.1), and trailers have bounds."""
+    file = tmp_path / "callers.toml"
+    write(file, table("shop"))
+    url = url_of(await serve(HTTP_PORT=0, CALLERS_FILE=file, OTP_RESEND_SECONDS=0))
+    token = b"authorization: Bearer shop-token\r\n"
+    kind = b"content-type: application/json\r\nconnection: close\r\ntransfer-encoding: chunked\r\n"
+    post = b"POST %s HTTP/1.1\r\n" % SEND_CODE.encode()
+    body = b"%x\r\n%s\r\n0\r\n" % (len(ADA), ADA)
+    for fields, trailers, status in (
+        (b"host: localhost\r\n", token, b"401"),
+        (token, b"host: localhost\r\n", b"403"),
+        (token + b"host: localhost\r\n", b"origin: https://evil.example\r\nhost: evil.example\r\n", b"200"),
+    ):
+        assert await _converse(url, post + fields + kind + b"\r\n" + body + trailers + b"\r\n") == [status]
+    endless = post + token + b"host: localhost\r\n" + kind + b"\r\n" + body
+    for trailers in (b"x: " + b"a" * (1 << 20), b"x: a\r\n" * 200 + b"\r\n"):
+        with contextlib.suppress(ConnectionError):
+            assert await _converse(url, endless + trailers) in ([], [b"431"])
 
 
 async def test_strangers_get_the_probes_alone(serve: Callable[..., Awaitable[Service]]) -> None:

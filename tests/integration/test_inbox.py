@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from http1 import SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request
+from integration.callers import table, write
 from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 ADA = "ada@example.org"
 
@@ -139,3 +141,17 @@ async def test_failures_on_demand_are_seen(dev: tuple[Service, str]) -> None:
         {"address": ADA, "reply": "250 2.6.0 caught"},
         {"address": "552@fail.example", "reply": "552 5.2.2 the mailbox is full for good"},
     ]
+
+
+async def test_off_loopback(tmp_path: Path) -> None:
+    """The inbox asks nobody for a token, so it answers on loopback alone, also where callers are asked for theirs."""
+    file = tmp_path / "callers.toml"
+    write(file, table("shop"))
+    async with Service(command="dev", HTTP_HOST="0.0.0.0", CALLERS_FILE=file) as service:
+        found = re.search(r"over HTTP on (\S+);", await service.wait_for_output("over HTTP on"))
+        assert found is not None
+        url = f"http://127.0.0.1:{found[1].rpartition(':')[2]}"
+        for path in ("/", "/inbox", f"/inbox/{ADA}/code"):
+            answer = await request(url, path)
+            assert (answer.status, "loopback" in answer.text) == (404, True)
+        assert (await request(url, SEND_CODE, b"{}", {"content-type": "application/json"})).status == 401

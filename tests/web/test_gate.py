@@ -81,6 +81,15 @@ async def test_no_page_of_another_site_reaches_the_methods(service: Service) -> 
     assert not service.logged("mail-relayed")
 
 
+@pytest.mark.service(**OPEN)
+async def test_only_checks_of_health_answer_any_host(service: Service) -> None:
+    """A page that leads its own name to loopback reads no figures; a kubelet asks for health by any address."""
+    for path, status in (("/metrics", 403), ("/livez", 200), ("/readyz", 200)):
+        for fields in ({"host": "evil.example"}, {"origin": "https://evil.example"}):
+            assert (await request(service, path, headers=fields)).status == status
+        assert (await request(service, path)).status == 200
+
+
 @pytest.mark.service(**OPEN, HTTP_CORS_ORIGINS=f"{APP} http://localhost:3000")
 async def test_pages_of_the_list_call(service: Service) -> None:
     """Their preflight is answered, and so are their calls, errors included, in a way that the page may read."""

@@ -13,6 +13,8 @@ from otpmail.web.methods import Method, Methods
 
 _log = logging.getLogger("otpmail")
 
+_OPEN = frozenset(("/livez", "/readyz"))  # they answer every Host: a kubelet asks by an address
+
 OPENAPI = "/openapi.json"
 """The path of the description that `web.openapi` has made of the contract."""
 
@@ -29,8 +31,8 @@ class Pages(Protocol):
 class WebApp:
     """Answers a request by its path.
 
-    `probes` answer everybody. The `methods` and the other `pages` answer those whom the `gate` lets in; without methods
-    nobody gets there.
+    `probes` answer everybody, but for /metrics, which asks the `gate` as the `methods` do. `pages` answer on loopback
+    alone, since they ask nobody for a token; without methods nobody gets there.
     """
 
     def __init__(
@@ -60,7 +62,10 @@ class WebApp:
         if self._methods is not None and (method := self._methods.by_path.get(path)) is not None:
             await self._call(method, exchange)
         elif (probe := self._probes.get(path)) is not None:
-            await _probe(probe, exchange)
+            if path not in _OPEN and (problem := self._gate.problem(exchange.headers)):
+                await exchange.say(HTTPStatus.FORBIDDEN, problem)
+            else:
+                await _probe(probe, exchange)
         elif self._methods is None:
             await exchange.say(HTTPStatus.NOT_FOUND, f"without CALLERS_FILE there are only {', '.join(self._probes)}")
         elif problem := self._gate.problem(exchange.headers):
@@ -70,6 +75,8 @@ class WebApp:
             await exchange.answer(HTTPStatus.OK, self._openapi, kind, *self._gate.cors(exchange.headers))
         elif path == OPENAPI:
             await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, HEAD"))
+        elif self._pages is not None and not self._gate.is_on_loopback:
+            await exchange.say(HTTPStatus.NOT_FOUND, "pages answer only where HTTP_HOST is a loopback address")
         elif self._pages is not None:
             await self._pages(scope, receive, send)
         else:

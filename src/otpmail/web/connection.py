@@ -5,9 +5,11 @@ uvicorn bounds neither the head of a request nor the time that it takes, and let
 
 import asyncio
 import logging
+from contextvars import Context
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -21,6 +23,9 @@ HEAD_SECONDS = 10.0
 """The most that a head may take to come."""
 
 _MOST_PIPELINED = 64
+_UPGRADE = frozenset((b"upgrade", b"http2-settings"))
+"""The fields and the tokens of Connection by which a client offers another protocol."""
+
 _SILENT = logging.Logger("uvicorn", logging.CRITICAL + 1)  # noqa: LOG001  any client can cause what uvicorn logs
 
 SCOPE = "otpmail.connection"
@@ -28,7 +33,7 @@ SCOPE = "otpmail.connection"
 
 
 class Connections(Protocol):
-    """What a server keeps of its connections; uvicorn's protocol adds itself, and discards itself at its end."""
+    """The connections of a server; uvicorn's protocol adds itself, and discards itself at its end."""
 
     def add(self, connection: "Connection") -> None:
         """Count a connection, or close it or another one where there are too many."""
@@ -53,9 +58,13 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.logger, self.access_log = _SILENT, False
+        self.parser = self._new_parser()
         self._head_seconds = head_seconds
         self._in_head = True
         self._head_octets = 0
+        self._fields = 0  # of the head and of the trailers
+        self._has_upgrade = False  # whether the request is to be read again, without its Upgrade
+        self._had_body = False  # whether the latest octets held any of a body
         self._status = 400  # of the request that can't be read
         self._timer: asyncio.TimerHandle | None = None
         self._running: asyncio.Task[None] | None = None
@@ -98,11 +107,16 @@ class Connection(HttpToolsProtocol):
             self._running.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read on. A head must be whole in time, and may not be too long."""
+        """Read on. A head must be whole in time, and neither it nor trailers may be too long."""
         if self.transport.is_closing():
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._had_body = False
+        self._parse(data)
         if not self._in_head:
+            self._head_octets = 0 if self._had_body else self._head_octets + len(data)
+            if self._head_octets > HEAD_OCTETS and not self.transport.is_closing():
+                self.transport.close()
             return
         self._head_octets += len(data)
         if self._head_octets > HEAD_OCTETS:
@@ -110,24 +124,71 @@ class Connection(HttpToolsProtocol):
         elif self._timer is None and not self.transport.is_closing():
             self._timer = self.loop.call_later(self._head_seconds, self._time_out)
 
-    # What the parser calls.
+    def _parse(self, data: bytes) -> None:
+        """Parse octets. A request that offers another protocol is read again without its offer (RFC 9110, 7.8).
+
+        httptools takes what follows the head of such a request for the other protocol, its body included.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserError:
+                self.send_400_response("")
+            except HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = self._new_parser()
+                continue
+            return
+
+    def _new_parser(self) -> HttpRequestParser:
+        parser = HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return parser
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return the head of the latest request as its client would have written it without an offer."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = (token.strip() for token in value.split(b","))
+                kept = b", ".join(token for token in tokens if token.lower() not in _UPGRADE)
+                lines.append(b"connection: " + kept)
+            elif name not in _UPGRADE:
+                lines.append(name + b": " + value)
+        return b"\r\n".join((*lines, b"", b""))
+
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
         """Begin to read the head of a request."""
         super().on_message_begin()
         self._in_head = True
+        self._has_upgrade = False
         self._head_octets = 0
+        self._fields = 0
         cast("dict[str, Any]", self.scope)[SCOPE] = self
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field. Raises ValueError for too many, which ends the connection."""
-        if len(self.headers) == MOST_FIELDS:
+        """Take one field. Raises ValueError for too many, which ends the connection.
+
+        A trailer is only counted: merged into the head it would be a field that nobody has checked (RFC 9110, 6.5.1).
+        """
+        if self._fields == MOST_FIELDS:
             self._status = 431
             raise ValueError
-        super().on_header(name, value)
+        self._fields += 1
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin to answer. Raises ValueError for too many requests that do not wait for their answers."""
+        """Begin to answer. Raises ValueError for CONNECT, and for too many requests that wait for no answers."""
+        if self.parser.get_method() == b"CONNECT":
+            self._status = 405
+            raise ValueError
+        self._has_upgrade = self.parser.should_upgrade()
+        if self._has_upgrade:
+            return
         self._in_head = False
         self._stop_timer()
         if len(self.pipeline) >= _MOST_PIPELINED:
@@ -136,8 +197,19 @@ class Connection(HttpToolsProtocol):
         self.used = self.server_state.total_requests
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._had_body = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request, unless it is to be read again."""
+        if not self._has_upgrade:
+            super().on_message_complete()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        task = self.loop.create_task(cycle.run_asgi(app))
+        # The task that ends one request starts the next one, whose caller may be another.
+        task = self.loop.create_task(cycle.run_asgi(app), context=Context())
         self._running = task
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)

@@ -31,18 +31,18 @@ class Gate:
     """
 
     def __init__(self, *, on_loopback: bool, hosts: Collection[str] = (), origins: Collection[str] = ()) -> None:
-        self._on_loopback = on_loopback
+        self.is_on_loopback = on_loopback
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origin.encode() for origin in origins)
         self._known: set[bytes] = set()  # values of Host that are good
 
     def __repr__(self) -> str:
-        return f"<Gate{' on loopback' * self._on_loopback}, {len(self._origins)} origins>"
+        return f"<Gate{' on loopback' * self.is_on_loopback}, {len(self._origins)} origins>"
 
     def problem(self, headers: Headers) -> str:
         """Return why a request is not answered, empty where it is."""
         host = headers.get(b"host", b"")
-        if self._on_loopback and host not in self._known and not self._is_ours(host):
+        if self.is_on_loopback and host not in self._known and not self._is_ours(host):
             return "the Host of this request is no name of this machine's loopback"
         origin = headers.get(b"origin")
         if origin is not None and origin not in self._origins and not self._is_same(origin, host):
@@ -50,7 +50,7 @@ class Gate:
         return ""
 
     def cors(self, headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
-        """Return the fields of an answer by which the pages of its origin may read it."""
+        """Return the fields of an answer that let the pages of its origin read it."""
         if not self._origins:
             return ()
         origin = headers.get(b"origin")

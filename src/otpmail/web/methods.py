@@ -13,7 +13,7 @@ from otpmail.api.auth import AUTHORIZATION, KEY, MOST_CHARACTERS
 from otpmail.api.calls import CallEnded
 from otpmail.api.service import Api
 from otpmail.api.status import Code, status_of
-from otpmail.callers import TRACE, TRACE_KEYS, Trace
+from otpmail.callers import NO_TRACE, TRACE, TRACE_KEYS, Trace
 from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from otpmail.web.body import GZIP, IDENTITY, pack, read_body
@@ -27,7 +27,6 @@ _FILES: tuple[Any, ...] = (otp_pb2, mail_pb2, address_pb2)
 _WORTH_PACKING = 1024
 _AUTHORIZATION = KEY.encode()
 _NO_CERTIFICATE = "this service wants a certificate of a client"
-_TRACE_FIELDS = tuple(key.encode() for key in TRACE_KEYS)
 
 
 class Kind(Enum):
@@ -130,11 +129,10 @@ class Methods:
 
     def _note(self, headers: Headers) -> None:
         """Keep what the call says of its caller and of its trace for the methods."""
-        if any(name in headers for name in _TRACE_FIELDS):
-            ids = [(key, headers[key.encode()].decode("latin-1")) for key in TRACE_KEYS if key.encode() in headers]
-            TRACE.set(Trace.read(ids))
-        if self._api.asks_callers and (given := headers.get(_AUTHORIZATION)) is not None:
-            AUTHORIZATION.set([given[:MOST_CHARACTERS].decode("latin-1")])
+        ids = [(key, headers[key.encode()].decode("latin-1")) for key in TRACE_KEYS if key.encode() in headers]
+        TRACE.set(Trace.read(ids) if ids else NO_TRACE)
+        given = headers.get(_AUTHORIZATION) if self._api.asks_callers else None
+        AUTHORIZATION.set(() if given is None else [given[:MOST_CHARACTERS].decode("latin-1")])
 
 
 async def _run(method: Method, exchange: Exchange, context: CallContext, codec: Codec, fields: Fields) -> None:
