@@ -201,8 +201,14 @@ class IssuedCode:
         return self.challenge.expires
 
 
-STRETCH = 300
+PARTS = 12
+"""In how many stretches an hour or a day is counted."""
+
+STRETCH = HOUR // PARTS
 """Seconds of a count, where a limit is one of an hour."""
+
+STRETCHES = PARTS + 1
+"""How many stretches an hour or a day touches."""
 
 Counts = tuple[tuple[int, int], ...]
 """How often something has happened in each of some stretches of time: pairs of a stretch's number since the

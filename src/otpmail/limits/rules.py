@@ -7,12 +7,8 @@ five minutes, or of two hours where a limit is one of a day. They take as little
 from collections.abc import Sequence
 from dataclasses import field
 
-from otpmail.model import DAY, HOUR, STRETCH, Counts
+from otpmail.model import DAY, HOUR, PARTS, STRETCH, STRETCHES, Counts
 from otpmail.values import frozen
-
-_PARTS = 12  # of an hour or a day, each of which has a count
-
-_STRETCHES = _PARTS + 1  # which an hour, or a day, touches
 
 
 @frozen()
@@ -50,12 +46,12 @@ class Windows:
 
 def stretch_of(span: int) -> int:
     """Return how many seconds a count has, where a limit is one of `span` seconds."""
-    return span // _PARTS
+    return span // PARTS
 
 
 def recent_counts(counts: Counts, now: float, stretch: int = STRETCH) -> Counts:
     """Return the counts of which a part may be less than an hour old, or a day with the stretches of that."""
-    first = int(now // stretch) - _STRETCHES
+    first = int(now // stretch) - STRETCHES
     return tuple([pair for pair in counts if pair[0] > first])
 
 
@@ -76,13 +72,13 @@ def counts_free_at(counts: Counts, most: int, stretch: int = STRETCH) -> float:
     for number, count in counts:
         spare += count
         if spare >= 0:
-            return float((number + _STRETCHES) * stretch)
+            return float((number + STRETCHES) * stretch)
     return counts_end(counts, stretch)
 
 
 def counts_end(counts: Counts, stretch: int = STRETCH) -> float:
     """Return since when the counts say nothing."""
-    return float((counts[-1][0] + _STRETCHES) * stretch) if counts else 0.0
+    return float((counts[-1][0] + STRETCHES) * stretch) if counts else 0.0
 
 
 def with_one(counts: Counts, now: float, stretch: int = STRETCH) -> Counts:
@@ -101,7 +97,7 @@ def without_one(counts: Counts, then: float, stretch: int = STRETCH) -> Counts:
     """
     number = int(then // stretch)
     place = len(counts) - 1
-    if place >= 0 and counts[place][0] - number >= _STRETCHES:
+    if place >= 0 and counts[place][0] - number >= STRETCHES:
         return counts
     for at, (known, _) in enumerate(counts):
         if known == number:

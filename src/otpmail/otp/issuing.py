@@ -39,7 +39,7 @@ class Issuing:
         Raises as `MailService.accept_reserved` and `ChallengeStore.send` do.
         """
         send = self._send
-        counted = tuple([quota.key for quota in send.quotas])
+        counted = send.counted
         while True:
             issued = IssuedCode(self._challenge, self._next_send, send.key, counted, send.mailbox)
             submission = submission_of(issued)

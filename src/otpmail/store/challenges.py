@@ -72,6 +72,11 @@ class Send(NamedTuple):
     caller: str = ""
     """Whose record it is, for the share of each caller where there is no room."""
 
+    @property
+    def counted(self) -> tuple[bytes, ...]:
+        """The keys of the limits over many addresses that the mail counts for."""
+        return tuple([quota.key for quota in self.quotas])
+
 
 class Attempt(NamedTuple):
     """For which slot somebody tries a code, and in which lane it counts.

@@ -3,15 +3,14 @@
 import struct
 
 from otpmail.errors import StoreError
-from otpmail.model import HOUR, STRETCH, Counts
+from otpmail.model import STRETCHES, Counts
 
 _VERSION = 1
 _HEAD = struct.Struct("=Bdd")  # version, when the counts end, until when they may not be forgotten
 _ENDS = struct.Struct("=xdd")
 _PAIR = struct.Struct("=II")
 _COUNT = struct.Struct("=I")
-_STRETCHES = HOUR // STRETCH + 1  # which an hour touches, and a day its own
-_OF_PAIRS = tuple([struct.Struct(f"=Bdd{'II' * pairs}") for pairs in range(_STRETCHES + 1)])
+_OF_PAIRS = tuple([struct.Struct(f"=Bdd{'II' * pairs}") for pairs in range(STRETCHES + 1)])
 
 NO_COUNTS = _HEAD.pack(_VERSION, 0.0, 0.0)
 """The octets of no counts."""
@@ -29,17 +28,17 @@ def with_one_more(octets: bytes, most: int, now: float, stretch: int) -> bytes |
     """
     # fast path: most mails of a caller find it so, 3 us; held to the full path by tests/otp/test_quotas.py
     pairs, number = (len(octets) - _HEAD.size) // _PAIR.size, int(now // stretch)
-    if pairs > _STRETCHES:
+    if pairs > STRETCHES:
         return None
     version, _, needed, *known = _OF_PAIRS[pairs].unpack(octets)
     if version != _VERSION or needed or 2 * (sum(known[1::2]) + 1) >= most:
         return None
     if known:
-        if known[0] <= number - _STRETCHES or known[-2] > number:
+        if known[0] <= number - STRETCHES or known[-2] > number:
             return None
         if known[-2] == number:
             return octets[: -_COUNT.size] + _COUNT.pack(known[-1] + 1)
-    ends = float((number + _STRETCHES) * stretch)
+    ends = float((number + STRETCHES) * stretch)
     return _HEAD.pack(_VERSION, ends, 0.0) + octets[_HEAD.size :] + _PAIR.pack(number, 1)
 
 

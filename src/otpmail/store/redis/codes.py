@@ -117,7 +117,7 @@ class RedisChallengeStore:
     def others(self, send: Send) -> list[bytes]:
         """Return the last of the keys of a script that decides which challenge to mail: where the mail counts too."""
         mailbox = self._keys.codes(send.mailbox) if send.mailbox else []
-        return mailbox + self.counts([quota.key for quota in send.quotas])
+        return mailbox + self.counts(send.counted)
 
     def counts(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return the names of the counts of limits, the last of a script's keys (`counts.lua`)."""
@@ -156,8 +156,7 @@ class RedisChallengeStore:
             )
         challenge_id, key_id, expires, attempts, length, next_send, reached, most = answer
         challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length, most)
-        counted = tuple([quota.key for quota in send.quotas])
-        return Sending(challenge, float(next_send), counted, _reached(reached), send.mailbox)
+        return Sending(challenge, float(next_send), send.counted, _reached(reached), send.mailbox)
 
     async def withdraw(self, send: Send, unless: Unless | None = None) -> None:
         """Take back what a call without an answer may have changed, unless its mail is sent all the same."""

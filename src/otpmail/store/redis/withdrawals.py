@@ -78,8 +78,7 @@ class Withdrawals:
         await self.wait_for(key, seconds=_WAIT_SECONDS)
 
     async def _withdraw(self, send: Send) -> bool:
-        counted = [quota.key for quota in send.quotas]
-        return await self._take_back(send.key, ("withdraw", send.fresh.id[CALL], ""), counted, send.mailbox)
+        return await self._take_back(send.key, ("withdraw", send.fresh.id[CALL], ""), send.counted, send.mailbox)
 
     async def _leave(self, send: Send, decided: Callable[[], Awaitable[Sending]]) -> bool:
         try:
