@@ -11,9 +11,9 @@ _IPV4 = 0xFFFF_FFFF
 def block_of(text: str) -> str:
     """Return the block of an IP address: an IPv4 address itself, or the /64 of an IPv6 address.
 
-    An IPv4 address that is written as an IPv6 address is an IPv4 address: `::ffff:192.0.2.1` (RFC 4291, 2.5.5.2), and
-    `64:ff9b::192.0.2.1`, as IPv6 networks see people of IPv4 (RFC 6052, 2.1). Zones (`%eth0`) are ignored. Raises
-    ValueError for another text.
+    An IPv4 address that is written as an IPv6 address is an IPv4 address. One form is `::ffff:192.0.2.1` (RFC 4291,
+    2.5.5.2). The other is `64:ff9b::192.0.2.1`, as IPv6 networks see people of IPv4 (RFC 6052, 2.1). Zones (`%eth0`)
+    are ignored. Raises ValueError for another text.
     """
     if len(text) > _LONGEST:
         raise ValueError("too long")

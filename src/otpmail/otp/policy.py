@@ -118,7 +118,7 @@ class Policy(SendingRules):
             return record, told
         after = CodeRecord(known.slots if has_slots else (), known.lanes, known.answers)
         after = answered(after, attempt, told, until, is_free=True)
-        # No record begins with such an answer, or ends much later for it: who checks could fill the store.
+        # No record begins with such an answer, or ends much later for it. Otherwise checks alone could fill the store.
         return (after if record is not None and (after.slots or after.lanes) else record), told
 
     def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:

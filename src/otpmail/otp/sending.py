@@ -23,8 +23,8 @@ class SendingRules:
     """How often codes may be tried, how soon and how often they may be mailed.
 
     `locks`: a lane without failures left gets no code; otherwise it gets a long one. `digits` is how long others are.
-    `shadows` names the limits of mails that refuse nothing: `address` and `resend`. `wait` is by how many seconds two
-    mails of a slot are further apart than `resend`, or closer: a profile may say so, while records count by `resend`.
+    `shadows` names the limits of mails that refuse nothing: `address` and `resend`. Records count by `resend`. A
+    profile may set two mails of a slot further apart, or closer: `wait` is by how many seconds.
     """
 
     attempts: int

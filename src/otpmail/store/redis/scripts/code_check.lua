@@ -1,9 +1,9 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
 -- KEYS: the names of the record and the clock (as `open` has them), a record that belongs to nobody, and the names of
 -- counts (counts.lua). ARGV: time, how many names, how many earlier ones, the rules; scope, device, the id that the
--- attempt is bound to or '', the digest of a request id or '', a device for a right code, whether the original's contract
--- asks ('1'), which code the text can be, as a number and as letters; the channel of used codes and our name there; limits over many addresses
--- (counts.lua); then id and proof for each of our keys, also for the earlier record.
+-- attempt is bound to or '', the digest of a request id or '', a device for a right code, whether the original's
+-- contract asks ('1'), which code the text can be, as a number and as letters; the channel of used codes and our name
+-- there; limits over many addresses (counts.lua); then id and proof for each of our keys, also for the earlier record.
 -- Returns {result, attempts left, retry time or false, device, time}. Behind a right code stand id and expiry of the
 -- challenge, and behind a wrong one that counts what is worth a line, unless it is an earlier answer. Returns {limit,
 -- seconds} where a limit over many addresses is reached.
@@ -16,7 +16,8 @@ local found, now, places, old = open(1, names, ARGV[1], tonumber(ARGV[3]))
 local rules, at = rules_of(4)
 local asked = {
   scope = ARGV[at], device = ARGV[at + 1], only = ARGV[at + 2], request = ARGV[at + 3], new_device = ARGV[at + 4],
-  locks = rules.locks or ARGV[at + 5] == '1', lengths = { [tonumber(ARGV[at + 6])] = true, [tonumber(ARGV[at + 7])] = true }, now = now, reached = {}
+  locks = rules.locks or ARGV[at + 5] == '1', now = now, reached = {},
+  lengths = { [tonumber(ARGV[at + 6])] = true, [tonumber(ARGV[at + 7])] = true }
 }
 local proofs
 asked.quotas, proofs = quotas_of(at + 10)
@@ -42,7 +43,8 @@ end
 -- Without a challenge the same is compared and written for nobody, so that the time tells no case from another.
 local slot = slot_of() or { scope = asked.scope, device = STRANGERS, next_send = 0, call = NO_CALL }
 local challenge = slot.challenge or
-  { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, length = -2, most = 0, proof = string.rep('\0', 32) }
+  { id = string.rep('\0', 16), key_id = '', expires = 0, attempts = 0, length = -2, most = 0,
+    proof = string.rep('\0', 32) }
 local matches = false
 for place = proofs, #ARGV, 2 do
   local is_key, is_code = ARGV[place] == challenge.key_id, ARGV[place + 1] == challenge.proof

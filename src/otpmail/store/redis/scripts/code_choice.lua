@@ -11,8 +11,9 @@ local function near_end(lifespan)
 end
 
 -- ARGV from `first`: the rules; whether limits of mails hold ('1'), scope, device, whether the original's contract asks
--- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, its proof if it is a long one, and how many
--- attempts it has, 0 for as many as are set. Its life begins now. Then the limits over many addresses (counts.lua), and whether the mail counts for a mailbox too ('1').
+-- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, its proof if it is a long one, and how
+-- many attempts it has, 0 for as many as are set. Its life begins now. Then the limits over many addresses
+-- (counts.lua), and whether the mail counts for a mailbox too ('1').
 local function question(first, now)
   local rules, at = rules_of(first)
   local id = ARGV[at + 4]
@@ -47,25 +48,26 @@ local function is_again(asked)
   return asked.slot.call == asked.call and asked.call ~= NO_CALL
 end
 
--- Why no mail may be sent, with when and whether a device's limit says so, packed for the answer; false where one may. Notes the limits in shadow that would refuse it.
+-- Why no mail may be sent, with when and whether a device's limit says so, packed for the answer; false where one may.
+-- Notes the limits in shadow that would refuse it.
 local function hindrance(asked)
-  local now, resend = asked.now, asked.rules.resend
+  local now, resend, is_device = asked.now, asked.rules.resend, asked.lane.device ~= STRANGERS
   local spaced = asked.spaced and not is_again(asked)
   if asked.attacked and asked.locks then
     local name = asked.failed_daily and 'failures_per_day' or 'failures_per_hour'
-    return cmsgpack.pack({ name, asked.failures_free - now, asked.lane.device ~= STRANGERS })
+    return cmsgpack.pack({ name, asked.failures_free - now, is_device })
   end
   local free, is_daily = free_at(asked.rules.sends, asked.lane.sends)
   if spaced and free - resend > now then
     if not (asked.compat or asked.rules.shadows.address) then
       local name = is_daily and 'sends_per_day' or 'sends_per_hour'
-      return cmsgpack.pack({ name, free - resend - now, asked.lane.device ~= STRANGERS })
+      return cmsgpack.pack({ name, free - resend - now, is_device })
     end
     asked.reached[1] = { 'address', 100 }
   end
   local next_send = asked.slot.next_send + asked.rules.wait
   if spaced and next_send > now and not asked.compat then
-    if not asked.rules.shadows.resend then return cmsgpack.pack({ 'resend', next_send - now, asked.lane.device ~= STRANGERS }) end
+    if not asked.rules.shadows.resend then return cmsgpack.pack({ 'resend', next_send - now, is_device }) end
     asked.reached[#asked.reached + 1] = { 'resend', 100 }
   end
   return false

@@ -1,6 +1,6 @@
 -- Counts a mail for the rates of its caller, or takes that back (otp.policy.Policy.admit). It is behind counts.lua.
--- KEYS: the clock, the mark of the step where one is taken back, and the names of counts. ARGV: time, how many names, when it was counted or '' to count it now, and
--- the limits.
+-- KEYS: the clock, the mark of the step where one is taken back, and the names of counts. ARGV: time, how many names,
+-- when it was counted or '' to count it now, and the limits.
 -- Returns {why refused, seconds} or {'', time, what is worth a line}.
 
 local names, counted = tonumber(ARGV[2]), ARGV[3]

@@ -1,8 +1,8 @@
 -- Decides which challenge to mail, and keeps the mail of that one, in one step.
 -- KEYS: as in mail_accept.lua for one mail; the names of the code's record and the clock (as `open` has them), and
 -- those of counts (counts.lua).
--- ARGV: as in mail_accept.lua; time, how many names, how many earlier ones; id, key id, expiry and length of the challenge in the mail, and the
--- next send that its answer names; what `question` reads.
+-- ARGV: as in mail_accept.lua; time, how many names, how many earlier ones; id, key id, expiry and length of the
+-- challenge in the mail, and the next send that its answer names; what `question` reads.
 -- Returns {'OK', changes counted, the answer about the mail, that of code_send.lua}. Without an answer about the mail
 -- nothing has changed: it must name another challenge, expiry, length or next send, or none may be sent. Without the
 -- other the request id came before.

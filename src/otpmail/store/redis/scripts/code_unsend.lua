@@ -1,8 +1,9 @@
 -- Takes back what code_send has changed, since its mail was not sent (otp.policy.Policy.unsend, refuse and withdraw).
 -- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, 0; 'unsend' or 'refuse'
--- and the id of the mailed challenge, or 'withdraw' and the mark of the call; the next send that went with the mail, or ''
--- for 'withdraw'; the seconds between two mails; for how many limits over many addresses the mail has counted, and
--- whether for a mailbox too ('1'). The last KEYS are the names of that mailbox's record, and those of counts (counts.lua).
+-- and the id of the mailed challenge, or 'withdraw' and the mark of the call; the next send that went with the mail, or
+-- '' for 'withdraw'; the seconds between two mails; for how many limits over many addresses the mail has counted, and
+-- whether for a mailbox too ('1'). The last KEYS are the names of that mailbox's record, and those of counts
+-- (counts.lua).
 -- Returns 1 where the mail was known, or its slot.
 
 local kind, mark, mail, resend = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])

@@ -1,6 +1,6 @@
 -- The record of an address's codes and the clock, for the scripts that decide about codes. They say what otp/policy.py
--- says, with the words of code_record.py. A value is an octet with the version, and MessagePack of the record. Beside each
--- challenge stands the proof of its code, which is compared in place of that.
+-- says, with the words of code_record.py. A value is an octet with the version, and MessagePack of the record. Beside
+-- each challenge stands the proof of its code, which is compared in place of that.
 
 local HOUR, DAY = 3600, 86400
 local KEPT = 60 -- seconds that a record is kept after its end, so that no two clocks disagree about it

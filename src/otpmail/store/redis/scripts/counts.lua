@@ -1,7 +1,8 @@
 -- The counts of limits over many addresses, by stretches of time, as limits/rules.py has them: a stretch's
 -- number since the epoch, then its count, the oldest first, in MessagePack. It is behind codes.lua.
 
-local STRETCH, STRETCHES = 300, 13 -- seconds for the limits of mails with codes; how many stretches an hour, or a day, touches
+local STRETCH = 300 -- seconds of a count, where a limit is one of an hour
+local STRETCHES = 13 -- which an hour or a day touches
 
 -- The limits over many addresses that ARGV has from `first` on, and the place behind them: how many, and of each its
 -- name, the most, whether it is in shadow ('1'), whether it warns ('1'), and the seconds of a stretch. The last of KEYS
@@ -28,7 +29,8 @@ local function read_counts(quotas, names)
     local from = (place - 1) * names
     local value
     for at = from + 1, from + names do value = value or values[at] end
-    found[place] = { pairs = value and cmsgpack.unpack(value) or {}, first = first + from + 1, names = names, stretch = quota.stretch }
+    local pairs_of = value and cmsgpack.unpack(value) or {}
+    found[place] = { pairs = pairs_of, first = first + from + 1, names = names, stretch = quota.stretch }
   end
   return found
 end
