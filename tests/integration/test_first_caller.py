@@ -108,7 +108,7 @@ async def test_a_newcomer_follows_the_page(clone: Path) -> None:
     assert token.startswith(_TOKEN.rstrip("."))
     assert "CALLERS_FILE=callers.toml" in told
     async with _serving(clone, serve) as service:
-        address = await _wait_for(service, r"serves on (\S+);")
+        address = await _wait_for(service, r"serves on ([^\s;,]+)")
         (export,) = (line for line in others if _TOKEN in line)
         before = export.replace(_TOKEN, token)
         for command in others:

@@ -1,10 +1,14 @@
 """The names in a client's certificate, as gRPC tells them (`api.auth`)."""
 
+from __future__ import annotations  # cryptography is loaded with the first certificate
+
 import ssl
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from cryptography import x509
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _SPECIAL = frozenset(',+"\\<>;')
 _UTF8_STRING = 0x0C  # its tag in DER
@@ -15,6 +19,8 @@ Properties = Mapping[str, Sequence[bytes]]
 @lru_cache(maxsize=256)
 def properties_of(der: bytes) -> Properties:
     """Return the subject and the other names, by gRPC's properties."""
+    from cryptography import x509
+
     certificate = x509.load_der_x509_certificate(der)
     found: dict[str, list[bytes]] = {"x509_subject": [subject_of(certificate.subject)]}
     try:
