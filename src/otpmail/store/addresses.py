@@ -55,6 +55,9 @@ class GivenWay(NamedTuple):
     octets: tuple[bytes, ...] = ()
     """The records themselves, to put them back."""
 
+    def __repr__(self) -> str:
+        return f"<GivenWay {len(self.names)} of {self.caller!r}>"
+
 
 class AddressStore(Protocol):
     """What is known of addresses, for each caller.
