@@ -56,7 +56,7 @@ class GivenWay(NamedTuple):
     """The records themselves, to put them back."""
 
     def __repr__(self) -> str:
-        return f"<GivenWay {len(self.names)} of {self.caller!r}>"
+        return f"<GivenWay {self.names!r} of {self.caller!r}>"
 
 
 class AddressStore(Protocol):
