@@ -311,6 +311,17 @@ async def test_a_mail_that_is_cancelled_to_forget_its_address_counts_nowhere(pro
         await _expect_nothing_counted(service)
 
 
+async def test_a_forgotten_address_leaves_the_limits_of_its_mailbox(process: Process) -> None:
+    """A mail to an address with a tag that was sent counts for its mailbox until the address is forgotten."""
+    async with process().running() as service:
+        await service.send(_TAGGED)
+        service.rig.settle()
+        mailbox = _TAGGED.email.partition("+")[0] + "@" + _TAGGED.email.partition("@")[2]
+        assert len(await service.codes.addresses.budgets(call_of(), mailbox)) == 2
+        await service.codes.addresses.forget(call_of(), _TAGGED.email)
+        assert await service.codes.addresses.budgets(call_of(), mailbox) == ()
+
+
 async def test_a_mail_that_has_waited_in_the_store_counts_nowhere(tmp_path: Path, clock: Clock) -> None:
     """A mail that has waited in the store for its turn, and is cancelled then, counts nowhere either."""
     async with Service(_sqlite(tmp_path / "store.db", clock), waits=True).running() as service:

@@ -143,6 +143,26 @@ async def test_tags_share_the_limits_of_mails(codes: ChallengeStore, clock: Cloc
         await codes.send(Send(_MAILBOX, clock.time, Challenge((501).to_bytes(16), "k1", clock.time + LIFE, length=6)))
 
 
+async def test_a_tag_that_is_forgotten_counts_for_its_mailbox_no_more(codes: ChallengeStore, clock: Clock) -> None:
+    """The mails of a forgotten address leave the limits of its mailbox; those of others, codes and failures stay."""
+    own = await codes.send(Send(_MAILBOX, clock.time, Challenge((500).to_bytes(16), "k1", clock.time + LIFE, length=6)))
+    wrong = f"{(int(BOOK.code(own.challenge)) + 1) % 10**6:06d}"
+    await codes.check(_MAILBOX, clock.time, BOOK.guess(wrong))
+    for number in range(3):
+        clock.time += POLICY.resend
+        await _send_to_tag(codes, clock, number % 2)
+    assert [budget.spent for budget in await codes.budgets(_MAILBOX)] == [1, 1, 4, 4]
+    await codes.forget(b"tag 000000000000", mailbox=_MAILBOX)
+    assert await codes.budgets(b"tag 000000000000") == ()
+    assert [budget.spent for budget in await codes.budgets(_MAILBOX)] == [1, 1, 2, 2]
+    await codes.forget(b"tag 000000000000", mailbox=_MAILBOX)
+    await codes.forget(b"tag 000000000001", mailbox=_MAILBOX)
+    assert [budget.spent for budget in await codes.budgets(_MAILBOX)] == [1, 1, 1, 1]
+    answer = await codes.check(_MAILBOX, clock.time, BOOK.guess(BOOK.code(own.challenge)))
+    assert answer.result is CheckResult.VALID
+    await codes.forget(b"tag 000000000009", mailbox=b"a mailbox unknown")
+
+
 async def test_tags_share_nothing_else(codes: ChallengeStore, clock: Clock) -> None:
     """The live code of an address with a tag is none of the one without it, and wrong codes count by themselves."""
     sending = await _send_to_tag(codes, clock, 1)

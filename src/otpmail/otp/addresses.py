@@ -85,12 +85,15 @@ class AddressService:
         self._observer.notify(AddressReleased(call.caller.name, place.address.spec, tuple(lifted)))
 
     async def forget(self, call: Call, email: str) -> None:
-        """Erase the live codes, budgets and suppression of an address, and it from mails (`mail.forgetting`)."""
+        """Erase the live codes, budgets and suppression of an address, and it from mails (`mail.forgetting`).
+
+        Its mails count no more for its mailbox, if it has a tag. Codes and failures of the mailbox itself stay.
+        """
         place = self._place(call, email)
         # Mails first: the record knows whether one that is cancelled counts for other limits, too.
         mails = await self._mails.forgetting.forget(call.caller, place.address)
         await self._undoing.wait()
-        await self._store.forget(place.key, place.earlier)
+        await self._store.forget(place.key, place.earlier, place.mailbox)
         await self._change(call, place.address, suppressing.released)
         self._observer.notify(AddressForgotten(call.caller.name, place.address.spec, mails))
 

@@ -253,5 +253,8 @@ class ChallengeStore(Protocol):
     def release(self, key: bytes) -> Awaitable[None]:
         """Take back all that was spent of the budgets of an address. Live codes stay."""
 
-    def forget(self, key: bytes, earlier: bytes = b"") -> Awaitable[None]:
-        """Drop the record of an address, and the one of a purpose that an earlier version has kept."""
+    def forget(self, key: bytes, earlier: bytes = b"", mailbox: bytes = b"") -> Awaitable[None]:
+        """Drop the record of an address, and the one of a purpose that an earlier version has kept.
+
+        The mails that it knows count no more for the `mailbox` of an address with a tag. The rest of that record stays.
+        """

@@ -154,10 +154,19 @@ class RuledRecords(ABC):
         """Take back all that was spent of the budgets of an address."""
         return self.update(key, partial(self._rules.release, at=self.now() if self.reads_earlier else None))
 
-    def forget(self, key: bytes, earlier: bytes = b"") -> Awaitable[None]:
-        """Drop the record of an address."""
-        del earlier
-        return self.update(key, lambda _: (None, None))
+    @abstractmethod
+    def forget(self, key: bytes, earlier: bytes = b"", mailbox: bytes = b"") -> Awaitable[None]:
+        """Drop the record of an address, and its mails from that of its mailbox."""
+
+    def _forgotten(self, others: Others, record: CodeRecord | None, mailbox: bytes) -> tuple[None, None]:
+        """Return that no record is left, and take the mails of strangers out of the record of the mailbox."""
+        mails = [mail for lane in record.lanes if lane.device == STRANGERS for mail in lane.sends] if record else []
+        shared = others.record(mailbox) if mailbox and mails else None
+        if shared is not None:
+            for mail in mails:
+                shared = self._rules.unnote(shared, mail)
+            others.keep_record(mailbox, shared)
+        return None, None
 
     @abstractmethod
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:

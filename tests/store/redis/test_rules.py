@@ -86,7 +86,7 @@ _STEPS = st.one_of(
     st.tuples(st.just("profile"), st.sampled_from(_PROFILES)),
     st.tuples(st.just("fill"), st.sampled_from([16, 16, 15])),
     st.tuples(st.just("void"), _SCOPES, _BOUND),
-    st.tuples(st.sampled_from(["again", "withdraw", "release"])),
+    st.tuples(st.sampled_from(["again", "withdraw", "release", "forget"])),
     st.tuples(st.just("unsend"), _WHICH),
     st.tuples(st.just("refuse"), _WHICH),
 )
@@ -173,6 +173,12 @@ _MORE_SESSIONS_OF_A_DEVICE = [
     *[("check", "right", b"scope  %d" % number, b"device 1", "", b"", False) for number in range(5)],
 ]
 _RELEASED_BESIDE_MANY_DEVICES = [_A_SEND, ("release",), *_MORE_DEVICES_THAN_HAVE_LANES]
+
+
+_FORGOTTEN_WITH_ITS_MAILBOX = [
+    *(("mailbox", True), _A_SEND, ("wait", 45.0), _A_SEND, _A_WRONG_CODE, ("forget",), ("unsend", 0), _A_SEND),
+    *(("mailbox", False), ("wait", 45.0), _A_SEND, ("mailbox", True), ("forget",), ("forget",), _A_SEND),
+]
 
 
 class _Pair:
@@ -269,6 +275,8 @@ class _Pair:
                 return lambda store: store.check(self.key, self.now, guess, attempt)
             case "release", ():
                 return self._release
+            case "forget", ():
+                return lambda store: store.forget(self.key, mailbox=self._mailbox)
             case "void", (scope, bound):
                 only = await self._bound(bound, scope, STRANGERS)
                 return lambda store: store.void(self.key, scope, only)
@@ -444,6 +452,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_A_PROFILE_CHANGES)
         @example(_TAKEN_BACK_AFTER_IT_WAS_REPLACED)
         @example(_A_TEST_ADDRESS_AND_NOT)
+        @example(_FORGOTTEN_WITH_ITS_MAILBOX)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
         def decide(steps: list[tuple[Any, ...]]) -> None:
             runner.run(_decide(_Pair(client, keys, policy), steps))

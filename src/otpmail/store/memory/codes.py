@@ -96,6 +96,11 @@ class MemoryChallengeStore(RuledRecords):
         """Take a sending back, and what it has counted for."""
         return self.update(key, partial(self._uncounted, self._others, sending=sending))
 
+    def forget(self, key: bytes, earlier: bytes = b"", mailbox: bytes = b"") -> Awaitable[None]:
+        """Drop the record of an address, and its mails from that of its mailbox."""
+        del earlier
+        return self.update(key, partial(self._forgotten, self._others, mailbox=mailbox))
+
     async def count(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
         """Count a mail for limits over many addresses."""
         now = self.now()

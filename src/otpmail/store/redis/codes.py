@@ -27,7 +27,7 @@ _SEND = Script.load("codes", "counts", "code_choice", "code_send")
 _CHECK = Script.load("codes", "counts", "code_check")
 _VOID = Script.load("codes", "code_void")
 _LOOK = Script.load("codes", "code_look")
-_RELEASE = Script.load("codes", "code_release")
+_RELEASE = Script.load("codes", "counts", "code_release")
 _COUNT = Script.load("codes", "counts", "code_count")
 _UNSEND = Script.load("codes", "counts", "code_unsend")
 
@@ -116,8 +116,7 @@ class RedisChallengeStore:
 
     def others(self, send: Send) -> list[bytes]:
         """Return the last of the keys of a script that decides which challenge to mail: where the mail counts too."""
-        mailbox = self._keys.codes(send.mailbox) if send.mailbox else []
-        return mailbox + self.counts(send.counted)
+        return self._keys.mailbox(send.mailbox) + self.counts(send.counted)
 
     def counts(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return the names of the counts of limits, the last of a script's keys (`counts.lua`)."""
@@ -253,10 +252,11 @@ class RedisChallengeStore:
         words = [*head, "release", int(self.reads_earlier), self._rules.numbers[6]]
         await self._client.run(_RELEASE, names, words, replicated=True)
 
-    async def forget(self, key: bytes, earlier: bytes = b"") -> None:
-        """Drop the record of an address, and the one of a purpose that an earlier version has kept."""
+    async def forget(self, key: bytes, earlier: bytes = b"", mailbox: bytes = b"") -> None:
+        """Drop the record of an address, and its mails from that of its mailbox."""
         names, head = self.record(key, earlier)
-        await self._client.run(_RELEASE, names, [*head, "forget"], replicated=True)
+        words = [*head, "forget", int(bool(mailbox))]
+        await self._client.run(_RELEASE, [*names, *self._keys.mailbox(mailbox)], words, replicated=True)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Receive which codes other replicas use."""
@@ -278,7 +278,7 @@ class RedisChallengeStore:
         self, key: bytes, what: tuple[Value, Value, Value], counted: Sequence[bytes], mailbox: bytes
     ) -> bool:
         names, head = self.record(key)
-        others = (self._keys.codes(mailbox) if mailbox else []) + self.counts(counted)
+        others = self._keys.mailbox(mailbox) + self.counts(counted)
         words = (*head, *what, self._rules.resend, len(counted), int(bool(mailbox)))
         return bool(await self._client.run(_UNSEND, [*names, *others], words))
 

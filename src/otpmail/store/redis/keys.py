@@ -83,6 +83,10 @@ class Keys:
         names = [record_key] if self._digests is None else self._digests.record_names(record_key)
         return [self.named(f"c:{name.hex()}") for name in names]
 
+    def mailbox(self, record_key: bytes) -> list[bytes]:
+        """Return the keys that the record of a mailbox may have; none for an address that is its own."""
+        return self.codes(record_key) if record_key else []
+
     def counts(self, key: bytes) -> list[bytes]:
         """Return the keys that the counts of a limit may have: the one to write, then the others."""
         names = [key] if self._digests is None else self._digests.record_names(key)

@@ -83,9 +83,10 @@ class SqliteChallengeStore(RuledRecords):
         rule = partial(self._rules.void, scope=scope, challenge_id=challenge_id)
         await self._writer.ask(partial(self._update, key, rule, earlier=(earlier, scope)))
 
-    async def forget(self, key: bytes, earlier: bytes = b"") -> None:
-        """Drop the record of an address, and the one of a purpose that an earlier version has kept."""
-        await self._writer.ask(partial(self._update, key, _dropped, earlier=(earlier, NO_SCOPE)))
+    async def forget(self, key: bytes, earlier: bytes = b"", mailbox: bytes = b"") -> None:
+        """Drop the record of an address, and its mails from that of its mailbox."""
+        rule = partial(self._forgotten, mailbox=mailbox)
+        await self._writer.ask(partial(self._with_others, key, rule, earlier=(earlier, NO_SCOPE), with_room=False))
 
     @property
     def reads_earlier(self) -> bool:
@@ -240,10 +241,6 @@ class SqliteChallengeStore(RuledRecords):
         else:
             connection.execute(_WRITE, (_NO_KEY, record_codec.record_ends(octets), octets))
         return result
-
-
-def _dropped(_: CodeRecord | None) -> tuple[None, None]:
-    return None, None
 
 
 def _replace(_: CodeRecord | None, *, after: CodeRecord | None) -> tuple[CodeRecord | None, None]:

@@ -1,10 +1,20 @@
 -- Takes back what was spent of the budgets of an address (otp.records.released), or forgets it.
 -- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, how many earlier ones;
--- 'forget', or 'release', whether records of an earlier version may be there ('1'), and how many mails a lane has.
+-- 'release', whether records of an earlier version may be there ('1'), and how many mails a lane has; or 'forget', and
+-- whether its mails count for a mailbox too ('1'), the names of whose record are the last of KEYS then.
 
 local names, earlier = tonumber(ARGV[2]), tonumber(ARGV[3])
 local record, now, places = open(1, names, ARGV[1], earlier)
 if ARGV[4] == 'forget' then
+  if ARGV[5] == '1' and record then
+    local box = mailbox_of(0, names)
+    if box.record then
+      local strangers = lane_of(box.record, STRANGERS)
+      for _, mail in ipairs(lane_of(record, STRANGERS).sends) do without(strangers.sends, mail) end
+      put_lane(box.record, strangers)
+      keep_mailbox(box, now)
+    end
+  end
   -- Each name of the record, and of that of a purpose that an earlier version has written.
   for place = 1, names do places[place] = KEYS[place] end
   for place = names + 2, names + 1 + earlier do places[#places + 1] = KEYS[place] end

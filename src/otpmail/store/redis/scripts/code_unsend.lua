@@ -25,16 +25,6 @@ for _, known in ipairs(record.slots) do
   end
 end
 
-local function without(list, one)
-  for place, known in ipairs(list) do
-    if known == one then
-      table.remove(list, place)
-      return true
-    end
-  end
-  return false
-end
-
 -- Takes the mail out of its slot. Returns whether the slot knew it.
 local function take_out()
   local replaced, is_known = slot.replaced, slot.next_send == mail

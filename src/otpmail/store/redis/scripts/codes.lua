@@ -126,6 +126,17 @@ local function only(list, is_kept)
   return left
 end
 
+-- Takes a member out of a list. Returns whether it was there.
+local function without(list, one)
+  for place, known in ipairs(list) do
+    if known == one then
+      table.remove(list, place)
+      return true
+    end
+  end
+  return false
+end
+
 -- Writes a record under its first name, and under no other; nothing where it says nothing (otp.records.kept).
 local function keep_record(first, found, record, now)
   local slots = only(record.slots, function(slot) return slot.challenge or slot.next_send ~= 0 end)
