@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
-_PROCESS_TESTS = {"attacks", "deployment", "examples", "faults", "integration"}  # folders whose tests start the service
+_PROCESS_TESTS = {
+    "attacks",
+    "browser",
+    "deployment",
+    "examples",
+    "faults",
+    "integration",
+}  # folders whose tests start the service
 _MARKERS = (
     "full: an attack or a fault that runs with --full only",
     "one_contract: an attack whose outcome does not depend on the contract that ours is called by",

@@ -2,11 +2,12 @@
 
 import os
 from email import message_from_bytes, policy
+from email.message import EmailMessage
 
 import pytest
 
 from otpmail.cli.dev import Screen
-from otpmail.dev.bodies import body_of
+from otpmail.dev.bodies import body_of, html_with_images
 from otpmail.dev.relay import CaughtMail as Caught
 from otpmail.telemetry.writer import BackgroundWriter
 from otpmail.testing import CaughtMail
@@ -54,3 +55,20 @@ def test_the_terminal_shows_a_mail_of_an_unknown_charset() -> None:
     os.close(read)
     os.close(write)
     assert "code 123456 é" in shown
+
+
+def test_images_of_the_mail_are_shown() -> None:
+    """`cid:` of an image becomes its octets. That of another part, or of none, stays and is not shown."""
+    message = EmailMessage()
+    message.set_content("Hi")
+    names = ("cid:logo@a.example", "CID:logo%40a.example", "cid:page@a.example", "cid:none@a.example")
+    message.add_alternative("".join(f'<img src="{name}">' for name in names), subtype="html")
+    html = message.get_payload(1)
+    assert isinstance(html, EmailMessage)
+    html.add_related(b"GIF89a", "image", "gif", cid="<logo@a.example>")
+    html.add_related(b"<script>", "text", "html", cid="<page@a.example>")
+    read = message_from_bytes(message.as_bytes(), policy=policy.default)
+    shown = html_with_images(read)
+    assert shown.count('<img src="data:image/gif;base64,R0lGODlh">') == 2
+    assert '"cid:page@a.example"' in shown
+    assert '"cid:none@a.example"' in shown

@@ -71,7 +71,8 @@ HOSTILE = (
 async def test_the_page(dev: tuple[Service, str]) -> None:
     """The page and its files name no other host, and its policy lets nothing else in."""
     _, url = dev
-    for path, kind in (("/", "text/html"), ("/page/inbox.css", "text/css"), ("/page/inbox.js", "text/javascript")):
+    scripts = [(f"/page/{name}.js", "text/javascript") for name in ("inbox", "mail", "calls", "dom")]
+    for path, kind in (("/", "text/html"), ("/page/inbox.css", "text/css"), *scripts):
         answer = await request(url, path)
         assert (answer.status, answer.fields["content-type"]) == (200, f"{kind}; charset=utf-8")
         policy = answer.fields["content-security-policy"]

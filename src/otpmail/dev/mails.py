@@ -3,7 +3,7 @@
 import asyncio
 from http import HTTPStatus
 
-from otpmail.dev.bodies import body_of
+from otpmail.dev.bodies import html_with_images
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.served import MAIL_FIELDS, PAGE_FIELDS, answer_json, to_json
 from otpmail.dev.show import details, octets_of, summary
@@ -35,7 +35,7 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
 
 async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:
     if part == "html":
-        html = body_of(mail.caught.message, "html").encode("utf-8", "backslashreplace")
+        html = html_with_images(mail.caught.message).encode("utf-8", "backslashreplace")
         await exchange.answer(HTTPStatus.OK, html, (b"content-type", b"text/html; charset=utf-8"), *MAIL_FIELDS)
         return
     octets = None

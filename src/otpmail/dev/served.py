@@ -49,7 +49,10 @@ def _read(name: str, kind: bytes) -> File:
 FILES = {
     "/": _read("index.html", b"text/html; charset=utf-8"),
     "/page/inbox.css": _read("inbox.css", b"text/css; charset=utf-8"),
-    "/page/inbox.js": _read("inbox.js", b"text/javascript; charset=utf-8"),
+    **{
+        f"/page/{name}": _read(name, b"text/javascript; charset=utf-8")
+        for name in ("inbox.js", "mail.js", "calls.js", "dom.js")
+    },
 }
 
 

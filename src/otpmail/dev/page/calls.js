@@ -1,0 +1,122 @@
+// The forms that send and check a code, and the same call in other languages. A token stays in this page's memory.
+import { $, choices, copyOnClick } from "./dom.js";
+
+const PATH = "/otpmail.v1.OtpService/";
+const RESULTS = {
+  RESULT_VALID: "the code is right",
+  RESULT_WRONG_CODE: "the code is wrong",
+};
+let language = "curl";
+let last = null;
+
+const email = () => $("send").elements.email.value;
+const token = () => $("token").querySelector("input").value;
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+const LANGUAGES = {
+  curl: (url, body, asks) => [
+    "curl -H 'content-type: application/json' \\",
+    ...(asks ? ["  -H \"authorization: Bearer $OTPMAIL_TOKEN\" \\"] : []),
+    `  -d ${quoted(body)} \\`,
+    `  ${url}`,
+  ],
+  Python: (url, body, asks) => [
+    "import json",
+    ...(asks ? ["import os"] : []),
+    "from urllib.request import Request, urlopen",
+    "",
+    "request = Request(",
+    `    "${url}",`,
+    `    json.dumps(${body}).encode(),`,
+    "    {",
+    '        "content-type": "application/json",',
+    ...(asks ? ['        "authorization": "Bearer " + os.environ["OTPMAIL_TOKEN"],'] : []),
+    "    },",
+    ")",
+    "print(json.load(urlopen(request)))",
+  ],
+  Node: (url, body, asks) => [
+    `const answer = await fetch("${url}", {`,
+    '  method: "POST",',
+    "  headers: {",
+    '    "content-type": "application/json",',
+    ...(asks ? ["    authorization: `Bearer ${process.env.OTPMAIL_TOKEN}`,"] : []),
+    "  },",
+    `  body: JSON.stringify(${body}),`,
+    "});",
+    "console.log(await answer.json());",
+  ],
+  Go: (url, body, asks) => [
+    "request, err := http.NewRequest(",
+    '\t"POST",',
+    `\t"${url}",`,
+    `\tstrings.NewReader(${JSON.stringify(body)}),`,
+    ")",
+    'request.Header.Set("content-type", "application/json")',
+    ...(asks ? ['request.Header.Set("authorization", "Bearer "+os.Getenv("OTPMAIL_TOKEN"))'] : []),
+    "answer, err := http.DefaultClient.Do(request)",
+  ],
+};
+
+const showCall = () => {
+  const [method, message] = last ?? ["SendCode", { email: email() }];
+  const lines = LANGUAGES[language](location.origin + PATH + method, JSON.stringify(message), token() !== "");
+  $("call").textContent = lines.join("\n");
+};
+
+const post = async (method, message) => {
+  const headers = { "content-type": "application/json" };
+  if (token()) headers.authorization = `Bearer ${token()}`;
+  const answer = await fetch(PATH + method, { method: "POST", headers, body: JSON.stringify(message) });
+  const text = await answer.text();
+  try {
+    return { ok: answer.ok, value: JSON.parse(text) };
+  } catch { // not from the method: a 403 of the door is plain text
+    return { ok: false, value: { code: String(answer.status), message: text.trim() } };
+  }
+};
+
+const describe = (value) => {
+  if (value.result) {
+    const left = value.attemptsLeft === undefined ? "" : `, ${value.attemptsLeft} attempts left`;
+    return value.result in RESULTS ? `${value.result}: ${RESULTS[value.result]}${left}` : value.result;
+  }
+  const replies = (value.mail.recipients ?? []).map((one) => `${one.code} ${one.enhancedCode ?? ""} ${one.reply ?? ""}`);
+  return `The mail is ${value.mail.state}: ${replies.join("; ")}`;
+};
+
+const call = async (method, message) => {
+  last = [method, message];
+  showCall();
+  try {
+    const { ok, value } = await post(method, message);
+    $("answer").textContent = ok ? describe(value) : `${value.code}: ${value.message}`;
+    if (value.code === "unauthenticated") {
+      $("token").hidden = false;
+      $("token").querySelector("input").focus();
+      $("answer").textContent += ". This service asks who calls: give the token of a caller.";
+    }
+  } catch (error) {
+    $("answer").textContent = `The service gave no answer (${error.message}).`;
+  }
+};
+
+// Calls `sent` with the address before a code is sent there.
+export const serveForms = (sent) => {
+  $("send").onsubmit = (event) => {
+    event.preventDefault();
+    sent(email());
+    call("SendCode", { email: email() });
+  };
+  $("check").onsubmit = (event) => {
+    event.preventDefault();
+    call("ValidateCode", { email: email(), code: $("check").elements.code.value.trim() });
+  };
+  $("token").oninput = showCall;
+  choices($("languages"), Object.keys(LANGUAGES), language, (name) => {
+    language = name;
+    showCall();
+  });
+  copyOnClick($("copy-call"), () => $("call").textContent);
+  showCall();
+};
