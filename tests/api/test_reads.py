@@ -9,7 +9,7 @@ import pytest
 from delivery.fakes import Clock, Nothing
 from otpmail.api.reads import Reads
 from otpmail.api.status import Code
-from otpmail.limits.memory import LARGE, READ_FACTOR, Memory
+from otpmail.limits.memory import HEAD_OCTETS, LARGE, READ_FACTOR, Memory
 
 MIB = 1 << 20
 SLOW = 0.3  # seconds after which a read counts as slow, and more
@@ -311,3 +311,18 @@ async def test_a_call_that_is_cancelled_before_its_message_is_copied() -> None:
         await tasks[1]
     assert contexts[1].cancelled
     assert repr(rig.reads) == "<Reads 0 mails, 0 others, 0 streams, at most 256>"
+
+
+async def test_octets_that_arrive_are_counted_while_a_flood_is_looked_for() -> None:
+    """Each request counts for its connection, with its head, while a flood is looked for, and no other time."""
+    rig = Rig()
+    peers = [Context("ipv4:127.0.0.1:1") for _ in range(3)] + [Context("ipv4:127.0.0.1:2")]
+    await rig.begin(*peers)
+    peers[0].received.set_result(b"before")
+    await _turns()
+    rig.memory.arrived = {}
+    for context in peers[1:]:
+        context.received.set_result(b"12345")
+    await _turns()
+    assert rig.memory.arrived == {"ipv4:127.0.0.1:1": 2 * (HEAD_OCTETS + 5), "ipv4:127.0.0.1:2": HEAD_OCTETS + 5}
+    await rig.end()

@@ -28,7 +28,10 @@ class Machine:
         self.freed = 0
         self.connections: dict[str, Brought] = {"flood": Brought(0, 0), "other": Brought(9 * MB, 0)}
         self.ended: list[str] = []
-        memory: Any = SimpleNamespace(for_reading=PART * MB, ahead=0, limit=256 * MB, used=lambda: self.counted * MB)
+        memory: Any = SimpleNamespace(
+            for_reading=PART * MB, ahead=0, arrived=None, limit=256 * MB, used=lambda: self.counted * MB
+        )
+        self.memory = memory
         self.watch = FloodWatch(
             memory,
             resident=lambda: self.taken * MB,
@@ -70,6 +73,29 @@ def test_what_is_not_read_counts() -> None:
     machine.connections["flood"] = Brought(MB, MB)
     machine.look(ALERT)
     assert machine.look(MOST + 1) == ["flood"]
+
+
+def test_what_became_requests_does_not_count() -> None:
+    """Callers whose octets became requests keep their connections while those of others explain the growth."""
+    machine = Machine()
+    machine.look(ALERT)
+    assert machine.memory.arrived == {}
+    machine.connections["other"] = Brought(10 * MB, 0)
+    machine.memory.arrived["ipv4:other"] = MB
+    machine.connections["flood"] = Brought(8 * MB, 0)
+    assert machine.look(MOST + 1) == ["flood"]
+    machine.look(ALERT - 1)
+    assert machine.memory.arrived is None
+
+
+def test_requests_spare_nobody_where_no_stranger_explains_the_growth() -> None:
+    """A connection that brings a little in vain shields no flood of those that make calls beside it."""
+    machine = Machine()
+    machine.look(ALERT)
+    machine.connections["other"] = Brought(10 * MB, 0)
+    machine.memory.arrived["ipv4:other"] = MB
+    machine.connections["flood"] = Brought(MB // 32, 0)
+    assert machine.look(MOST + 1) == ["flood", "other"]
 
 
 def test_memory_that_stays_ends_nobody() -> None:

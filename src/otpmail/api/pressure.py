@@ -6,13 +6,12 @@ gRPC buffers a batch that is half received, and tells neither how much of it is 
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
-from urllib.parse import unquote
 
 from otpmail.api.calls import Context
 from otpmail.counts import counted
 from otpmail.limits.memory import Memory
 from otpmail.limits.resident import release_free_memory, resident
-from otpmail.limits.sockets import receiving, shut_down
+from otpmail.limits.sockets import name_of_peer, receiving, shut_down
 from otpmail.limits.uncounted import Uncounted
 from otpmail.timers import CallLater, Timer
 
@@ -92,13 +91,13 @@ class WaitingStreams:
         if is_urgent and (closing := self._half_of(active)):
             _log.warning("memory is short: closing %s that bring batches", counted(len(closing), "connection"))
             self._shut_down(closing)
-        idle_first = sorted(self._ends, key=lambda context: _name(context.peer()) in active)
+        idle_first = sorted(self._ends, key=lambda context: name_of_peer(context.peer()) in active)
         for context in most_greedy(idle_first, count):
             self._ends.pop(context)()
 
     def _half_of(self, active: frozenset[str]) -> list[str]:
         """Return half of the active connections with streams that wait, those with most of them."""
-        streams = Counter(_name(context.peer()) for context in self._ends)
+        streams = Counter(name_of_peer(context.peer()) for context in self._ends)
         busy = [name for name, _ in streams.most_common() if name in active]
         return busy[: (len(busy) + 1) // 2]
 
@@ -115,8 +114,3 @@ def most_greedy(contexts: Iterable[Context], count: int) -> list[Context]:
         chosen.append(of_peer[peer][-left[peer]])
         left[peer] -= 1
     return chosen
-
-
-def _name(peer: str) -> str:
-    """Return the address in what gRPC calls a peer: `ipv6:%5B::1%5D:40000`."""
-    return unquote(peer.partition(":")[2])

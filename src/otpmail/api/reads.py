@@ -16,7 +16,7 @@ from otpmail.api.calls import CallEnded, Context, Ended
 from otpmail.api.pressure import LOOK_SECONDS, WaitingStreams, most_greedy
 from otpmail.api.status import status_of
 from otpmail.errors import LimitExceeded, MemoryFull
-from otpmail.limits.memory import LARGE, READ_FACTOR, Held, Memory
+from otpmail.limits.memory import HEAD_OCTETS, LARGE, READ_FACTOR, Held, Memory
 from otpmail.limits.resident import resident
 from otpmail.limits.sockets import receiving, shut_down
 from otpmail.mail.turns import Turns
@@ -104,7 +104,7 @@ class Reads:
         if self._timer is None and len(pending) > 1:
             self._set_timer()
         try:
-            return await self._receive(context.read())
+            return await self._receive(context)
         finally:
             del pending[context]
 
@@ -121,7 +121,7 @@ class Reads:
         if self._timer is None and len(pending) > 1:
             self._set_timer()
         try:
-            return await self._receive(context.read())
+            return await self._receive(context)
         finally:
             del pending[context]
             if self._turns:
@@ -130,11 +130,12 @@ class Reads:
                 self._slots += 1
 
     @coroutine
-    def _receive(self, reading: Coroutine[Any, None, Any]) -> Generator[Any, None, Any]:
+    def _receive(self, context: Context) -> Generator[Any, None, Any]:
         """Await a read of gRPC's, so that one large message is copied in a round of the loop: 9 MB take 10 ms.
 
         The read waits until the message is there, and copies it when it goes on.
         """
+        reading: Coroutine[Any, None, Any] = context.read()
         try:
             waits_for = reading.send(None)
             while True:
@@ -148,6 +149,8 @@ class Reads:
                     waits_for = reading.send(None)
         except StopIteration as end:
             octets = end.value
+        if (arrived := self.memory.arrived) is not None:
+            arrived[context.peer()] = arrived.get(context.peer(), 0) + len(octets) + HEAD_OCTETS
         if len(octets) >= LARGE:
             self._has_copied = True
             asyncio.get_running_loop().call_soon(self._end_round)
@@ -197,7 +200,7 @@ class Reads:
             await asyncio.sleep(_PAUSE_SECONDS)
         self._streams.add(context, refuse)
         try:
-            return await self._receive(context.read())
+            return await self._receive(context)
         finally:
             self._streams.discard(context)
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from otpmail.counts import counted
 from otpmail.limits.memory import Memory
 from otpmail.limits.resident import release_free_memory, resident
-from otpmail.limits.sockets import Brought, brought, reset
+from otpmail.limits.sockets import Brought, brought, name_of_peer, reset
 from otpmail.limits.uncounted import LEEWAY, Uncounted
 
 _LOOK_SECONDS = 0.1  # in which a flood takes about 20 MB
 _NEXT_LOOK_SECONDS = 0.02  # where the memory is short
 _GROWTH = 8 << 20  # octets since the last end: memory that only stays as it is ends nobody's connection
 _LEAST_BROUGHT = 16 << 10  # octets of a connection that may be one of those that flood
+_TAKES = 32  # octets of memory for one of metadata
 _LOOKS = 500  # about ten seconds, after which what a connection has brought is old
 
 _PAUSE_SECONDS = 0.5  # after a look that failed
@@ -36,7 +37,7 @@ class FloodWatch:
 
     Beyond what it began with it may take two parts for requests. With each 8 MiB more the watch resets connections:
     those that have brought much in the last seconds, and those with much that is not read. Otherwise the system would
-    end the process.
+    end the process. Octets that became requests count for nobody, if what others brought explains the growth.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class FloodWatch:
         reset: Callable[[Collection[str]], None] = reset,
         look_seconds: float = _LOOK_SECONDS,
     ) -> None:
+        self._memory = memory
         self._uncounted = Uncounted(memory, resident)
         self._release = release
         self._brought = brought
@@ -58,7 +60,7 @@ class FloodWatch:
         self._most = self._alert + max(memory.for_reading, LEEWAY)
         self._ended_at = 0  # what it took as connections were closed
         self._known: Mapping[str, Brought] | None = None  # what each connection had brought, some seconds ago
-        self._looks = 0  # since then
+        self._known_at = self._looks = 0  # what the process took then, and looks since then
 
     def __repr__(self) -> str:
         return f"<FloodWatch {'calm' if self._known is None else 'alert'}, at most {self._most} octets>"
@@ -87,24 +89,32 @@ class FloodWatch:
         """Look once."""
         taken = self._uncounted.octets()
         if taken < self._alert:
-            self._known, self._ended_at = None, 0
+            self._known = self._memory.arrived = None
+            self._ended_at = 0
             return
         self._looks += 1
         if self._known is None or self._looks > _LOOKS:
-            self._known, self._looks = self._brought(addresses), 0
+            self._known, self._known_at, self._looks = self._brought(addresses), taken, 0
+            self._memory.arrived = {}
         elif taken > max(self._most, self._ended_at + _GROWTH):
             self._release()
             taken = self._uncounted.octets()
             if taken > self._most:
+                grown = taken - max(self._known_at, self._ended_at)
                 self._ended_at = taken
-                self._end(addresses, self._known)
+                self._end(addresses, self._known, grown)
 
-    def _end(self, addresses: Sequence[str], known: Mapping[str, Brought]) -> None:
-        ending = [
-            peer
-            for peer, (octets, unread) in self._brought(addresses).items()
-            if octets - known.get(peer, _NOTHING).octets + unread >= _LEAST_BROUGHT
-        ]
+    def _end(self, addresses: Sequence[str], known: Mapping[str, Brought], grown: int) -> None:
+        arrived = {name_of_peer(peer): octets for peer, octets in dict(self._memory.arrived or ()).items()}
+        much: list[str] = []
+        floods: dict[str, int] = {}  # octets that are no requests
+        for peer, (octets, unread) in self._brought(addresses).items():
+            since = octets - known.get(peer, _NOTHING).octets
+            if max(since, unread) >= _LEAST_BROUGHT:
+                much.append(peer)
+            if (strange := max(since - arrived.get(peer, 0), unread)) >= _LEAST_BROUGHT:
+                floods[peer] = strange
+        ending = list(floods if _TAKES * sum(floods.values()) >= grown else much)
         if ending:
             _log.warning("memory is short: closing %s that bring much", counted(len(ending), "connection"))
             self._reset(ending)

@@ -25,6 +25,9 @@ CALL_OCTETS = 20 << 10
 LARGE = 64 << 10
 """Octets of a request from which on it counts READ_FACTOR times until its mail is accepted."""
 
+HEAD_OCTETS = 512
+"""Octets of metadata, frames and TLS that a connection may bring beside a request."""
+
 READ_FACTOR = 3
 """How many times its own size a large request takes until its mail is written: raw, parsed, checked, encoded."""
 
@@ -95,6 +98,8 @@ class Memory:
         self.for_records = limit // _FOR_RECORDS
         self.reading = 0
         self.ahead = 0
+        self.arrived: dict[str, int] | None = None
+        """Octets of the requests of each peer since a flood is looked for, with their heads. None if none is."""
         self.unsettled = 0
         self.remembered = remembered
         self.codes = codes

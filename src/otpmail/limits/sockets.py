@@ -12,6 +12,7 @@ from fcntl import ioctl
 from pathlib import Path
 from termios import FIONREAD
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from otpmail.limits.descriptors import lowest_free
 
@@ -124,6 +125,11 @@ def _borrow(descriptor: int) -> Iterator[socket.socket]:
         yield borrowed
     finally:
         borrowed.detach()
+
+
+def name_of_peer(peer: str) -> Name:
+    """Return the name in what gRPC calls a peer: `ipv6:%5B::1%5D:40000`."""
+    return unquote(peer.partition(":")[2])
 
 
 def _name(address: object) -> Name:
