@@ -135,6 +135,19 @@ async def test_no_flood_of_another_caller_gives_a_guesser_new_guesses(codes: _Co
         assert {lane.device: len(lane.failures) for lane in record.lanes} == lanes
 
 
+async def test_no_flood_of_another_caller_gives_a_mailbox_more_mails(codes: _Codes, clock: Clock) -> None:
+    """Mails to an address count for its hour and day, however many codes others ask for, unless they are few."""
+    codes.most = 1_000_000
+    for _ in range(4):
+        for number in range(60):
+            await codes.mail("flood", number)
+        clock.time += 31
+    codes.most = 0
+    assert await _flood(codes, "shop") > 2
+    mails = [[one.spent for one in await codes.budgets(_key("flood", number))] for number in range(60)]
+    assert mails == [[4, 4]] * 60
+
+
 async def test_records_without_wrong_codes_go_first_wherever_they_lie(codes: _Codes) -> None:
     """No code with a wrong guess ends while a record that says nothing is among those that are looked at."""
     codes.most = 1_000_000

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from otpmail.code_record import CodeRecord, Lane, Slot
-from otpmail.model import DAY, Challenge, Check, Reached, Sending
+from otpmail.model import Challenge, Check, Reached, Sending
 from otpmail.store import record_codec
 from otpmail.store.address_codec import mark_of
 from otpmail.store.challenges import ANY, Attempt, Guess, Quota, Rules, Send
@@ -185,7 +185,8 @@ class MemoryChallengeStore(RuledRecords):
     def _to_give_way(self, send: Send, most: bytes) -> list[tuple[bytes, CodeRecord | None]]:
         """Return records of a caller whose room is enough for a new one, each with what has to be left of it.
 
-        Records without wrong codes go first. Of one with wrong codes these stay, so that nobody guesses more often.
+        Records without wrong codes, and with few mails in a day, go first. Of another one the counts of both stay, so
+        that nobody guesses more often, and no mailbox gets more mails.
         """
         whole: list[tuple[bytes, CodeRecord | None]] = []
         codes: list[tuple[bytes, CodeRecord | None]] = []
@@ -193,11 +194,11 @@ class MemoryChallengeStore(RuledRecords):
             if not octets.endswith(most) or key in {send.key, send.mailbox}:
                 continue
             record = record_codec.decode_record(octets)
-            lanes = tuple([lane for lane in record.lanes if lane.failures and lane.failures[-1] + DAY > send.now])
-            if not lanes:
+            left = CodeRecord((), record.lanes)
+            if record_codec.ends_of(left)[1] <= send.now:
                 whole.append((key, None))
             elif record.slots and not self._refuses(record, send.now):
-                codes.append((key, CodeRecord((), lanes)))
+                codes.append((key, left))
             if len(whole) == _GIVE_WAY:
                 break
         return whole or (codes[:_CODES_GIVE_WAY] if len(codes) >= _CODES_GIVE_WAY else [])
