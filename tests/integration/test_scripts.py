@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from http1 import request
 from service import SOURCES
 
 _ROOT = Path(__file__).parents[2]
@@ -100,12 +101,18 @@ async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int, i
     assert process.stdout is not None
     lines: list[str] = []
     async with asyncio.timeout(60):
-        while not lines or " mail send " not in lines[-1]:
+        while not lines or "  curl " not in lines[-1]:
             lines.append((await process.stdout.readline()).decode())
-    assert "stays up on 127.0.0.2:" in lines[-5]
+    assert "stays up on 127.0.0.2:" in lines[-7]
+    url = lines[-6].removeprefix("The inbox, with the code and the mail: ").strip()
     where, program = (", in a directory without .env", f"{tree}/") if in_env_file else ("", "")
-    assert lines[-4] == f"In another terminal{where}:\n"
-    assert lines[-3].startswith(f"  {program}.venv/bin/otpmail code send ada@example.org --server 127.0.0.2:")
+    assert lines[-5] == f"In another terminal{where}:\n"
+    assert lines[-4].startswith(f"  {program}.venv/bin/otpmail code send ada@example.org --server 127.0.0.2:")
+    assert lines[-1].endswith(f" {url}/otpmail.v1.OtpService/SendCode\n")
+    assert [mail["to"] for mail in (await request(url, "/inbox")).json["mails"]] == [
+        ["grace@example.org"],
+        ["ada@example.org"],
+    ]
     process.send_signal(sign)
     await process.communicate()
     assert await process.wait() == code

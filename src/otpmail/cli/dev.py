@@ -68,7 +68,7 @@ def dev(
         typer.Option(
             metavar="FILE",
             dir_okay=False,
-            help="Write the service's address to this file once it listens; for scripts.",
+            help="Write the service's address to this file once it listens, and the URL of the inbox; for scripts.",
         ),
     ] = None,
     examples: Annotated[bool, typer.Option(help="Print commands to try in another terminal.")] = True,
@@ -161,7 +161,7 @@ def _started(
     if address_file is not None:
         new = address_file.with_name(f"{address_file.name}.new")
         try:
-            new.write_text(f"{address}\n")
+            new.write_text(f"{address}\n{_url(server) if server.http_port else ''}\n")
             new.replace(address_file)  # a reader finds the whole address or no file
         except OSError as error:
             raise SettingsError(f"--address-file: {address_file} can't be written: {error.strerror}") from None
