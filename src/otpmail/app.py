@@ -208,6 +208,7 @@ class App:
         log_event(logging.INFO, "stopping", text, waiting=waiting)
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers. It may take a while to notice.
         self.health.stop()
+        self._web.retire()
         await asyncio.sleep(self._settings.server.lameduck_seconds)
         # 2. New calls are answered UNAVAILABLE; running ones go on.
         self._api.refuse_calls()

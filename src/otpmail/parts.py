@@ -35,6 +35,7 @@ from otpmail.smtp.mode import Mode
 from otpmail.store.memory import MemoryStore
 from otpmail.store.open import AnyStore, build_store
 from otpmail.telemetry.metrics import Metrics
+from otpmail.web.listener import FOR_PROBES
 
 
 class Base(NamedTuple):
@@ -166,7 +167,7 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
 def count_connections(settings: Settings) -> int:
     """Return how many connections of callers each address and HTTP_PORT may have, so that relays have theirs."""
     server, workers = settings.server, settings.mail.workers
-    kept = 2 * workers  # each worker may have a successor
+    kept = 2 * workers + (0 if server.http_port is None else FOR_PROBES)  # each worker may have a successor
     return connections_of_callers(
         server.max_connections,
         limit=descriptor_limit(),

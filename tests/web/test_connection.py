@@ -164,6 +164,23 @@ async def test_connections_that_say_nothing(service: Service) -> None:
             assert await _is_live(service)
 
 
+@pytest.mark.service(**OPEN, MAX_CONNECTIONS=20)
+async def test_probes_while_all_connections_are_taken(service: Service) -> None:
+    """A few more connections may come for probes alone; a call there is 503, and is to be made again."""
+    async with AsyncExitStack() as stack:
+        for _ in range(20):
+            reader, writer = await _connect(service)
+            stack.callback(writer.close)
+            head = b"POST /otpmail.v1.MailService/SendMails HTTP/1.1\r\nhost: localhost\r\n"
+            writer.write(head + b"content-type: application/jsonl\r\ntransfer-encoding: chunked\r\n\r\n1\r\n\n\r\n")
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        for _ in range(20):
+            answer = await request(service, "/livez")
+            assert (answer.status, answer.fields["connection"]) == (200, "close")
+        refused = await request(service, SEND_CODE, b"{}", JSON)
+        assert (refused.status, refused.fields["retry-after"]) == (503, "1")
+
+
 @pytest.mark.relay(final_reply="451 4.3.0 later")
 @pytest.mark.service(**OPEN)
 async def test_a_caller_that_goes_is_not_waited_for(service: Service) -> None:

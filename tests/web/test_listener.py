@@ -90,3 +90,70 @@ async def test_an_answer_that_is_being_made_is_waited_for() -> None:
         await asyncio.wait_for(stopping, 10)
         writer.close()
         idle_writer.close()
+
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def _ask(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(GET)
+    return reader, writer, await reader.readuntil(b"ok")
+
+
+async def test_an_idle_connection_gives_way_without_a_word() -> None:
+    """A client that keeps connections could take an answer that it did not ask for as that to its next request."""
+    listener = Listener(_answer, most=1)
+    port = await listener.start("127.0.0.1", 0)
+    try:
+        idle, idle_writer, _ = await _ask(port)
+        _, writer, answer = await _ask(port)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert await asyncio.wait_for(idle.read(), 10) == b""
+        writer.close()
+        idle_writer.close()
+    finally:
+        await listener.stop()
+
+
+@pytest.mark.parametrize("ends", ["age", "stop"])
+async def test_a_connection_closes_after_its_answer(ends: str) -> None:
+    """Beyond its age, or once the service is to stop, its answer has `connection: close`, and none is cut."""
+    listener = Listener(_answer, most=10, age_seconds=0.05 if ends == "age" else 3600)
+    port = await listener.start("127.0.0.1", 0)
+    try:
+        reader, writer, first = await _ask(port)
+        assert b"connection: close" not in first
+        await asyncio.sleep(0.1)
+        if ends == "stop":
+            listener.retire()
+        writer.write(GET)
+        assert b"connection: close\r\n\r\nok" in await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    finally:
+        await listener.stop()
+
+
+async def test_certificates_that_come_in_quick_succession(certificates: Certificates, tmp_path: Path) -> None:
+    """The last of them is served, one server stays for each address, and a stop leaves none."""
+    listener = Listener(_answer, most=10)
+    port = await listener.start("127.0.0.1", 0, _files(certificates, tmp_path))
+    try:
+        for _ in range(5):
+            last = _files(certificates, tmp_path)
+            listener.renew(last)
+            await asyncio.sleep(0)
+        context = ssl.create_default_context(cafile=str(certificates.ca_file))
+        async with asyncio.timeout(10):
+            while True:
+                _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+                shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+                writer.close()
+                if ssl.DER_cert_to_PEM_cert(shown).encode().strip() in last.chain:
+                    break
+        listener.renew(last)
+        listener.renew(last)
+    finally:
+        await listener.stop()
+    with pytest.raises(ConnectionError):
+        await asyncio.open_connection("127.0.0.1", port)

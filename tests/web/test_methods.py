@@ -11,6 +11,7 @@ from google.rpc.error_details_pb2 import BadRequest
 
 from http1 import JSON, PROTO, SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request
 from otpmail.v1 import mail_pb2, otp_pb2
+from otpmail.web.body import takes_gzip
 from web.details import detail_of
 
 if TYPE_CHECKING:
@@ -129,3 +130,15 @@ def test_the_names_of_the_fields_are_those_of_protobuf_in_json() -> None:
     """What the tests above write as `otpCode` and `waitFor` is what protobuf says."""
     assert otp_pb2.SendCodeResponse.DESCRIPTOR.fields_by_name["otp_code"].json_name == "otpCode"
     assert mail_pb2.SendMailRequest.DESCRIPTOR.fields_by_name["wait_for"].json_name == "waitFor"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_taken"),
+    [
+        *((text, True) for text in (b"gzip", b"br, gzip", b"gzip;q=0.5", b"gzip; q=0.01, br", b"deflate,gzip ; q=1")),
+        *((text, False) for text in (b"", b"gzip;q=0", b"gzip; q=0.000, br", b"br, gzip ;q=0.", b"xgzip", b"identity")),
+    ],
+)
+def test_who_takes_gzip(accepted: bytes, is_taken: bool) -> None:  # noqa: FBT001  a parameter of pytest
+    """A weight of 0 refuses a coding (RFC 9110, 12.4.2)."""
+    assert takes_gzip(accepted) is is_taken

@@ -18,6 +18,8 @@ _OPEN = frozenset(("/livez", "/readyz"))  # they answer every Host: a kubelet as
 OPENAPI = "/openapi.json"
 """The path of the description that `web.openapi` has made of the contract."""
 
+_LATER = ((b"retry-after", b"1"),)
+
 Page = Callable[[Request], Awaitable[Response]]
 
 
@@ -50,15 +52,18 @@ class WebApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. An error that nobody foresaw is logged, and answered 500 without a word of it."""
         try:
-            await self._answer(scope, receive, send)
+            exchange = Exchange.of(scope, receive, send)
+            if exchange.connection.is_for_probes and scope["path"] not in self._probes:
+                await exchange.say(HTTPStatus.SERVICE_UNAVAILABLE, "there are MAX_CONNECTIONS connections", *_LATER)
+            else:
+                await self._answer(exchange)
         except Exception:
             fields = {"method": scope["path"]}
             _log.exception("no answer to %s", scope["path"], extra={"event": "unforeseen", "fields": fields})
             raise
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange.of(scope, receive, send)
-        path = scope["path"]
+    async def _answer(self, exchange: Exchange) -> None:
+        scope, path = exchange.scope, exchange.scope["path"]
         if self._methods is not None and (method := self._methods.by_path.get(path)) is not None:
             await self._call(method, exchange)
         elif (probe := self._probes.get(path)) is not None:
@@ -78,7 +83,7 @@ class WebApp:
         elif self._pages is not None and not self._gate.is_on_loopback:
             await exchange.say(HTTPStatus.NOT_FOUND, "pages answer only where HTTP_HOST is a loopback address")
         elif self._pages is not None:
-            await self._pages(scope, receive, send)
+            await self._pages(scope, exchange.receive, exchange.send)
         else:
             await exchange.say(HTTPStatus.NOT_FOUND, "there is no such path")
 

@@ -1,5 +1,6 @@
 """Reads the body of a request, no further than it may be long, and unpacks it."""
 
+import re
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,7 @@ GZIP = b"gzip"
 IDENTITY = b"identity"
 _STEP = 64 << 10  # octets that are unpacked at once, in less than a millisecond
 _GZIP_WBITS = 31  # zlib's sign for the header of gzip
+_NO_WEIGHT = re.compile(rb"q=0(\.0*)?")
 
 Turn = Callable[[], Awaitable[None]]
 
@@ -59,6 +61,15 @@ def pack(body: bytes) -> bytes:
     """Pack octets by gzip."""
     packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WBITS)
     return packer.compress(body) + packer.flush()
+
+
+def takes_gzip(accepted: bytes) -> bool:
+    """Whether an Accept-Encoding names gzip with a weight above 0 (RFC 9110, 12.5.3)."""
+    for coding in accepted.lower().split(b","):
+        name, _, weight = coding.replace(b" ", b"").replace(b"\t", b"").partition(b";")
+        if name == GZIP:
+            return not _NO_WEIGHT.fullmatch(weight)
+    return False
 
 
 async def _refuse(context: CallContext, most: int) -> None:

@@ -41,6 +41,9 @@ class Connections(Protocol):
     def discard(self, connection: "Connection") -> None:
         """Count it no more."""
 
+    def is_retiring(self, connection: "Connection") -> bool:
+        """Whether it is to close after its next answer."""
+
 
 class Connection(HttpToolsProtocol):
     """One connection. `peer` is its client as gRPC writes it."""
@@ -67,7 +70,10 @@ class Connection(HttpToolsProtocol):
         self._had_body = False  # whether the latest octets held any of a body
         self._status = 400  # of the request that can't be read
         self._timer: asyncio.TimerHandle | None = None
+        self.opened = self.loop.time()
         self._running: asyncio.Task[None] | None = None
+        self.is_for_probes = False
+        """Whether it came beyond the limit of connections, so that only probes are answered."""
         self.used = 0
         """At how many requests of the server it had its last one."""
 
@@ -196,6 +202,8 @@ class Connection(HttpToolsProtocol):
             raise ValueError
         self.used = self.server_state.total_requests
         super().on_headers_complete()
+        if self.is_for_probes or cast("Connections", self.connections).is_retiring(self):
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -215,6 +223,11 @@ class Connection(HttpToolsProtocol):
         self.tasks.add(task)
 
     # Ends.
+
+    def retire(self) -> None:
+        """Close after the answer that is being made, if there is one."""
+        if not self.is_idle:
+            self.cycle.keep_alive = False
 
     def refuse(self, status: int) -> None:
         """Answer that the request can't be taken, and close; only close where another answer has begun."""

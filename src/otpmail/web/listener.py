@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import ssl
 from email.utils import formatdate
+from random import Random
 from typing import Any, Self
 
 from uvicorn.config import Config
@@ -17,6 +19,9 @@ from otpmail.telemetry.logs import log_event
 from otpmail.web.connection import HEAD_SECONDS, Connection
 
 _KEEP_SECONDS = 75  # to the next request of a connection; proxies give up theirs after 60 s
+FOR_PROBES = 8
+"""How many connections beyond the limit are answered for probes."""
+
 _BACKLOG = 1024
 _TICK_SECONDS = 1.0
 
@@ -24,13 +29,17 @@ _TICK_SECONDS = 1.0
 class _State(ServerState):
     """The connections that are open, at most so many. One more takes the place of the one that has been idle longest.
 
-    Where none is idle the new one is sent 503.
+    Where none is idle, a few more may come for probes, and the rest is sent 503. A connection that is older than
+    `age_seconds`, give or take a tenth, closes after an answer, so that balancers can spread their clients anew.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, age_seconds: float) -> None:
         super().__init__()
         self._most = most
-        self.open: dict[Connection, None] = {}
+        self._age_seconds = age_seconds
+        self._ages = Random()  # noqa: S311  no secret: it spreads the ends of connections
+        self._is_retiring = False
+        self.open: dict[Connection, float] = {}
         self.connections: Any = self  # uvicorn's protocol adds itself
 
     def __len__(self) -> int:
@@ -38,7 +47,7 @@ class _State(ServerState):
 
     def add(self, connection: Connection) -> None:
         """Count a connection."""
-        self.open[connection] = None
+        self.open[connection] = connection.opened + self._age_seconds * self._ages.uniform(0.9, 1.1)
         if len(self.open) > self._most:
             asyncio.get_running_loop().call_soon(self._make_room, connection)
 
@@ -46,21 +55,40 @@ class _State(ServerState):
         """Count it no more."""
         self.open.pop(connection, None)
 
+    def is_retiring(self, connection: Connection) -> bool:
+        """Whether it is to close after its next answer."""
+        return self._is_retiring or asyncio.get_running_loop().time() >= self.open.get(connection, 0.0)
+
+    def retire(self) -> None:
+        """Close connections after their next answers."""
+        self._is_retiring = True
+        for connection in self.open:
+            connection.retire()
+
     def _make_room(self, latest: Connection) -> None:
         idle = (connection for connection in self.open if connection is not latest and connection.is_idle)
-        loser = min(idle, key=lambda connection: connection.used, default=latest)
-        self.discard(loser)
-        loser.refuse(503)
+        loser = min(idle, key=lambda connection: connection.used, default=None)
+        if loser is not None and len(self.open) > self._most:
+            self.discard(loser)
+            loser.transport.close()  # without an answer: its client could take one for that to its next request
+        if len(self.open) > self._most + FOR_PROBES:
+            self.discard(latest)
+            latest.refuse(503)
+        elif len(self.open) > self._most:
+            latest.is_for_probes = True
+            latest.retire()  # its first request may be here already
 
 
 class Listener:
     """Serves an ASGI application on every address of a host, until `close` or `stop`.
 
-    `most` is how many connections may be open, and `head_seconds` how long the head of a request may take. Build it
-    inside a running loop.
+    `most` is how many connections may be open, `head_seconds` how long the head of a request may take, and
+    `age_seconds` how old a connection gets. Build it inside a running loop.
     """
 
-    def __init__(self, app: Any, *, most: int, head_seconds: float = HEAD_SECONDS) -> None:
+    def __init__(
+        self, app: Any, *, most: int, head_seconds: float = HEAD_SECONDS, age_seconds: float = math.inf
+    ) -> None:
         self._head_seconds = head_seconds
         self._config = Config(
             app,
@@ -76,12 +104,13 @@ class Listener:
             timeout_keep_alive=_KEEP_SECONDS,
         )
         self._config.load()
-        self._state = _State(most)
+        self._state = _State(most, age_seconds)
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._ticking: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._tls: ssl.SSLContext | None = None
+        self._is_stale = False  # whether `_tls` is newer than the servers
 
     def __repr__(self) -> str:
         return f"<Listener {len(self._state)} connections>"
@@ -111,10 +140,19 @@ class Listener:
         except SettingsError as error:
             log_event(logging.ERROR, "http-certificate-kept", f"{error}; HTTP_PORT keeps the certificate that it has")
             return
-        self._renewing = asyncio.create_task(self._listen())
+        self._is_stale = True
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew())
+
+    def retire(self) -> None:
+        """Close each connection after its next answer, so that its client finds another service."""
+        self._state.retire()
 
     async def stop(self, seconds: float = 0.0) -> None:
         """Stop listening, close what is idle, and the rest once it is answered, or after so many seconds."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait((self._renewing,))
         self._close_servers()
         self._close_sockets()
         for connection in list(self._state.open):
@@ -126,8 +164,6 @@ class Listener:
             connection.transport.abort()
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._renewing is not None:
-            self._renewing.cancel()
 
     def _bind(self, family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> None:
         bound = socket.socket(family, kind, protocol)
@@ -137,6 +173,11 @@ class Listener:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)
+
+    async def _renew(self) -> None:
+        while self._is_stale:
+            self._is_stale = False
+            await self._listen()
 
     async def _listen(self) -> None:
         """Listen by copies of the sockets, which hold the queue of connections: none is lost between two of them."""

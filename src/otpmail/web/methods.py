@@ -16,7 +16,7 @@ from otpmail.api.status import Code, status_of
 from otpmail.callers import NO_TRACE, TRACE, TRACE_KEYS, Trace
 from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
-from otpmail.web.body import GZIP, IDENTITY, pack, read_body
+from otpmail.web.body import GZIP, IDENTITY, pack, read_body, takes_gzip
 from otpmail.web.connect import HTTP_STATUS, JSON, VERSION, Codec, codec_of, error_body, seconds_of
 from otpmail.web.context import CallContext, Ended
 from otpmail.web.exchange import CLOSE, Exchange, Fields, Headers
@@ -88,7 +88,7 @@ class Methods:
             await _answer_error(exchange, (status.code, status.message, status.trailers), fields)
             return
         if encoding not in ({GZIP, IDENTITY} if method.kind is Kind.UNARY else {IDENTITY}):
-            unknown = Code.UNIMPLEMENTED, "the body must be as it is, or of a unary call packed by gzip", ()
+            unknown = Code.UNIMPLEMENTED, "the body must be identity, or gzip in a unary call", ()
             await _answer_error(exchange, unknown, (*fields, (b"accept-encoding", GZIP)))
             return
         self._note(headers)
@@ -179,7 +179,7 @@ def _check_version(headers: Headers) -> None:
 async def _answer_message(exchange: Exchange, codec: Codec, message: Message, fields: Fields) -> None:
     body = codec.encode(message)
     head = ((b"content-type", codec.content_type), *fields)
-    if len(body) >= _WORTH_PACKING and GZIP in exchange.headers.get(b"accept-encoding", b""):
+    if len(body) >= _WORTH_PACKING and takes_gzip(exchange.headers.get(b"accept-encoding", b"")):
         body = pack(body)
         head = (*head, (b"content-encoding", GZIP), (b"vary", b"accept-encoding"))
     await exchange.answer(200, body, *head)

@@ -37,7 +37,8 @@ class WebServer:
         methods = None
         if on_loopback or settings.asks_callers:
             methods = Methods(api, wants_certificate=settings.tls_client_ca_file is not None)
-        self._listener = Listener(WebApp(probes, gate, methods, pages), most=connections)
+        app = WebApp(probes, gate, methods, pages)
+        self._listener = Listener(app, most=connections, age_seconds=settings.max_connection_age)
 
     def __repr__(self) -> str:
         return f"<WebServer {self._listener!r}>"
@@ -54,6 +55,10 @@ class WebServer:
         url = f"{scheme}://{shown}:{port}"
         log_event(logging.INFO, "metrics", f"metrics at {url}/metrics", url=f"{url}/metrics")
         return url
+
+    def retire(self) -> None:
+        """Close each connection after its next answer."""
+        self._listener.retire()
 
     async def stop(self, seconds: float = 0.0) -> None:
         """Stop listening, and close connections once they are answered, or after so many seconds."""
