@@ -83,6 +83,7 @@ async def test_a_file_knows_whom_to_forget(tmp_path: Path, clock: Clock) -> None
     await store.close()
     store = sqlite_store(tmp_path / "store.db", clock, keys={"k2": bytes(range(32))} | KEYS)
     await store.open()
+    assert store.mails.octets == store.mails._forgotten.octets > 0
     [one, _] = await left_in(store)
     store.mails.settle(settled(one.mail, clock()))
     found = await store.mails.get("shop", one.mail.id)
@@ -95,6 +96,7 @@ async def test_a_file_knows_whom_to_forget(tmp_path: Path, clock: Clock) -> None
     store = sqlite_store(tmp_path / "store.db", clock)
     await store.open()
     assert repr(store.mails._forgotten) == "<Forgotten 0 persons>"
+    assert store.mails.octets == 0
     await store.close()
 
 

@@ -224,10 +224,7 @@ class MailStore(Protocol):
         """
 
     async def begin_forgetting(self, caller: str, person: bytes, until: float) -> None:
-        """Have the mails that are open now settle without a person of a caller; durable on return.
-
-        Raises Unavailable, and LimitExceeded where the caller has `forgotten.MOST_PERSONS` such persons already.
-        """
+        """Have open mails settle without a caller's person; durable on return. Raises LimitExceeded, Unavailable."""
 
     async def erase(self, person: bytes) -> int:
         """Erase a person (`store.erasing`) from settled mails, with their contents; returns from how many.

@@ -125,10 +125,15 @@ class MemoryMailStore(SoleOwner):
         while self.octets > self._remember_octets and self.forget_oldest():
             pass
 
-    def count(self) -> int:
-        """Count again the memory that is taken, also by persons who are to be forgotten; returns its octets."""
+    def load(self, persons: Mapping[bytes, Span]) -> None:
+        """Forget the persons, by their names, whom a store that outlives this process has noted."""
+        for name, span in persons.items():
+            self._forgotten.put(name, span)
+        self.count()
+
+    def count(self) -> None:
+        """Count again the memory that is taken, also by persons who are to be forgotten."""
         self.octets = self._histories.octets + self._forgotten.octets
-        return self.octets
 
     def forget_oldest(self) -> bool:
         """Forget something of the caller with most to remember (`History.forget_oldest`); False without any."""

@@ -51,7 +51,7 @@ class SqliteMailStore(SoleOwner):
 
     Its whole state on the loop is `_open`, `_taken_over` and `_left`. `_open` has the `seq` of each open mail in the
     file, `_taken_over` those of them whose request id an earlier process had claimed. `_left` are mails of an earlier
-    process until `left` yields them. `octets` is the memory that mails take here.
+    process until `left` yields them.
     """
 
     durable = True
@@ -81,7 +81,6 @@ class SqliteMailStore(SoleOwner):
             remember_octets=remember_octets,
             forgotten=self._forgotten,
         )
-        self.octets = 0
         self._open: dict[str, int] = {}
         self._taken_over: set[str] = set()
         self._left: list[tuple[int, Left]] = []  # the first one last
@@ -93,13 +92,16 @@ class SqliteMailStore(SoleOwner):
     def __repr__(self) -> str:
         return f"<SqliteMailStore {len(self._open)} open, {self._memory!r}>"
 
+    @property
+    def octets(self) -> int:
+        """The memory that mails take here, with persons who are to be forgotten."""
+        return self._memory.octets
+
     def begin(self, connection: Connection) -> Mark:
         """Read what an earlier process left; returns the last mark of its clock. Called before all else."""
         self._left, self._first, mark, self._was_killed = take_stock(connection)
         self._rows.load(connection)
-        for name, span in read_forgotten(connection).items():
-            self._forgotten.put(name, span)
-        self._memory.count()
+        self._memory.load(read_forgotten(connection))
         self._open = {left.mail_id: seq for seq, left in self._left}
         self._seqs = count(self._first)
         return mark
@@ -168,7 +170,6 @@ class SqliteMailStore(SoleOwner):
         self._taken_over.discard(mail.id)
         if seq is None:  # its caller waits for the relay, and it has no request id
             self._memory.settle(mail, keep_request=keep_request, entry=entry)
-            self.octets = self._memory.octets
             return
         if mail.create_time <= self._forgotten.latest and (left := self._forgotten.left_of(mail)) is not None:
             mail, entry = left, None
@@ -182,14 +183,12 @@ class SqliteMailStore(SoleOwner):
 
     def forget_oldest(self) -> bool:
         """Forget the oldest mails in memory; False where none are left. Those in the file take no memory."""
-        forgotten = self._memory.forget_oldest()
-        self.octets = self._memory.octets
-        return forgotten
+        return self._memory.forget_oldest()
 
     async def forget_ended(self) -> None:
         """Forget what is past its time in the file. Raises Unavailable while it can't be written."""
         await self._forgotten.sweep(self.now())
-        self.octets = self._memory.count()
+        self._memory.count()
         while await self._writer.ask(partial(self._rows.forget, self.now())):
             pass
 
@@ -225,10 +224,7 @@ class SqliteMailStore(SoleOwner):
         """Keep a settled mail as an accepted one again, in one commit; False where it is not as it settled then."""
         mail = entry.mail
         if await self._memory.retryable(mail.caller, mail.id) is not None:  # it settled without having been in the file
-            try:
-                return await self._memory.reopen_in(self.accept, entry, settle_time)
-            finally:
-                self.octets = self._memory.octets
+            return await self._memory.reopen_in(self.accept, entry, settle_time)
         one = self._acceptance(entry)
         seq = await self._ask(partial(self._rows.reopen, one, settle_time, self.now()), len(one.octets))
         if seq:
@@ -254,13 +250,12 @@ class SqliteMailStore(SoleOwner):
     async def begin_forgetting(self, caller: str, person: bytes, until: float) -> None:
         """Have the mails that are open now settle without a person, also in a later process."""
         name = self._forgotten.add(person, span := Span(self.now(), until, owner_of(caller)))
-        self.octets = self._memory.count()
+        self._memory.count()
         await self._writer.ask(partial(write_forgotten, name, span))
 
     async def erase(self, person: bytes) -> int:
         """Erase a person from settled mails, in slices; returns from how many."""
         count, last = await self._memory.erase(person), 0
-        self.octets = self._memory.octets
         while True:
             found, last = await self._ask(partial(self._rows.erase, person, last))
             count += found
