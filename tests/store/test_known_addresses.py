@@ -55,6 +55,15 @@ async def test_what_has_ended_is_forgotten(store: AnyStore, clock: Clock) -> Non
     assert addresses.find(BOB) is not None
 
 
+def test_what_has_ended_is_not_taken_over(clock: Clock) -> None:
+    """An announcement that comes after its record has ended, and was swept, brings nothing back."""
+    table = _table(clock)
+    octets = encode_address(suppressing.refused(None, clock(), "550 5.1.1 no"), ADA.address)
+    clock.time += DAY + REMEMBERED_SECONDS
+    assert table.put(table.names(ADA)[0], octets)
+    assert table.count == 0
+
+
 async def test_a_file_and_its_keys(tmp_path: Path, clock: Clock) -> None:
     """What is noted is in the file after a stop. A new key in front of the old one leaves it, and takes it over."""
     old, new = bytes(32), bytes(range(32))

@@ -192,7 +192,7 @@ class AddressTable:
 
     def put(self, name: bytes, octets: bytes) -> bool:
         """Take over what another process, or the store, knows under a key; empty for nothing. False without room."""
-        if not octets:
+        if not octets or _has_ended(self.now(), octets):  # an announcement may come after the sweep
             self._set(name, b"")
         elif self._packed.get(name) is None and not self.has_room():
             return False
