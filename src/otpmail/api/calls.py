@@ -19,7 +19,7 @@ Ended = type[Exception] | tuple[type[Exception], ...]
 
 
 class End:
-    """What a door of ours returns in place of octets where no further request comes."""
+    """Stands for the end of the requests of a call, where octets would be one."""
 
     def __len__(self) -> int:
         return 0

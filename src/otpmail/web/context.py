@@ -57,7 +57,7 @@ class CallContext:
         return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """What the certificate of the client says."""
+        """Return the names in the certificate of the client, as gRPC has them."""
         der = self.connection.certificate
         return {} if der is None else properties_of(der)
 

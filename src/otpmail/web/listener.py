@@ -211,7 +211,7 @@ class Listener:
 
 
 def tls_context(files: CertificateFiles) -> ssl.SSLContext:
-    """Return what serves TLS 1.2 and 1.3 with these files. A client may show a certificate, and need not.
+    """Return a context that serves TLS 1.2 and 1.3 with these files. A client may show a certificate, and need not.
 
     Probes have none. `web.methods` refuses calls without one where callers need one. Raises SettingsError for files
     that OpenSSL refuses, such as a key that is too short for it.
