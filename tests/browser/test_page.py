@@ -111,6 +111,17 @@ async def test_an_answer_that_is_no_json_is_shown(page: Page) -> None:
     await expect(page.locator("#answer")).to_have_text("403: 403 Forbidden: another origin")
 
 
+async def test_the_page_says_why_nothing_was_sent(page: Page) -> None:
+    """The page shows the relay's reply; a second time it shows that the address is suppressed, which has no code."""
+    await page.get_by_label("Address").fill("550@fail.example")
+    await page.get_by_role("button", name="Send a code").click()
+    await expect(page.locator("#answer")).to_have_text("The mail is STATE_FAILED: 550 5.1.1 there is no such mailbox")
+    await page.get_by_role("button", name="Send a code").click()
+    await expect(page.locator("#answer")).to_have_text(
+        re.compile("^The mail is STATE_FAILED: nothing was sent, since ")
+    )
+
+
 async def test_a_service_with_callers_asks_for_a_token(page: Page) -> None:
     """Where calls need a token, the page has a field for it. It sends the token, and keeps it nowhere else."""
     body = '{"code": "unauthenticated", "message": "no token"}'

@@ -81,7 +81,7 @@ const describe = (value) => {
     const left = value.attemptsLeft === undefined ? "" : `, ${value.attemptsLeft} attempts left`;
     return value.result in RESULTS ? `${value.result}: ${RESULTS[value.result]}${left}` : value.result;
   }
-  const replies = (value.mail.recipients ?? []).map((one) => `${one.code} ${one.enhancedCode ?? ""} ${one.reply ?? ""}`);
+  const replies = (value.mail.recipients ?? []).map((one) => [one.code, one.enhancedCode, one.reply].filter(Boolean).join(" "));
   return `The mail is ${value.mail.state}: ${replies.join("; ")}`;
 };
 
