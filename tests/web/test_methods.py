@@ -10,8 +10,11 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest
 
 from http1 import JSON, PROTO, SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request
+from otpmail.errors import InvalidArgument, MemoryFull
+from otpmail.limits.memory import Memory
 from otpmail.v1 import mail_pb2, otp_pb2
 from otpmail.web.body import takes_gzip
+from otpmail.web.connect import decode_large
 from web.details import detail_of
 
 if TYPE_CHECKING:
@@ -142,3 +145,40 @@ def test_the_names_of_the_fields_are_those_of_protobuf_in_json() -> None:
 def test_who_takes_gzip(accepted: bytes, is_taken: bool) -> None:  # noqa: FBT001  a parameter of pytest
     """A weight of 0 refuses a coding (RFC 9110, 12.4.2)."""
     assert takes_gzip(accepted) is is_taken
+
+
+class _Nothing:
+    octets = 0
+
+    def forget_oldest(self) -> bool:
+        return False
+
+
+async def test_large_json_counts_in_the_memory() -> None:
+    """Its own octets count while it waits and is decoded: those of its protobuf may be a sixth of them."""
+    body = b'{"to":["ada@example.org"],"text":"%s"}' % (b"\\u0041" * 100_000)
+    memory = Memory(5 * len(body), _Nothing(), _Nothing())
+    taken = []
+
+    async def turn() -> None:
+        taken.append(memory.reading)
+        with pytest.raises(MemoryFull):
+            await decode_large(body, mail_pb2.SendMailRequest, memory, turn)
+
+    octets = await decode_large(body, mail_pb2.SendMailRequest, memory, turn)
+    assert mail_pb2.SendMailRequest.FromString(octets).text == "A" * 100_000
+    assert taken == [3 * len(body)]
+    assert memory.reading == 0
+    with pytest.raises(InvalidArgument):
+        await decode_large(body[:-1], mail_pb2.SendMailRequest, Memory(5 * len(body), _Nothing(), _Nothing()), _at_once)
+
+
+async def _at_once() -> None:
+    pass
+
+
+@pytest.mark.service(**OPEN)
+async def test_a_large_mail_in_json(service: Service) -> None:
+    """It is decoded in a turn, and sent."""
+    mail = b'{"to":["ada@example.org"],"text":"%s"}' % (b"\\u0041 \\n" * 30_000)
+    assert (await request(service, SEND_MAIL, mail, JSON)).status == 200

@@ -6,7 +6,7 @@ Bodies are read as the octets of protobuf, whatever the caller sends, so that th
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from google.protobuf import json_format
@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 
 from otpmail.api.status import Code
 from otpmail.errors import InvalidArgument
+from otpmail.limits.memory import READ_FACTOR, Memory
 
 HTTP_STATUS: Final = {
     Code.CANCELLED: 499,
@@ -93,6 +94,21 @@ JSON = Codec(b"application/json", _from_json, _to_json)
 PROTO = Codec(b"application/proto", lambda body, _: body, lambda message: message.SerializeToString())
 
 CODECS: Final = {codec.content_type: codec for codec in (JSON, PROTO)}
+
+
+async def decode_large(body: bytes, kind: type[Message], memory: Memory, turn: Callable[[], Awaitable[None]]) -> bytes:
+    """Decode a large body of JSON in a turn of its own. Raises MemoryFull where its octets do not fit.
+
+    They count here, since the guard weighs those of protobuf, which may be a sixth of them.
+    """
+    octets = READ_FACTOR * len(body)
+    memory.make_room(octets)
+    memory.reading += octets
+    try:
+        await turn()
+        return JSON.decode(body, kind)
+    finally:
+        memory.reading -= octets
 
 
 def codec_of(content_type: bytes) -> Codec | None:

@@ -15,9 +15,10 @@ from otpmail.api.service import Api
 from otpmail.api.status import Code, status_of
 from otpmail.callers import NO_TRACE, TRACE, TRACE_KEYS, Trace
 from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
+from otpmail.limits.memory import LARGE
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from otpmail.web.body import GZIP, IDENTITY, pack, read_body, takes_gzip
-from otpmail.web.connect import HTTP_STATUS, JSON, VERSION, Codec, codec_of, error_body, seconds_of
+from otpmail.web.connect import HTTP_STATUS, JSON, VERSION, Codec, codec_of, decode_large, error_body, seconds_of
 from otpmail.web.context import CallContext, Ended
 from otpmail.web.exchange import CLOSE, Exchange, Fields, Headers
 from otpmail.web.lines import LINES, LinesContext, run_lines
@@ -108,6 +109,8 @@ class Methods:
             """Read the request as the octets of protobuf."""
             self._check_certificate(exchange)
             body = await read_body(context, most=self._api.most_octets, encoding=encoding, turn=self._turn)
+            if codec is JSON and len(body) >= LARGE:
+                return await decode_large(body, method.request, self._api.memory, self._turn)
             return codec.decode(body, method.request)
 
         await _run(method, exchange, CallContext(exchange.connection, exchange.receive, read, seconds), codec, fields)
