@@ -105,7 +105,9 @@ class Scripted(otp_pb2_grpc.OtpServiceServicer, mail_pb2_grpc.MailServiceService
             yield answer
 
     async def SendMails(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 -- the contract's name
-        """Take one batch, then stream the next list of answers."""
-        self._note(await anext(aiter(request_iterator)), context)
-        async for answer in self._stream(context):
-            yield answer
+        """Take one batch, then stream the next list of answers. A stream without a batch ends at once."""
+        async for request in request_iterator:
+            self._note(request, context)
+            async for answer in self._stream(context):
+                yield answer
+            return
