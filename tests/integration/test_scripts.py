@@ -222,7 +222,10 @@ async def test_test_prints_one_line_for_each_step(stubs: Path) -> None:
         "generated code: good",
         "contract ",
         *(f"{name}: good" for name in ("format", "lint", "types", "import rules")),
-        "python -m pytest --numprocesses 3 --dist worksteal --ignore tests/attacks --ignore tests/faults",
+        (
+            "python -m pytest --numprocesses 3 --dist worksteal "
+            "--ignore tests/attacks --ignore tests/faults --ignore tests/browser"
+        ),
         "attacks --quick",
         "faults --quick",
         "benchmarks: good",
