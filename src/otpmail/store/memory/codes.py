@@ -3,11 +3,13 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
 from typing import TypeVar
 
 from otpmail.code_record import CodeRecord, Lane, Slot
+from otpmail.errors import MemoryFull
 from otpmail.model import Challenge, Check, Reached, Sending
 from otpmail.store import record_codec
 from otpmail.store.address_codec import mark_of
@@ -81,10 +83,16 @@ class MemoryChallengeStore(RuledRecords):
         if record is None:
             room = self._make_room(send.key, send.now) or self._take_from_most(send, mark)
             send = send._replace(room=room)  # without any the rule refuses it
+            if room:
+                with suppress(MemoryFull):  # what gave way is room for its counts too, where none of those can
+                    self._make_room_for_counts(send)
         elif after is not record:
-            for quota in send.quotas:
-                self.counts.make_room(quota.key, send.now)
+            self._make_room_for_counts(send)
         return await self.update(send.key, partial(self._with_counts, send=send, mark=mark), mark)
+
+    def _make_room_for_counts(self, send: Send) -> None:
+        for quota in send.quotas:
+            self.counts.make_room(quota.key, send.now)
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
