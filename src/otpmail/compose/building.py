@@ -77,6 +77,7 @@ class _Builder:
         return {kind: self._jinja(SHIPPED_PARTS, kind, words, words.tag) for kind in ALL_KINDS}
 
     def locale(self, tag: str, files: LocaleFiles) -> dict[str, CodeMail]:
+        """Return the mails of a language by kind: from its own files, else the shipped ones with its words."""
         words = self._words_of(tag, files)
         if files.usual is not None:
             mails = {kind: self._part(files.usual, kind, words, tag) for kind in ALL_KINDS}
