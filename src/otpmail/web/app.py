@@ -16,7 +16,7 @@ _log = logging.getLogger("otpmail")
 _OPEN = frozenset(("/livez", "/readyz"))  # they answer every Host: a kubelet asks by an address
 
 OPENAPI = "/openapi.json"
-"""The path of the description that `web.openapi` has made of the contract."""
+"""The path of the description that `scripts/openapi.py` has made of the contract."""
 
 _LATER = ((b"retry-after", b"1"),)
 

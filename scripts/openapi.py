@@ -1,6 +1,6 @@
 """Describes the methods by OpenAPI 3.1, from the descriptors of protos/ with their comments.
 
-`scripts/generate` writes `openapi.json` with it: `python -m otpmail.web.openapi DESCRIPTORS`.
+`scripts/generate` writes `web/openapi.json` with it: `python scripts/openapi.py DESCRIPTORS`.
 """
 
 import json
