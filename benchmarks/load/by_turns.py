@@ -1,9 +1,11 @@
 """Calls several services by turns, and measures the processor time that a call takes each of them.
 
-A turn is the same number of calls to each service, which take a fraction of a second. Who comes first changes from turn
-to turn. What else the machine does meets neighbours alike, so the ratio of two services is steadier than rates are.
+A turn has as many rounds as there are services. In a round each service gets the same number of calls, which take a
+fraction of a second; what else the machine does meets neighbours alike. A service costs more where it was idle before,
+and less where it was called just now. Each round therefore begins with the next service, and the figure of a turn is
+that of its rounds together: services that are alike have the same (tests/test_by_turns.py).
 
-SendMail is called by h2load where it is installed. A turn of codes has some mailed, and then validates each.
+SendMail is called by h2load where it is installed. A round of codes has some mailed, and then validates each.
 """
 
 from __future__ import annotations  # generated stubs name types that exist for the type checker alone
@@ -14,12 +16,13 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from statistics import fmean
+from typing import TYPE_CHECKING, Protocol, Self
 
 import grpc.aio
 import uvloop
@@ -33,14 +36,32 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _CALLERS = 32
-_REST_SECONDS = 0.02  # behind a turn: what an answer does not wait for belongs to its call too
+_REST_SECONDS = 0.02  # behind a round: what an answer does not wait for belongs to its call too
+
+Figures = dict[str, list[dict[str, float]]]
+"""What a call took, each time and by method: microseconds of CPU, and of time."""
+
+
+class Called(Protocol):
+    """A service, and its figures in each round. Each method takes a round of so many calls."""
+
+    rounds: Figures
+
+    async def send_mails(self, calls: int) -> None:
+        """Send mails."""
+
+    async def send_codes(self, calls: int) -> None:
+        """Have codes mailed."""
+
+    async def validate_codes(self, calls: int) -> None:
+        """Validate the codes that were mailed last."""
 
 
 class Service:
-    """A service that is called, and its figures in each turn by method: microseconds of CPU and of time for a call."""
+    """A service that is called over a channel, and its figures in each round."""
 
     def __init__(self, address: str, pid: int, token: str, channel: grpc.aio.Channel, directory: Path) -> None:
-        self.turns: dict[str, list[dict[str, float]]] = {}
+        self.rounds: Figures = {}
         self._address = address
         self._pid = pid
         self._token = token
@@ -63,7 +84,7 @@ class Service:
                 yield cls(address, pid, token, channel, Path(directory))
 
     async def send_mails(self, calls: int) -> None:
-        """Take a turn of SendMail."""
+        """Take a round of SendMail."""
         if shutil.which("h2load") is None:
             await self._take("SendMail", partial(_call, self._mail, self._next(calls)), calls)
             return
@@ -79,11 +100,11 @@ class Service:
         await self._take("SendMail", partial(asyncio.to_thread, call), calls)
 
     async def send_codes(self, calls: int) -> None:
-        """Take a turn of SendCode."""
+        """Take a round of SendCode."""
         await self._take("SendCode", partial(_call, self._send_code, self._next(calls)), calls)
 
     async def validate_codes(self, calls: int) -> None:
-        """Take a turn of ValidateCode, with the codes of the turn before."""
+        """Take a round of ValidateCode, with the codes of the round before."""
         await self._take("ValidateCode", partial(_call, self._validate_code, list(self._sent)), calls)
 
     def _next(self, calls: int) -> Iterable[int]:
@@ -95,13 +116,13 @@ class Service:
     async def _validate_code(self, number: int) -> None:
         await validate_code(self._codes, number, self._sent.pop(number), self._metadata)
 
-    async def _take(self, method: str, turn: Callable[[], Awaitable[object]], calls: int) -> None:
+    async def _take(self, method: str, make_calls: Callable[[], Awaitable[object]], calls: int) -> None:
         cpu, began = cpu_of(self._pid), time.monotonic()
-        await turn()
+        await make_calls()
         took = time.monotonic() - began
         await asyncio.sleep(_REST_SECONDS)
         figures = {"cpu": (cpu_of(self._pid) - cpu) / calls * 1e6, "time": took / calls * 1e6}
-        self.turns.setdefault(method, []).append(figures)
+        self.rounds.setdefault(method, []).append(figures)
 
 
 async def _call(call: Call, numbers: Iterable[int]) -> None:
@@ -117,19 +138,37 @@ async def _call(call: Call, numbers: Iterable[int]) -> None:
             tasks.create_task(caller())
 
 
-async def run(given: argparse.Namespace) -> list[dict[str, list[dict[str, float]]]]:
-    """Take the turns, and return the figures of each service. The first turn warms up, and does not count."""
+async def take_turns(services: Sequence[Called], *, turns: int, calls: int) -> list[Figures]:
+    """Take the turns, and return what a call took each service in each. A first turn warms up, and does not count."""
+    count = len(services)
+    for number in range((turns + 1) * count):
+        first = number % count
+        in_order = (*services[first:], *services[:first])
+        for service in in_order:
+            await service.send_mails(calls)
+        for service in in_order:
+            await service.send_codes(calls)
+        for service in in_order:
+            await service.validate_codes(calls)
+    return [
+        {method: _by_turn(rounds[count:], count) for method, rounds in service.rounds.items()} for service in services
+    ]
+
+
+def _by_turn(rounds: Sequence[dict[str, float]], count: int) -> list[dict[str, float]]:
+    """Return the figures of turns of so many rounds."""
+    turns = [rounds[first : first + count] for first in range(0, len(rounds), count)]
+    return [{name: fmean(each[name] for each in turn) for name in turn[0]} for turn in turns]
+
+
+async def run(given: argparse.Namespace) -> list[Figures]:
+    """Connect to the services, and take the turns."""
     async with AsyncExitStack() as stack:
         services = [
             await stack.enter_async_context(Service.connect(address, pid, token))
             for address, pid, token in zip(given.addresses, given.pids, given.tokens, strict=True)
         ]
-        for turn in range(given.turns + 1):
-            in_turn = services if turn % 2 else services[::-1]
-            for take in (Service.send_mails, Service.send_codes, Service.validate_codes):
-                for service in in_turn:
-                    await take(service, given.calls)
-        return [{method: turns[1:] for method, turns in service.turns.items()} for service in services]
+        return await take_turns(services, turns=given.turns, calls=given.calls)
 
 
 def main() -> None:
@@ -139,7 +178,7 @@ def main() -> None:
     parser.add_argument("--pids", nargs="+", type=int, required=True, help="of their processes")
     parser.add_argument("--tokens", nargs="+", required=True, help="of a caller of each; an empty one is none")
     parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--calls", type=int, default=1000, help="to each service, of each method, in a turn")
+    parser.add_argument("--calls", type=int, default=1000, help="to each service, of each method, in a round")
     print(json.dumps({"services": uvloop.run(run(parser.parse_args()))}), flush=True)
 
 

@@ -1,4 +1,7 @@
-"""Calls with tokens and limits beside calls of nobody in particular and without limits over many addresses."""
+"""Calls with tokens and limits beside calls of nobody in particular and without limits over many addresses.
+
+Two services ask nobody. The second one shows how far services that are alike differ, and so what the ratios are worth.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +15,8 @@ from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
 
 _PROMISED = 0.9
-_NONE, _ASKING = "none", "by token, with limits"
+_ALIKE = 0.02  # how far services that are alike may differ
+_NONE, _ALSO_NONE, _ASKING = "none", "none, a second service", "by token, with limits"
 _SETTINGS: dict[str, object] = {"OTP_RETURN_CODE": "true"}
 _MARGIN = 1.2  # of a quick run, which takes few turns
 
@@ -20,51 +24,64 @@ Turns = list[dict[str, float]]
 
 
 @asynccontextmanager
-async def _services(certificates: Certificates, directory: Path) -> AsyncIterator[tuple[Server, Server]]:
-    """Start both services, each with a relay of its own."""
+async def _services(certificates: Certificates, directory: Path) -> AsyncIterator[dict[str, Server]]:
+    """Start the services, each with a relay of its own."""
     file = directory / "callers.toml"
     token = write_callers(file)
     async with AsyncExitStack() as stack:
-        relays = [await stack.enter_async_context(relay(certificates, "--distinct")) for _ in range(2)]
-        without = await stack.enter_async_context(service(relays[0], **_SETTINGS))
-        asking = await stack.enter_async_context(service(relays[1], **_SETTINGS, **LIMITS, CALLERS_FILE=file))
+        relays = [await stack.enter_async_context(relay(certificates, "--distinct")) for _ in range(3)]
+        without, also = [await stack.enter_async_context(service(own, **_SETTINGS)) for own in relays[:2]]
+        asking = await stack.enter_async_context(service(relays[2], **_SETTINGS, **LIMITS, CALLERS_FILE=file))
         limits = " ".join(f"{name}={value}" for name, value in LIMITS.items())
         settings = f"{without.settings} {limits} CALLERS_FILE={file.name}"
-        yield without, Server(asking.process, asking.address, settings, token)
+        asking = Server(asking.process, asking.address, settings, token)
+        yield {_NONE: without, _ALSO_NONE: also, _ASKING: asking}
 
 
-def _part(without: Turns, asking: Turns, figure: str) -> float:
-    """How much of a figure the service without asking takes of one that asks, turn by turn."""
-    return median(one[figure] / other[figure] for one, other in zip(without, asking, strict=True))
+def _part(without: Turns, other: Turns, figure: str) -> float:
+    """How much of a figure the service without asking takes of another one, turn by turn."""
+    return median(one[figure] / its[figure] for one, its in zip(without, other, strict=True))
+
+
+def _promises(method: str, cpu: dict[str, float], time: dict[str, float], *, quick: bool) -> list[Promise]:
+    what = f"{method}, calls for the same CPU"
+    promises = [
+        Promise(what=f"{what}, with tokens and limits", figure=cpu[_ASKING], at_least=_PROMISED, margin=_MARGIN)
+    ]
+    if not quick:  # the rates, and the noise, of a few turns are at the mercy of other processes
+        rate = Promise(what=f"{method}, rate with tokens and limits", figure=time[_ASKING], at_least=_PROMISED)
+        apart = abs(cpu[_ALSO_NONE] - 1)
+        promises += [rate, Promise(what=f"{what}, how far services alike differ", figure=apart, at_most=_ALIKE)]
+    return promises
 
 
 async def test_the_cost_of_tokens_and_limits(
     certificates: Certificates, results: Results, tmp_path: Path, *, quick: bool
 ) -> None:
     """A service that asks who calls, and counts for all limits, takes little more processor time for a call."""
-    turns, calls = (12, 150) if quick else (60, 1000)
+    turns, calls = (3, 150) if quick else (14, 1000)
     async with _services(certificates, tmp_path) as servers:
-        figures = await take_turns(servers, turns=turns, calls=calls)
-    rows, promises = [], []
-    for method, without in figures[0].items():
-        asking = figures[1][method]
-        part, rate = _part(without, asking, "cpu"), _part(without, asking, "time")
-        for name, server, own in ((_NONE, servers[0], without), (_ASKING, servers[1], asking)):
+        taken = await take_turns(list(servers.values()), turns=turns, calls=calls)
+    figures = dict(zip(servers, taken, strict=True))
+    rows: list[dict[str, object]] = []
+    promises: list[Promise] = []
+    for method, without in figures[_NONE].items():
+        cpu, time = (
+            {name: _part(without, own[method], figure) for name, own in figures.items()} for figure in ("cpu", "time")
+        )
+        for name, server in servers.items():
+            own = figures[name][method]
             rows.append(
                 {
                     "method": method,
                     "callers": name,
                     "settings": server.settings,
                     "calls/s": 1e6 / median(turn["time"] for turn in own),
-                    "of those without": 1.0 if own is without else rate,
+                    "of those without": time[name],
                     "server us/call": median(turn["cpu"] for turn in own),
-                    "calls for the same CPU": 1.0 if own is without else part,
+                    "calls for the same CPU": cpu[name],
                 }
             )
-        what = f"{method}, calls for the same CPU, with tokens and limits"
-        promises.append(Promise(what=what, figure=part, at_least=_PROMISED, margin=_MARGIN))
-        if not quick:  # the rate of a few turns is at the mercy of other processes
-            what = f"{method}, rate with tokens and limits"
-            promises.append(Promise(what=what, figure=rate, at_least=_PROMISED))
+        promises += _promises(method, cpu, time, quick=quick)
     note = "" if has_h2load() else NO_H2LOAD.replace("skipped", "SendMail by callers in Python")
     results.report(rows, *promises, note=note)
