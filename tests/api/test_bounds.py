@@ -181,4 +181,6 @@ def test_the_fields_of_the_contract_are_known(kind: Any) -> None:
         for field in mail_pb2.SendMailRequest.DESCRIPTOR.fields
         if field.type == kind
     )
+    assert octets
     bounds_of_mail(LIMITS).check(integer(99, 1) * 1000 + octets)
+    assert "more than 1000 fields that this version does not" in _refusal(integer(99, 1) * 1001 + octets)

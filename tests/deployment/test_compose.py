@@ -37,7 +37,9 @@ def service(name: str) -> dict[str, Any]:
 
 def test_the_file_is_one_of_compose() -> None:
     """The file keeps to the Compose specification. Each network, volume, config and secret that it uses is in it."""
-    PyCompose.from_yaml(FILE.read_text("utf-8")).validate()
+    read = PyCompose.from_yaml(FILE.read_text("utf-8"))
+    read.validate()
+    assert [str(name) for name in read.services or ()] == list(compose()["services"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pty
 import shutil
 import signal
 import sys
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -104,8 +105,10 @@ async def test_a_refused_password_is_mended_at_once(relay: Relay, certificates: 
     async with _serving(relay, certificates, tmp_path) as service:
         await service.wait_for_log("relay-down")
         (tmp_path / "password").write_text("right")
+        began = time.monotonic()
         await _reload(service)
         await service.wait_until_serving()
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.relay(auth=("XOAUTH2",))

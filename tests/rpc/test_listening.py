@@ -7,7 +7,7 @@ import re
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc.aio
 import pytest
@@ -54,9 +54,11 @@ def _port(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-def _connect(family: socket.AddressFamily, host: str, port: int) -> None:
+def _connect(family: socket.AddressFamily, host: str, port: int) -> tuple[str, int]:
+    """Connect, and return whom the socket then names as its peer."""
     with socket.socket(family) as client:
         client.connect((host, port))
+        return cast("tuple[str, int]", client.getpeername()[:2])
 
 
 @_with_ipv6
@@ -128,8 +130,9 @@ async def test_a_port_that_is_taken_on_one_address(
 async def test_a_wildcard_takes_both_families(host: str, add_port: Callable[[str], int]) -> None:
     """Either wildcard listens for IPv4 and IPv6."""
     (address,) = listen(_settings(host, ALLOW_ANONYMOUS="true"), add_port).addresses
-    _connect(socket.AF_INET, "127.0.0.1", _port(address))
-    _connect(socket.AF_INET6, "::1", _port(address))
+    port = _port(address)
+    assert _connect(socket.AF_INET, "127.0.0.1", port) == ("127.0.0.1", port)
+    assert _connect(socket.AF_INET6, "::1", port) == ("::1", port)
 
 
 def _ports_are_privileged() -> bool:

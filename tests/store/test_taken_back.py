@@ -157,11 +157,15 @@ async def test_a_mail_that_never_left_counts_nowhere(
 
 async def test_a_revoked_code_whose_mail_never_left_is_not_waited_for(world: _World) -> None:
     """The next code may be asked for at once, also where the relay has refused the mail for good."""
+    sendings = []
     for undo in (world.codes.unsend, world.codes.refuse):
-        sending = await world.send()
+        sendings.append(await world.send())
         await world.codes.void(_KEY, NO_SCOPE, None)
-        await undo(_KEY, sending)
-    await world.send()
+        await undo(_KEY, sendings[-1])
+    sendings.append(await world.send())
+    assert len({sending.challenge.id for sending in sendings}) == 3
+    with pytest.raises(LimitExceeded):  # the last mail is under way
+        await world.send()
 
 
 async def _is_live(world: _World, sending: Sending) -> bool:

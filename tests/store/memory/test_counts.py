@@ -1,5 +1,7 @@
 """Counts of limits in memory stay within what they are given, and those that limit somebody stay."""
 
+from unittest.mock import Mock
+
 import pytest
 
 from otpmail.errors import LimitExceeded, MemoryFull
@@ -164,7 +166,8 @@ async def _outcome(store: MemoryChallengeStore, quotas: tuple[Quota, ...]) -> ob
 async def test_a_mail_of_a_caller_is_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rules are asked for the first mail of a limit, and not for the next ones."""
     store, quota = MemoryChallengeStore(Clock(), POLICY), Quota("hour", b"an hour", 900)
-    await store.count((quota,))
-    monkeypatch.setattr(store, "_admitted", None)
+    by_rules = Mock(wraps=store._admitted)
+    monkeypatch.setattr(store, "_admitted", by_rules)
     for _ in range(50):
         await store.count((quota,))
+    assert by_rules.call_count == 1

@@ -32,7 +32,9 @@ async def _problem(client: Client, *, allow_volatile: bool = False, is_cluster: 
 
 async def test_a_good_server(redis_server: RedisServer, make_client: MakeClient) -> None:
     """Each kind of server with AOF and without eviction is taken."""
-    await check_server(make_client(redis_server), allow_volatile=False, is_cluster=False, replicas=0)
+    client = make_client(redis_server)
+    await check_server(client, allow_volatile=False, is_cluster=False, replicas=0)
+    assert await client.probe("PING") == b"PONG"
 
 
 async def test_eviction_is_refused(server: RedisServer, make_client: MakeClient) -> None:

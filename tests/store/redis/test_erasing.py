@@ -67,10 +67,13 @@ async def test_what_another_replica_has_settled_a_moment_ago(redis_server: Redis
         replica(redis_server, clock, namespace, subscribed=True) as other,
     ):
         await other.accept(entry)
-        other.mails.settle(settled(entry.mail, clock.time))
+        mail = settled(entry.mail, clock.time)
+        other.mails.settle(mail)
+        assert await other.mails.get("shop", "m1") == mail
         async with asyncio.timeout(20):
             while await _recipients(other, "m1"):
                 await one.mails.begin_forgetting("shop", person, clock.time + 1000)  # again until both are subscribed
+        assert await other.mails.get("shop", "m1") == replace(mail, recipients=())
 
 
 async def _recipients(one: Replica, mail_id: str) -> list[str]:
