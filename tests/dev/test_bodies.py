@@ -8,9 +8,8 @@ import pytest
 
 from otpmail.cli.dev import Screen
 from otpmail.dev.bodies import body_of, html_with_images
-from otpmail.dev.relay import CaughtMail as Caught
+from otpmail.dev.caught import CaughtMail
 from otpmail.telemetry.writer import BackgroundWriter
-from otpmail.testing import CaughtMail
 
 UNKNOWN = b'Subject: Hi\r\nContent-Type: text/plain; charset="no-such"\r\n\r\ncode 123456 \xc3\xa9\r\n'
 PEOPLE = ("ada@example.org",)
@@ -41,14 +40,14 @@ def test_the_first_kind_there_is() -> None:
 
 def test_tests_read_a_mail_of_an_unknown_charset() -> None:
     """`otpmail.testing` reads such a mail too."""
-    assert CaughtMail("a@b.example", PEOPLE, "", UNKNOWN).text == "code 123456 é\r\n"
+    assert CaughtMail("a@b.example", PEOPLE, UNKNOWN).text == "code 123456 é\r\n"
 
 
 def test_the_terminal_shows_a_mail_of_an_unknown_charset() -> None:
     """`otpmail dev` prints it. An exception would refuse the mail, since the relay's hook prints."""
     read, write = os.pipe()
     screen = Screen(BackgroundWriter(write, lambda _count: b""))
-    caught = Caught("a@b.example", PEOPLE, UNKNOWN)
+    caught = CaughtMail("a@b.example", PEOPLE, UNKNOWN)
     screen.show_mail(caught, caught.message)
     screen.close()
     shown = os.read(read, 10_000).decode()

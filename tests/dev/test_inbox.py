@@ -5,8 +5,8 @@ from email.message import EmailMessage
 
 import pytest
 
+from otpmail.dev.caught import CaughtMail
 from otpmail.dev.inbox import Inbox, InboxMail
-from otpmail.dev.relay import CaughtMail
 from otpmail.dev.served import to_json
 from otpmail.dev.show import summary
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from otpmail.dev.relay import CatchAllRelay, CaughtMail
+from otpmail.dev.caught import CaughtMail
+from otpmail.dev.relay import CatchAllRelay
 
 MAIL = b"Subject: Hello\r\n\r\nbody\r\n"
 ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<c@example.org>\r\n"

@@ -15,7 +15,7 @@ import pytest
 
 from otpmail import client as errors
 from otpmail.client import Client, SyncClient, WaitFor
-from otpmail.testing import Namespace, NoMailError, Service, ServiceFailedError
+from otpmail.testing import CaughtMail, Namespace, NoMailError, Service, ServiceFailedError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -55,6 +55,25 @@ def test_a_mail_and_its_parts(otpmail: Namespace) -> None:
         otpmail.inbox(_ADA).code(wait=0)
     with pytest.raises(NoMailError, match=r"no mail to eve@example\.org"):
         otpmail.inbox("eve@example.org").mail(wait=0)
+
+
+def test_mails_are_all_that_were_caught(otpmail: Namespace, otpmail_service: Service) -> None:
+    """`mails` has what was caught before, also where the mail is still on its way between both processes."""
+    arrive = otpmail_service.mailroom.add
+
+    def slowly(namespace: str, mail: CaughtMail) -> None:
+        """Take a mail as a slow thread does."""
+        time.sleep(0.2)
+        arrive(namespace, mail)
+
+    otpmail_service.mailroom.add = slowly  # type: ignore[method-assign]
+    try:
+        sync.send_code(_ADA)
+        assert len(otpmail.mails) == 1
+        sync.send_mail(_ADA, "Hi", "text")
+        assert len(otpmail.inbox(_ADA).mails) == 2
+    finally:
+        otpmail_service.mailroom.add = arrive  # type: ignore[method-assign]
 
 
 def test_a_namespace_has_its_own(otpmail: Namespace, otpmail_service: Service) -> None:

@@ -10,7 +10,7 @@ from time import time
 
 from otpmail.address import parse_address
 from otpmail.dev.bodies import body_of
-from otpmail.dev.relay import CaughtMail
+from otpmail.dev.caught import CaughtMail
 from otpmail.errors import InvalidArgument
 
 CODE_HEADER = "One-Time-Code"

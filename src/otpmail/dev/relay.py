@@ -4,13 +4,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
 from otpmail.dev import failing
+from otpmail.dev.caught import CaughtMail
 
 CAUGHT = "250 2.6.0 caught"
 """The reply to each mail."""
@@ -18,25 +16,6 @@ CAUGHT = "250 2.6.0 caught"
 _MAX_BYTES = 160 << 20
 _LONGEST = 12  # letters of a command
 _log = logging.getLogger("mail.log")  # aiosmtpd's
-
-
-@dataclass(frozen=True, slots=True)
-class CaughtMail:
-    """A mail as the relay got it, with its envelope.
-
-    `recipients` are those that the relay took. `refused` are the others, each with the reply. A mail without recipients
-    was refused: it has no content if the client sent none.
-    """
-
-    sender: str
-    recipients: tuple[str, ...]
-    content: bytes = field(repr=False)
-    refused: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def message(self) -> EmailMessage:
-        """The content, parsed."""
-        return message_from_bytes(self.content, policy=policy.default)
 
 
 class _Envelope(Envelope):

@@ -4,7 +4,8 @@ This package is for the tests' process, and imports nothing of the service, whic
 (`otpmail.testing.child`). It needs the packages of `otpmail[server]` there.
 """
 
-from otpmail.testing.inbox import CaughtMail, Inbox, NoMailError
+from otpmail.dev.caught import CaughtMail
+from otpmail.testing.inbox import Inbox, NoMailError
 from otpmail.testing.service import Clock, Namespace, Service, ServiceFailedError
 
 __all__ = ["CaughtMail", "Clock", "Inbox", "Namespace", "NoMailError", "Service", "ServiceFailedError"]

@@ -2,49 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from threading import Condition
 from time import monotonic
 
-from otpmail.dev.bodies import body_of
+from otpmail.dev.caught import CaughtMail
 
 WAIT_SECONDS = 5.0
 
 
 class NoMailError(AssertionError):
     """No such mail came in time. The text says which mails did."""
-
-
-@dataclass(frozen=True, slots=True)
-class CaughtMail:
-    """A mail that was caught. `code` is the one-time code in it, empty without one."""
-
-    sender: str
-    recipients: tuple[str, ...]
-    code: str = field(repr=False)
-    content: bytes = field(repr=False)
-
-    @property
-    def message(self) -> EmailMessage:
-        """The mail, parsed."""
-        return message_from_bytes(self.content, policy=policy.default)
-
-    @property
-    def subject(self) -> str:
-        """The subject."""
-        return str(self.message["Subject"] or "")
-
-    @property
-    def text(self) -> str:
-        """The text, empty without one."""
-        return body_of(self.message, "plain")
-
-    @property
-    def html(self) -> str:
-        """The HTML, empty without one."""
-        return body_of(self.message, "html")
 
 
 class Mailroom:
@@ -93,19 +60,23 @@ class Mailroom:
 
 
 class Inbox:
-    """The mails of a namespace to one address. Each mail is returned once by `mail` and by `code`."""
+    """The mails of a namespace to one address. Each mail is returned once by `mail` and by `code`.
 
-    def __init__(self, mailroom: Mailroom, namespace: str, address: str) -> None:
-        self._mailroom, self._namespace = mailroom, namespace
+    `catch_up` returns once all mails that were caught before the call are in the mailroom.
+    """
+
+    def __init__(self, mailroom: Mailroom, namespace: str, address: str, catch_up: Callable[[], None]) -> None:
+        self._mailroom, self._namespace, self._catch_up = mailroom, namespace, catch_up
         self.address = address
         self._seen: dict[str, int] = {"mail": 0, "code": 0}
 
     def __repr__(self) -> str:
-        return f"<Inbox {self.address}, {len(self.mails)} mails>"
+        return f"<Inbox {self.address}, {len(self._of(self._mailroom.of(self._namespace)))} mails>"
 
     @property
     def mails(self) -> list[CaughtMail]:
         """All mails to the address until now, the oldest first."""
+        self._catch_up()
         return self._of(self._mailroom.of(self._namespace))
 
     def code(self, wait: float = WAIT_SECONDS) -> str:

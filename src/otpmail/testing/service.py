@@ -13,7 +13,8 @@ from threading import Condition, Lock, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from otpmail.testing.inbox import CaughtMail, Inbox, Mailroom
+from otpmail.dev.caught import CaughtMail
+from otpmail.testing.inbox import Inbox, Mailroom
 
 _START_SECONDS = 30.0  # on a busy machine
 _ANSWER_SECONDS = 30.0
@@ -116,6 +117,10 @@ class Service:
             self._write({"number": number, "do": what, **more})
         return self._wait(number, _ANSWER_SECONDS)
 
+    def catch_up(self) -> None:
+        """Wait until all mails that were caught before this call are in the mailroom. Raises ServiceFailedError."""
+        self.ask("answer")  # which comes behind them
+
     def _write(self, message: Mapping[str, object]) -> None:
         process = self._process
         if process is None or process.stdin is None:
@@ -147,7 +152,7 @@ class Service:
             message = json.loads(line)
             if mail := message.get("mail"):
                 content = base64.b64decode(mail["content"])
-                caught = CaughtMail(mail["sender"], tuple(mail["recipients"]), mail["code"], content)
+                caught = CaughtMail(mail["sender"], tuple(mail["recipients"]), content, code=mail["code"])
                 self.mailroom.add(mail["namespace"], caught)
             else:
                 with self._answered:
@@ -206,13 +211,14 @@ class Namespace:
     @property
     def mails(self) -> list[CaughtMail]:
         """All mails of the test until now, the oldest first."""
+        self._service.catch_up()
         return self._service.mailroom.of(self._name)
 
     def inbox(self, address: str) -> Inbox:
         """Return the inbox of an address, always the same one: it knows which codes the test has had."""
         name = address.lower()
         if name not in self._inboxes:
-            self._inboxes[name] = Inbox(self._service.mailroom, self._name, address)
+            self._inboxes[name] = Inbox(self._service.mailroom, self._name, address, self._service.catch_up)
         return self._inboxes[name]
 
     @contextmanager

@@ -1,0 +1,42 @@
+"""A mail that was caught: by the relay of `otpmail dev`, or for the tests of another program. Pure."""
+
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+from otpmail.dev.bodies import body_of
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtMail:
+    """A mail as the relay got it, with its envelope.
+
+    `recipients` are those that the relay took. `refused` are the others, each with the reply. A mail without recipients
+    was refused: it has no content if the client sent none. `code` is the one-time code in it, for tests alone.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes = field(repr=False)
+    refused: tuple[tuple[str, str], ...] = ()
+    code: str = field(default="", repr=False)
+
+    @property
+    def message(self) -> EmailMessage:
+        """The mail, parsed."""
+        return message_from_bytes(self.content, policy=policy.default)
+
+    @property
+    def subject(self) -> str:
+        """The subject."""
+        return str(self.message["Subject"] or "")
+
+    @property
+    def text(self) -> str:
+        """The text, empty without one."""
+        return body_of(self.message, "plain")
+
+    @property
+    def html(self) -> str:
+        """The HTML, empty without one."""
+        return body_of(self.message, "html")
