@@ -43,7 +43,7 @@ class App:
     `batch_seconds` is the longest that unary calls are held back under load (`api.batching`); 0 holds none back.
     `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `is_one_of_several` a
     supervisor holds the port, and serves HTTP for all processes. HTTP_PORT serves `pages` beside the methods. `clock`
-    is that of a store in memory, in seconds since the epoch.
+    is that of a store in memory, in seconds since the epoch. No reply suppresses an address that is `spared`.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class App:
         is_one_of_several: bool = False,
         pages: Pages | None = None,
         clock: Callable[[], float] | None = None,
+        spared: Callable[[str], bool] = lambda _: False,
     ) -> None:
         load_library()
         self._settings = settings
@@ -69,7 +70,7 @@ class App:
         self.registry = metrics.registry
         exposition = MetricsServer(metrics.registry, lambda: self.health.problem)
         self._observer = Observers(self._counts, self.health, build_supply(base), *watching, *observers)
-        self._delivery = build_delivery(base, self._observer)
+        self._delivery = build_delivery(base, self._observer, spared)
         self._lifecycle, self._backlog = self._delivery.lifecycle, self._delivery.backlog
         use_cases = build_use_cases(base, self._delivery, self._observer, pause_seconds=pause_seconds)
         self._admission, self._codes, self._intake = use_cases.admission, use_cases.codes, use_cases.intake

@@ -102,8 +102,11 @@ def build_metrics(
     return metrics, () if settings.server.http_port is None else (metrics,)
 
 
-def build_delivery(base: Base, observer: Observer) -> Delivery:
-    """Build what delivers mails, from the queue to the relays, and what follows the store's mails."""
+def build_delivery(base: Base, observer: Observer, spared: Callable[[str], bool] = lambda _: False) -> Delivery:
+    """Build what delivers mails, from the queue to the relays, and what follows the store's mails.
+
+    No reply suppresses an address that is `spared`.
+    """
     settings, store = base.settings, base.store
     dispatcher, waiters = Dispatcher(base.queue), Waiters()
     count = settings.mail.workers
@@ -118,7 +121,7 @@ def build_delivery(base: Base, observer: Observer) -> Delivery:
         random=random,
         places=Places(settings.mail.queue_size, now=monotonic),
         memory=base.memory,
-        suppressions=Suppressions(store.addresses, observer),
+        suppressions=Suppressions(store.addresses, observer, spared),
         on_uncertain=settings.mail.email_on_uncertain,
         outage=lambda: failover.outage,
         relays=len(relays),

@@ -113,7 +113,7 @@ async def test_an_answer_that_is_no_json_is_shown(page: Page) -> None:
 
 async def test_the_page_says_why_nothing_was_sent(page: Page) -> None:
     """The page shows the relay's reply; a second time it shows that the address is suppressed, which has no code."""
-    await page.get_by_label("Address").fill("550@fail.example")
+    await page.get_by_label("Address").fill("550+suppressed@fail.example")
     await page.get_by_role("button", name="Send a code").click()
     await expect(page.locator("#answer")).to_have_text("The mail is STATE_FAILED: 550 5.1.1 there is no such mailbox")
     await page.get_by_role("button", name="Send a code").click()

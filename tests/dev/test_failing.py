@@ -2,7 +2,7 @@
 
 import pytest
 
-from otpmail.dev.failing import reply_for, reply_to
+from otpmail.dev.failing import is_spared, reply_for, reply_to
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_other_addresses_are_taken(address: str) -> None:
 def test_a_reply_has_its_class() -> None:
     """A code without words of its own has an enhanced code of its class."""
     assert reply_for(499) == "499 4.0.0 as it was asked to"
+
+
+def test_an_address_is_suppressed_where_it_asks_for_that() -> None:
+    """An address that fails does so each time, unless its tag says that it is to be suppressed."""
+    assert is_spared("550@fail.example")
+    assert is_spared("550+ada@fail.example")
+    assert not is_spared("550+suppressed@FAIL.example")
+    assert not is_spared("ada@example.org")

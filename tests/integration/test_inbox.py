@@ -144,6 +144,16 @@ async def test_failures_on_demand_are_seen(dev: tuple[Service, str]) -> None:
     ]
 
 
+async def test_a_failure_is_the_same_again(dev: tuple[Service, str]) -> None:
+    """An address fails alike each time, and one with the tag `suppressed` is suppressed from the second time on."""
+    _, url = dev
+    for address, again in (("550@fail.example", False), ("550+suppressed@fail.example", True)):
+        answers = [await call(url, SEND_CODE, {"email": address}) for _ in range(2)]
+        (first,), (second,) = (answer.json["mail"]["recipients"] for answer in answers)
+        assert first["reply"] == "there is no such mailbox"
+        assert ("suppression" in second, second.get("reply") == first["reply"]) == (again, not again)
+
+
 async def test_off_loopback(tmp_path: Path) -> None:
     """The inbox asks nobody for a token, so it answers on loopback alone, also where callers are asked for theirs."""
     file = tmp_path / "callers.toml"

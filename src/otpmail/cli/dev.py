@@ -23,7 +23,7 @@ from otpmail.telemetry.formats import escape as escape_controls
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
-    from otpmail.dev.relay import CaughtMail
+    from otpmail.dev.caught import CaughtMail
     from otpmail.settings import ServerSettings, Sources
     from otpmail.telemetry.writer import BackgroundWriter
 
@@ -80,6 +80,7 @@ def dev(
 
 
 async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -> None:
+    from otpmail.dev.failing import is_spared
     from otpmail.dev.inbox import Inbox
     from otpmail.dev.pages import DevPages
     from otpmail.dev.relay import CatchAllRelay
@@ -107,7 +108,9 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
             started = partial(_started, screen, address_file, settings.server, sources)
         else:
             started = partial(_started, screen, address_file, settings.server, None)
-        await run_service(settings, signals, started, fixed, misspelt=misspelt(sources), pages=DevPages(inbox))
+        await run_service(
+            settings, signals, started, fixed, misspelt=misspelt(sources), pages=DevPages(inbox), spared=is_spared
+        )
     finally:
         await relay.close()
         screen.close()

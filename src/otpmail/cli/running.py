@@ -103,11 +103,13 @@ async def run_service(
     member: "Member | None" = None,
     misspelt: "Iterable[Problem]" = (),
     pages: "Pages | None" = None,
+    spared: Callable[[str], bool] = lambda _: False,
 ) -> None:
     """Run the service until a signal stops it (`Signals`). Calls `started` with the address.
 
     `fixed` are the settings that `settings` was loaded with in place of others. `member` is this process as one of
-    several. `misspelt` are names in the environment to warn of. `pages` are served on HTTP_PORT.
+    several. `misspelt` are names in the environment to warn of. `pages` are served on HTTP_PORT. No
+    reply of a relay suppresses an address that is `spared`.
 
     Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened. An error of
     what runs beside the service stops it, and is raised.
@@ -119,7 +121,7 @@ async def run_service(
     warn_of(misspelt)
     stop = asyncio.Event()
     try:
-        app = _build(settings, member, pages)
+        app = _build(settings, member, pages, spared)
     except (SettingsError, StoreError) as error:
         raise typer.Exit(write_refusal(log, error)) from None
     reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.portion)
@@ -153,10 +155,14 @@ def _prepare(settings: "Settings", number: int | None) -> "LogHandler":
     return log
 
 
-def _build(settings: "Settings", member: "Member | None", pages: "Pages | None") -> "App":
+def _build(
+    settings: "Settings", member: "Member | None", pages: "Pages | None", spared: Callable[[str], bool]
+) -> "App":
     from otpmail.app import App
 
-    return App(settings, pages=pages) if member is None else App(member.settings_on_held_port, is_one_of_several=True)
+    if member is None:
+        return App(settings, pages=pages, spared=spared)
+    return App(member.settings_on_held_port, is_one_of_several=True)
 
 
 async def _serve(app: "App", stop: asyncio.Event, started: Callable[[str], None], log: "LogHandler") -> int:

@@ -1,6 +1,6 @@
 """Leaves suppressed recipients out of mails, and learns from the relay's replies which addresses to suppress."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 
@@ -27,11 +27,16 @@ _AGAIN_SECONDS = 60.0
 
 
 class Suppressions:
-    """Asks `store` about recipients, and tells it what relays say of them. `observer` is told of each change."""
+    """Asks `store` about recipients, and tells it what relays say of them. `observer` is told of each change.
 
-    def __init__(self, store: AddressStore, observer: Observer) -> None:
+    No reply suppresses an address that is `spared`.
+    """
+
+    def __init__(
+        self, store: AddressStore, observer: Observer, spared: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self.store = store
-        self._observer = observer
+        self._observer, self._spared = observer, spared
         self._full = self._given_way = -inf
         store.report = self._tell_given_way
 
@@ -79,10 +84,14 @@ class Suppressions:
             if result.accepted:
                 if self.store.count:
                     self._release(job, result.address)
-            elif result.is_about_address and refuses_address(result.code, result.enhanced_code):
+            elif self._suppresses(result):
                 rule = partial(suppressing.refused, now=self.store.now(), reason=result.said)
                 changed = self.store.note(whose(job.caller, result.address), rule)
                 self.tell_change(job.caller, result.address, changed, job.trace, mail_id=job.id)
+
+    def _suppresses(self, result: RecipientResult) -> bool:
+        is_refusal = result.is_about_address and refuses_address(result.code, result.enhanced_code)
+        return is_refusal and not self._spared(result.address)
 
     def _release(self, job: Job, address: str) -> None:
         place = whose(job.caller, address)

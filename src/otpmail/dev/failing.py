@@ -19,7 +19,8 @@ _REPLIES: Mapping[int, str] = MappingProxyType(
         554: "5.7.1 refused by policy",
     }
 )
-_ADDRESS = re.compile(rf"([45][0-9]{{2}})(?:\+.*)?@{re.escape(DOMAIN)}", re.IGNORECASE)
+_ADDRESS = re.compile(rf"([45][0-9]{{2}})(?:\+(?P<tag>.*))?@{re.escape(DOMAIN)}", re.IGNORECASE)
+_SUPPRESSED = "suppressed"
 
 
 def reply_for(code: int) -> str:
@@ -31,3 +32,9 @@ def reply_to(address: str) -> str | None:
     """Return the reply to RCPT for an address that names one, None for any other."""
     match = _ADDRESS.fullmatch(address)
     return None if match is None else reply_for(int(match[1]))
+
+
+def is_spared(address: str) -> bool:
+    """Whether no reply suppresses the address: it is to fail each time. One with the tag `suppressed` is suppressed."""
+    match = _ADDRESS.fullmatch(address)
+    return match is not None and (match["tag"] or "").lower() != _SUPPRESSED
