@@ -181,6 +181,15 @@ async def test_a_repeated_check_has_its_first_answer(service: Service) -> None:
     assert (await _validate(service, sent.otp_code, request_id="r-3")).result == NONE
 
 
+@pytest.mark.parametrize("request_id", ["x" * 129, "a\nb", "\u200e"])
+async def test_a_request_id_that_is_none(service: Service, request_id: str) -> None:
+    """A request id that is too long or not printable is refused by its name, for a code and for a check."""
+    for call in (_send(service, request_id=request_id), _validate(service, "123456", request_id=request_id)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert bad_field(caught.value) == "request_id"
+
+
 @pytest.mark.service(OTP_SENDS_PER_HOUR=2)
 async def test_an_address_gets_so_many_mails(service: Service, relay: Relay) -> None:
     """More codes than the limit are refused over all purposes and sessions, with the limit's name, and mail nothing."""

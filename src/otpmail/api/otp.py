@@ -6,6 +6,7 @@ from otpmail.api import decode, encode
 from otpmail.api.calls import Context, call_from
 from otpmail.errors import InvalidArgument
 from otpmail.limits.blocks import block_of
+from otpmail.mail.idempotency import check_request_id
 from otpmail.mail.labels import checked_labels
 from otpmail.model import CheckResult
 from otpmail.otp.request import MAX_VARIABLES, CheckRequest, CodeRequest
@@ -62,6 +63,8 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
             _block_of(ip)
         if not request.code:
             raise InvalidArgument("code", "is empty")
+        if request_id := request.request_id:
+            check_request_id(request_id)
         checked = await self._codes.validate_code(
             call_from(context),
             CheckRequest(
@@ -71,7 +74,7 @@ class OtpServicer(otp_pb2_grpc.OtpServiceServicer):
                 challenge_id=request.challenge_id,
                 session=request.session,
                 device_token=request.device_token,
-                fingerprint=decode.fingerprint_of(request) if request.request_id else b"",
+                fingerprint=decode.fingerprint_of(request) if request_id else b"",
             ),
         )
         check = checked.check
