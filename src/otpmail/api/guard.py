@@ -88,7 +88,7 @@ class Guard:
 
     def guard_call(self, method: str, behaviour: Behaviour, *, unary: bool) -> Behaviour:
         """Return a method, by its path, in its guard. It reads one request, or where it is not unary by its context."""
-        parse, memory, admit, ended = self._parsers.get(method), self._memory, self._admit, self._reads.ended
+        parse, memory, ended = self._parsers.get(method), self._memory, self._reads.ended
         for_mails, is_mail = is_for_mails(method), takes_mail(method)
         read = self._reads.read_mail if is_mail else self._reads.read
 
@@ -98,16 +98,12 @@ class Guard:
             memory.reading += taken
             try:
                 try:
-                    if admit is not None:
-                        CALLER.set(admit(method, context))
-                    if for_mails and memory.reading > memory.for_calls:
-                        raise MemoryFull
+                    self._admit_caller(method, context, for_mails=for_mails)
                     if unary:
                         request = await read(context)
-                        taken += (octets := self._weigh(request, parse, is_mail=is_mail))
-                        memory.reading += octets
                     running = 1  # not before: a stop does not wait for a request that never comes
-                    self._begin(unary=unary)
+                    taken += (octets := self._begin(request if unary else b"", parse, unary=unary, is_mail=is_mail))
+                    memory.reading += octets
                     if unary and (turn := self._batching.take(self._unary)) is not None:
                         await turn
                     if parse is None:
@@ -142,7 +138,7 @@ class Guard:
 
     def guard_stream(self, method: str, behaviour: Behaviour) -> Behaviour:
         """Return a method, by its path, that yields its responses, in its guard."""
-        parse, memory, admit, ended = self._parsers.get(method), self._memory, self._admit, self._reads.ended
+        parse, memory, ended = self._parsers.get(method), self._memory, self._reads.ended
         for_mails = is_for_mails(method)
 
         async def guarded(_: Any, context: Any) -> AsyncIterator[Any]:
@@ -151,15 +147,11 @@ class Guard:
             memory.reading += taken
             try:
                 try:
-                    if admit is not None:
-                        CALLER.set(admit(method, context))
-                    if for_mails and memory.reading > memory.for_calls:
-                        raise MemoryFull
+                    self._admit_caller(method, context, for_mails=for_mails)
                     request = await self._reads.read(context)
-                    taken += (octets := self._weigh(request, parse, is_mail=False))
-                    memory.reading += octets
                     running = 1
-                    self._begin()
+                    taken += (octets := self._begin(request, parse))
+                    memory.reading += octets
                     parsed = request if parse is None else parse(request)
                     async with aclosing(behaviour(parsed, context)) as responses:
                         async for response in responses:
@@ -185,17 +177,34 @@ class Guard:
             await self._release.wait()
         await status.abort(context)
 
-    def _weigh(self, request: Any, parse: Parser | None, *, is_mail: bool) -> int:
-        """Return the octets that a request takes until its call ends; those of a large mail are HELD instead.
+    def _admit_caller(self, method: str, context: Any, *, for_mails: bool) -> None:
+        """Note whose call this is. Raises as `admit` does, and MemoryFull for a method whose mails have no room."""
+        if self._admit is not None:
+            CALLER.set(self._admit(method, context))
+        if for_mails and self._memory.reading > self._memory.for_calls:
+            raise MemoryFull
 
-        Raises InvalidArgument where there is no request, or a large one that is no mail. Raises MemoryFull for a mail
-        that is too large for what is left.
+    def _begin(self, request: Any, parse: Parser | None, *, unary: bool = False, is_mail: bool = False) -> int:
+        """Count a call that runs from now on. Return the octets that its request takes until the call ends.
+
+        Raises Stopping where no new call may run, InvalidArgument where there is no request, and as `_weigh` does.
         """
+        self._running += 1
+        self._unary += unary
+        self.idle.clear()
+        if self._stopping:
+            self.refused_calls += 1
+            raise Stopping
         if not isinstance(request, bytes):  # the end, as each door has it
             raise InvalidArgument("request", "is missing")
         octets = len(request)
-        if octets < LARGE:
-            return octets
+        return octets if octets < LARGE else self._weigh(request, octets, parse, is_mail=is_mail)
+
+    def _weigh(self, request: bytes, octets: int, parse: Parser | None, *, is_mail: bool) -> int:
+        """Return the octets that a large request takes until its call ends; those of a mail are HELD instead.
+
+        Raises InvalidArgument for one that is no mail, and MemoryFull for a mail that is too large for what is left.
+        """
         if is_mail:
             self._memory.make_room(READ_FACTOR * octets)
             HELD.set(Held(self._memory, octets))
@@ -203,15 +212,6 @@ class Guard:
         if octets > SMALL and parse is not None:  # before it counts, so that nothing that is remembered gives way to it
             parse(request)  # raises: no other method has bounds for a large one
         return octets
-
-    def _begin(self, *, unary: int = 0) -> None:
-        """Count a call that runs from now on. Raises Stopping where no new call may run."""
-        self._running += 1
-        self._unary += unary
-        self.idle.clear()
-        if self._stopping:
-            self.refused_calls += 1
-            raise Stopping
 
     def _ended(self, running: int, *, unary: int = 0, is_mail: bool = False) -> None:
         """Count a call less, if it was running, and no more what its request takes."""
