@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from otpmail.address import load_library
 from otpmail.api.batching import MOST_SECONDS
 from otpmail.api.calls import CallEnded
-from otpmail.api.service import Api
 from otpmail.compose.catalog import Templates
 from otpmail.counts import describe_counts, mails
 from otpmail.delivery.closing import Closed
@@ -19,7 +18,15 @@ from otpmail.limits.floods import FloodWatch
 from otpmail.limits.sockets import count_by_address
 from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS
-from otpmail.parts import Base, build_delivery, build_metrics, build_supply, build_use_cases, count_connections
+from otpmail.parts import (
+    Base,
+    build_api,
+    build_delivery,
+    build_metrics,
+    build_supply,
+    build_use_cases,
+    count_connections,
+)
 from otpmail.relays.dialler import Access
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening
@@ -76,16 +83,7 @@ class App:
         self._admission, self._codes, self._intake = use_cases.admission, use_cases.codes, use_cases.intake
         connections = count_connections(settings)
         self._connection_watch = ConnectionWatch(connections, self._observer, count=count_by_address)
-        self._api = Api(
-            server,
-            codes=use_cases.codes,
-            mails=use_cases.mails,
-            observer=self._observer,
-            most_octets=settings.mail.most_request_octets,
-            most_unsettled=settings.mail.stream_unsettled,
-            ended=(ENDED, CallEnded),
-            batch_seconds=batch_seconds,
-        )
+        self._api = build_api(base, use_cases, self._observer, ended=(ENDED, CallEnded), batch_seconds=batch_seconds)
         self._server = Server(
             server, self._api, health=self.health, connections=connections, shares_port=is_one_of_several
         )

@@ -5,6 +5,8 @@ from random import random
 from time import monotonic
 from typing import NamedTuple, Self
 
+from otpmail.api.calls import Ended
+from otpmail.api.service import Api
 from otpmail.compose.catalog import Templates
 from otpmail.delivery.backlog import NEAR, Backlog
 from otpmail.delivery.dispatch import Dispatcher
@@ -34,6 +36,7 @@ from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
 from otpmail.store.memory import MemoryStore
 from otpmail.store.open import AnyStore, build_store
+from otpmail.telemetry.gauges import Readings
 from otpmail.telemetry.metrics import Metrics
 from otpmail.web.listener import FOR_PROBES
 
@@ -89,7 +92,7 @@ def build_metrics(
 ) -> tuple[Metrics, tuple[Observer, ...]]:
     """Build the metrics, and the observers among them: none without HTTP_PORT. A scrape calls both functions."""
     settings = base.settings
-    metrics = Metrics(
+    readings = Readings(
         connections=lambda: [connection for worker in delivery().workers for connection in worker.connections],
         waiting=lambda: delivery().backlog.waiting(),  # noqa: PLW0108  it is there at the first scrape only
         unsettled=lambda: len(delivery().lifecycle) + len(delivery().backlog),
@@ -99,6 +102,7 @@ def build_metrics(
         ready=ready,
         limits=lambda: [relay.limits for relay in delivery().relays],
     )
+    metrics = Metrics(readings)
     return metrics, () if settings.server.http_port is None else (metrics,)
 
 
@@ -165,6 +169,21 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
     )
     intake = Intake(store.mails, lifecycle, code_of=base.book.code_of, follow_code=codes.follow)
     return UseCases(admission, mails, codes, intake)
+
+
+def build_api(base: Base, use_cases: UseCases, observer: Observer, *, ended: Ended, batch_seconds: float) -> Api:
+    """Build what every door shares. `ended` is what a door raises in a call that has ended."""
+    mail = base.settings.mail
+    return Api(
+        base.settings.server,
+        codes=use_cases.codes,
+        mails=use_cases.mails,
+        observer=observer,
+        most_octets=mail.most_request_octets,
+        most_unsettled=mail.stream_unsettled,
+        ended=ended,
+        batch_seconds=batch_seconds,
+    )
 
 
 def count_connections(settings: Settings) -> int:

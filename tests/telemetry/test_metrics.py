@@ -29,6 +29,7 @@ from otpmail.events import (
 from otpmail.model import CheckResult, Mail, MailState
 from otpmail.relays.connection import Connection
 from otpmail.suppression import Suppression
+from otpmail.telemetry.gauges import Readings
 from otpmail.telemetry.metrics import Metrics
 
 RELAY = "relay.example:465"
@@ -44,13 +45,15 @@ def _connection(in_flight: int, sent: int) -> SimpleNamespace:
 
 def _metrics(*connections: SimpleNamespace) -> Metrics:
     return Metrics(
-        connections=lambda: cast("tuple[Connection, ...]", connections),
-        waiting=lambda: {"urgent": 1, "normal": 0, "bulk": 2},
-        unsettled=lambda: 9,
-        unwritten=lambda: 4,
-        memory=lambda: {"reading": 10, "unsettled": 20, "remembered": 30},
-        memory_limit=1000,
-        ready=lambda: True,
+        Readings(
+            connections=lambda: cast("tuple[Connection, ...]", connections),
+            waiting=lambda: {"urgent": 1, "normal": 0, "bulk": 2},
+            unsettled=lambda: 9,
+            unwritten=lambda: 4,
+            memory=lambda: {"reading": 10, "unsettled": 20, "remembered": 30},
+            memory_limit=1000,
+            ready=lambda: True,
+        )
     )
 
 
