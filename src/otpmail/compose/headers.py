@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from otpmail.address import Address
+from otpmail.compose.draft import Draft
 from otpmail.compose.media_type import MediaType
 from otpmail.compose.structured import is_structured, squeezed, words_of
 
@@ -195,3 +196,9 @@ def _fold_parts(name: str, parts: Sequence[str], most: int) -> str:
             line = ""
         line += part if line or part.startswith(" ") else f" {part}"
     return f"{folded}{line}\r\n"
+
+
+def dedup_field(name: str, draft: Draft, mail_id: str) -> str:
+    """The field that lets a relay drop a repeated mail, unless the draft has it already."""
+    is_written = any(other.lower() == name.lower() for other, _ in draft.headers)
+    return "" if is_written else f"{name}: {mail_id}\r\n"

@@ -8,9 +8,10 @@ from time import monotonic, time_ns
 from typing import Protocol
 
 from otpmail.callers import Call
-from otpmail.compose.draft import Draft, Limits
+from otpmail.compose.draft import Limits
+from otpmail.compose.headers import dedup_field
 from otpmail.compose.message import compose, compose_in_steps
-from otpmail.cooperate import Cooperator
+from otpmail.cooperate import Cooperator, Steps
 from otpmail.delivery.backlog import Backlog
 from otpmail.delivery.closing import STOPPED
 from otpmail.delivery.job import Job
@@ -31,7 +32,7 @@ from otpmail.mail.senders import Senders
 from otpmail.mail.submission import Submission, priority_denied
 from otpmail.mail.unsent import Unsent
 from otpmail.mail.waiting import Outcomes
-from otpmail.model import Mail, Priority, WaitFor
+from otpmail.model import Envelope, Mail, Priority, WaitFor
 from otpmail.settings import MailSettings
 from otpmail.smtp.transaction import GROUP
 from otpmail.store.base import MailStore, Request
@@ -84,8 +85,7 @@ class MailService:
         lookup = Lookup(store, lifecycle, backlog, waiters, self._idempotency)
         self.wait = waiters.add_waiter  # a job is abandoned, and cancelled, once all its waiters have gone
         self.get, self.watch, self.cancel = lookup.get, lookup.watch, lookup.cancel
-        retrying = Retrying(store, lifecycle, backlog, admission, most_seconds=self._most_seconds)
-        self.retry = retrying.retry
+        self.retry = Retrying(store, lifecycle, backlog, admission, most_seconds=self._most_seconds).retry
         self.act_for = Operators(store, lifecycle, backlog).act_for
         self.forgetting = Forgetting(store, lifecycle, backlog, admission.turns, most_seconds=settings.mail_ttl)
         self.list = Listing(store, lifecycle, backlog, admission.turns).list
@@ -167,13 +167,10 @@ class MailService:
         deadline = self._lifetime(submission.ttl, most_seconds) + (now := self._now())
         domain = self._domain if author is self._senders.default else author.domain
         message_id = f"<{draft.message_id or f'{mail_id}@{domain}'}>"
-        dedup = self._dedup_header and _dedup_field(self._dedup_header, draft, mail_id)
-        # Composing a large mail takes tenths of a second, and nobody's code may wait for that.
+        dedup = self._dedup_header and dedup_field(self._dedup_header, draft, mail_id)
         if draft.is_large:
             steps = compose_in_steps(draft, author, message_id, now, self.limits, mail_id=mail_id, extra_header=dedup)
-            source, fresh = call.source or call.caller.name, submission.priority is Priority.URGENT
-            with self.admission.places.accepting(source, fresh=fresh):
-                envelope = await self.cooperator.run(steps)
+            envelope = await self._compose_large(call, submission, steps)
         else:
             envelope = compose(draft, author, message_id, now, self.limits, mail_id=mail_id, extra_header=dedup)
         if submission.relay:
@@ -194,14 +191,23 @@ class MailService:
             trace=call.trace,
         )
         if self.suppressions.store.count and job.issued is None:
-            if len(job.pending) <= GROUP:
-                self.suppressions.leave_out(job)
-            else:
-                await self.cooperator.run(self.suppressions.leave_out_in_steps(job))
+            await self._leave_out_suppressed(job)
         if job.guaranteed and self._store.durable:
             return await self._keeping.keep_one(job, submission.fingerprint) if keep else job
         self._lifecycle.submit(job)
         return job
+
+    async def _compose_large(self, call: Call, submission: Submission, steps: Steps[Envelope]) -> Envelope:
+        """Compose a mail in steps. It takes tenths of a second, and nobody's code may wait for that."""
+        source, fresh = call.source or call.caller.name, submission.priority is Priority.URGENT
+        with self.admission.places.accepting(source, fresh=fresh):
+            return await self.cooperator.run(steps)
+
+    async def _leave_out_suppressed(self, job: Job) -> None:
+        if len(job.pending) <= GROUP:
+            self.suppressions.leave_out(job)
+        else:
+            await self.cooperator.run(self.suppressions.leave_out_in_steps(job))
 
     def remember(self, mail: Mail) -> Job:
         """Keep a mail in its final state that is not to be sent, with its request id. Observers do not see it."""
@@ -280,12 +286,6 @@ class MailService:
         if ttl <= 0:
             raise InvalidArgument("ttl", "must be more than 0 seconds")
         return min(ttl, self._most_seconds)
-
-
-def _dedup_field(name: str, draft: Draft, mail_id: str) -> str:
-    """The field that lets a relay drop a repeated mail, unless the caller has written it."""
-    is_written = any(other.lower() == name.lower() for other, _ in draft.headers)
-    return "" if is_written else f"{name}: {mail_id}\r\n"
 
 
 def _ids() -> Iterator[str]:

@@ -117,9 +117,7 @@ class Policy(SendingRules):
         if not attempt.request:
             return record, told
         after = CodeRecord(known.slots if has_slots else (), known.lanes, known.answers)
-        after = answered(after, attempt, told, until, is_free=True)
-        # No record begins with such an answer, or ends much later for it. Otherwise checks alone could fill the store.
-        return (after if record is not None and (after.slots or after.lanes) else record), told
+        return _with_free_answer(record, answered(after, attempt, told, until, is_free=True)), told
 
     def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:
         """Whether limits over many addresses hold for an attempt: for each of strangers but at a long code.
@@ -217,3 +215,11 @@ class Policy(SendingRules):
         check = Check(CheckResult.VALID, 0, None, attempt.new_device if device == STRANGERS else device, now)
         after = CodeRecord(tuple([known for known in record.slots if known is not slot]), lanes, record.answers)
         return kept(answered(after, attempt, check, now + ANSWER_SECONDS)), check
+
+
+def _with_free_answer(before: CodeRecord | None, after: CodeRecord) -> CodeRecord | None:
+    """Return the record after an answer that changed nothing else.
+
+    No record begins with such an answer, or ends much later for it. Otherwise checks alone could fill the store.
+    """
+    return after if before is not None and (after.slots or after.lanes) else before
