@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -65,6 +66,22 @@ async def _expect_counted(service: Service, *, mails: int) -> None:
     assert quota_setting(refused.value) == "OTP_SENDS_PER_BLOCK_HOUR"
 
 
+async def _cancel(service: Service, mail: mail_pb2.Mail) -> None:
+    """Cancel a mail that the relay defers, between two of its attempts."""
+    for count in itertools.count(1):
+        await service.wait_for_log("mail-deferred", count=count, mail=mail.id, timeout=_SECONDS)
+        request = mail_pb2.CancelMailRequest(id=mail.id)
+        status = await service.mail.CancelMail(request, timeout=_SECONDS).code()
+        if status is grpc.StatusCode.OK:
+            return
+        assert status is grpc.StatusCode.FAILED_PRECONDITION  # the mail is with the relay again
+
+
+async def _check(service: Service, code: str) -> int:
+    check = otp_pb2.ValidateCodeRequest(email=_TAGGED, code=code)
+    return (await service.otp.ValidateCode(check, timeout=_SECONDS)).result
+
+
 async def test_a_cancelled_call(serve: Callable[..., Awaitable[Service]], relay: Relay, stored: dict[str, Any]) -> None:
     """A call that its client cancels while the relay defers its mail leaves nothing counted."""
     relay.faults = _LATER
@@ -88,7 +105,7 @@ async def test_a_mail_of_a_killed_process(
     second = await serve(**durable)
     await second.wait_for_log("mails-taken-up")
     assert (await _spent(second, _TAGGED), await _spent(second, _MAILBOX)) == (1, 1)
-    await second.mail.CancelMail(mail_pb2.CancelMailRequest(id=sent.mail.id), timeout=_SECONDS)
+    await _cancel(second, sent.mail)
     await _expect_counted(second, mails=0)
 
 
@@ -97,14 +114,12 @@ async def test_a_mail_of_a_replaced_code(
 ) -> None:
     """A mail that is cancelled after its code was replaced leaves nothing counted; the newer code stays good."""
     relay.faults = _LATER
-    life = 30  # so that the first mail waits for its fourth attempt when its code is replaced
-    service = await serve(**stored, OTP_LIFESPAN_SECONDS=life, OTP_RESEND_SECONDS=0)
+    service = await serve(**stored, OTP_ATTEMPTS=1, OTP_RESEND_SECONDS=0)
     first = await service.otp.SendCode(_asked(wait_for=mail_pb2.WAIT_FOR_QUEUE), timeout=_SECONDS)
-    await asyncio.sleep(life / 2 + 0.1)
+    wrong = f"{(int(first.otp_code) + 1) % 10**6:06d}"
+    assert await _check(service, wrong) == otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE  # and its one attempt is used
     newer = await service.otp.SendCode(_asked(wait_for=mail_pb2.WAIT_FOR_QUEUE), timeout=_SECONDS)
     assert newer.challenge_id != first.challenge_id
-    await service.mail.CancelMail(mail_pb2.CancelMailRequest(id=first.mail.id), timeout=_SECONDS)
+    await _cancel(service, first.mail)
     await _expect_counted(service, mails=1)
-    check = otp_pb2.ValidateCodeRequest(email=_TAGGED, code=newer.otp_code)
-    answer = await service.otp.ValidateCode(check, timeout=_SECONDS)
-    assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
+    assert await _check(service, newer.otp_code) == otp_pb2.ValidateCodeResponse.RESULT_VALID

@@ -36,7 +36,7 @@ async def test_a_stop_ends_what_takes_longer() -> None:
     async def undo() -> None:
         nonlocal ended
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
             ended += 1
