@@ -126,10 +126,22 @@ def test_no_token_for_whom_there_is_no_table(file: Path) -> None:
 
 
 def test_a_table_that_is_written_in_another_way(file: Path) -> None:
-    """A table in a form of TOML that is not looked for is not changed; the error has the digest to add."""
+    """A table in a form of TOML that is not looked for is not changed; the error says how to add a token by hand."""
     text = f'[callers]\nshop = {{tokens = ["{A}"]}}\n'
     file.write_text(text)
-    assert f'add "{B}" to its `tokens` by hand' in _problem(lambda: add_token(file, "shop", B, METHODS))
+    problem = _problem(lambda: add_token(file, "shop", B, METHODS))
+    assert "add to its `tokens` by hand what `printf %s TOKEN | sha256sum` prints" in problem
+    assert B not in problem  # nobody would have its token
+    assert file.read_text() == text
+
+
+def test_callers_in_braces(file: Path) -> None:
+    """No table can follow callers that one inline table holds; the error says so, and not where TOML gave up."""
+    text = f'callers = {{shop = {{tokens = ["{A}"]}}}}\n'
+    file.write_text(text)
+    problem = _problem(lambda: append_table(file, "news", {"tokens": [B]}, METHODS))
+    assert "the callers are written in braces" in problem
+    assert "line" not in problem
     assert file.read_text() == text
 
 

@@ -51,6 +51,16 @@ async def test_a_new_user(serve: Callable[..., Awaitable[Service]], tmp_path: Pa
     assert not any(token in text for text in (*service.output, file.read_text(), added.err))
 
 
+async def test_an_option_without_a_value(tmp_path: Path) -> None:
+    """An option with an empty text, as of a variable that is not set, adds no caller that may do all."""
+    file = tmp_path / "callers.toml"
+    for option in ("--methods", "--from", "--return-paths", "--priorities", "--san", "--subject"):
+        added = await otpmail("caller", "add", "shop", option, "", CALLERS_FILE=str(file))
+        assert (added.code, added.out) == (2, ""), option
+        assert added.err.startswith(f"{option}: ''"), added.err
+    assert not file.exists()
+
+
 async def test_what_a_caller_may_do(serve: Callable[..., Awaitable[Service]], tmp_path: Path) -> None:
     """A method, an address or a priority that is not allowed is refused in single calls, in streams and in batches."""
     file = tmp_path / "callers.toml"

@@ -27,7 +27,7 @@ _PREFIX = "otpmail_"  # so that programs which look for secrets in sources know 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The caller's name, such as shop.")]
 Methods = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAMES",
         help="The methods or services it may call, with commas between: SendCode,ValidateCode or "
@@ -35,7 +35,7 @@ Methods = Annotated[
     ),
 ]
 Senders = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--from",
         metavar="EMAILS",
@@ -43,14 +43,17 @@ Senders = Annotated[
     ),
 ]
 ReturnPaths = Annotated[
-    str, typer.Option("--return-paths", metavar="EMAILS", help="Where its bounces may go. Default: as --from.")
+    str | None, typer.Option("--return-paths", metavar="EMAILS", help="Where its bounces may go. Default: as --from.")
 ]
-Priorities = Annotated[str, typer.Option(metavar="NAMES", help="Of urgent, normal and bulk. Default: normal,bulk.")]
+Priorities = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Of urgent, normal and bulk. Default: normal,bulk.")
+]
 Subject = Annotated[
-    str, typer.Option(metavar="NAME", help="Know it by the subject of its certificate, such as CN=shop,O=Example.")
+    str | None,
+    typer.Option(metavar="NAME", help="Know it by the subject of its certificate, such as CN=shop,O=Example."),
 ]
 Sans = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--san",
         metavar="NAMES",
@@ -69,22 +72,22 @@ File = Annotated[
 def add_caller(
     name: Name,
     *,
-    methods: Methods = "",
-    senders: Senders = "",
-    return_paths: ReturnPaths = "",
-    priorities: Priorities = "",
-    subject: Subject = "",
-    sans: Sans = "",
+    methods: Methods = None,
+    senders: Senders = None,
+    return_paths: ReturnPaths = None,
+    priorities: Priorities = None,
+    subject: Subject = None,
+    sans: Sans = None,
     operator: Operator = False,
     file: File = None,
 ) -> None:
     """Add a caller, and print its token once. One that is known by its certificate gets no token."""
     from otpmail.cli.callers_file import append_table
 
-    token = "" if subject or sans else _new_token()
+    token = "" if subject is not None or sans is not None else _new_token()
     values: dict[str, list[str] | bool] = {
         "tokens": [_digest(token)] if token else [],
-        "subjects": [subject] if subject else [],
+        "subjects": [] if subject is None else [subject],
         "sans": _split("--san", sans),
         "methods": _split("--methods", methods),
         "from": _split("--from", senders),
@@ -186,10 +189,15 @@ def _methods() -> Collection[str]:
     return METHODS
 
 
-def _split(option: str, text: str) -> list[str]:
-    """Return the parts of an option's text. Raises typer.Exit with 2 for commas alone, which would allow all."""
+def _split(option: str, text: str | None) -> list[str]:
+    """Return the parts of an option's text, none of an option that is not given.
+
+    Raises typer.Exit with 2 for a text without any, such as that of an empty variable: without a key all is allowed.
+    """
+    if text is None:
+        return []
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if text and not parts:
+    if not parts:
         raise wrong_usage(f"{option}: {text!r} names nothing")
     return parts
 

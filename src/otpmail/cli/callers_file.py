@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,10 +89,22 @@ def append_table(path: Path, name: str, values: Values, methods: Collection[str]
         before = text or _HEAD
         end = "" if before.endswith("\n") else "\n"
         changed = f"{before}{end}\n{new_table(name, values)}"
+        _check_form(changed, path, name)
         parse_callers(changed, path, methods, profile_rules(), _at_its_option)
         return changed
 
     _change(path, add, methods, make=True)
+
+
+def _check_form(text: str, path: Path, name: str) -> None:
+    """Raise SettingsError where a file that was good can't be followed by a table."""
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise SettingsError(
+            f"CALLERS_FILE: {path}: the callers are written in braces, which no table can follow; write each as a "
+            f"table, such as {table_of(name)}, or add {name} by hand"
+        ) from None
 
 
 def _toml_text(text: str) -> str:
@@ -116,7 +129,7 @@ def add_token(path: Path, name: str, digest: str, methods: Collection[str]) -> i
         changed = _with_token(text, path, name, digest)
         tokens = {entry.caller.name: entry.tokens for entry in _entries(changed, path, methods)}
         if tokens[name] != counts[0]:
-            raise _by_hand(path, name, digest)
+            raise _by_hand(path, name)
         return changed
 
     _change(path, add, methods, make=False)
@@ -132,12 +145,13 @@ def _with_token(text: str, path: Path, name: str, digest: str) -> str:
             return f'{text[: tokens.end()]}"{digest}", {text[tokens.end() :]}'
         if "tokens" not in text[head.end() : end]:
             return f'{text[: head.end()]}\ntokens = ["{digest}"]{text[head.end() :]}'
-    raise _by_hand(path, name, digest)
+    raise _by_hand(path, name)
 
 
-def _by_hand(path: Path, name: str, digest: str) -> SettingsError:
+def _by_hand(path: Path, name: str) -> SettingsError:
     return SettingsError(
-        f'CALLERS_FILE: {path}: {name} is not written as {table_of(name)}; add "{digest}" to its `tokens` by hand'
+        f"CALLERS_FILE: {path}: {name} is not written as {table_of(name)}; write it so, or add to its `tokens` by hand "
+        "what `printf %s TOKEN | sha256sum` prints for a random TOKEN"
     )
 
 
