@@ -143,17 +143,28 @@ def test_a_long_code_has_sixty_bits() -> None:
     assert len(set(found)) == 2000
 
 
-@pytest.mark.parametrize("form", ["{}", "{:}\n", "lower", "dashed"])
+@pytest.mark.parametrize("form", ["{}", "{:}\n", "lower", "dashed", "full-width", "full-width lower"])
 def test_a_long_code_is_read_as_people_type_it(form: str) -> None:
-    """Case, dashes and blanks are forgiven; another letter is not, and nor is a short code of the same challenge."""
+    """Case, dashes, blanks and full width are forgiven; another letter is not, and nor is a short code."""
     book = codes.CodeBook({"k1": b"1" * 32}, digits=6)
     challenge = Challenge(bytes(16), "k1", 0.0, length=LONG)
     code = book.code(challenge)
-    typed = {"lower": code.lower(), "dashed": f"{code[:4]}-{code[4:8]} \u2013{code[8:]}"}.get(form, form.format(code))
+    forms = {
+        "lower": code.lower(),
+        "dashed": f"{code[:4]}-{code[4:8]} \u2013{code[8:]}",
+        "full-width": _full_width(code),
+        "full-width lower": _full_width(code.lower()),
+    }
+    typed = forms.get(form, form.format(code))
     assert book.guess(typed).matches(challenge)
     other = "3" if code[0] == "2" else "2"
     assert not book.guess(other + code[1:]).matches(challenge)
     assert not book.guess(book.code(replace(challenge, length=6))).matches(challenge)
+
+
+def _full_width(text: str) -> str:
+    """Return a text as keyboards for Japanese may write it."""
+    return "".join(chr(ord(character) + 0xFEE0) for character in text)
 
 
 def test_a_book_knows_its_codes() -> None:

@@ -21,6 +21,8 @@ _NO_LENGTH = -1  # of a text that can't be a code
 _MORE_DASHES = frozenset("\u02d7\u2043\u207b\u208b\u2212\u2796\u30fc\uff70")
 _IGNORED = frozenset({"Pd", "Mn", "Me"})
 _IGNORED_ASCII = str.maketrans("", "", " -\t\n\v\f\r\x1c\x1d\x1e\x1f")
+# Letters as keyboards for Chinese and Japanese write them.
+_FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in (*range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
 _PROOF = b"otpmail.check.v1|"
 
 _NOBODY = bytes(16)
@@ -54,7 +56,8 @@ def prove(key: bytes, record_key: bytes, code: str) -> bytes:
 def normalize(text: str) -> str:
     """Reduce a typed text to the code: digits of any script become ASCII digits; blanks, dashes and marks are removed.
 
-    A mark is what Unicode draws over the character before it, as the keycap of an emoji or a line under it.
+    Full-width letters become those of ASCII. A mark is what Unicode draws over the character before it, as the keycap
+    of an emoji or a line under it.
     """
     # fast path: a code is nearly always ASCII, 2 us; held to the full path by tests/otp/test_codes.py
     if text.isascii():
@@ -67,7 +70,7 @@ def _normalized(character: str) -> str:
     if digit is not None:
         return str(digit)
     ignored = is_blank(character) or character in _MORE_DASHES or unicodedata.category(character) in _IGNORED
-    return "" if ignored else character
+    return "" if ignored else _FULL_WIDTH.get(character, character)
 
 
 def reference(challenge_id: bytes) -> str:
