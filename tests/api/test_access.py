@@ -294,7 +294,7 @@ async def test_a_permission_that_changes(tmp_path: Path, line: str) -> None:
         (
             '[callers.shop]\nsubjects = ["CN=shop"]\n',
             {},
-            "shop has subjects or sans, and TLS_CLIENT_CA_FILE is not set",
+            "line 1: [callers.shop] has subjects or sans, and TLS_CLIENT_CA_FILE is not set",
         ),
     ],
 )

@@ -162,7 +162,7 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
         (
             '\n[callers.shop]\ntokens = [\n  "hunter2",\n]\n',
             (
-                "line 3: [callers.shop] tokens[0] is no SHA-256 in 64 hexadecimal digits, as `otpmail caller add` "
+                "line 4: [callers.shop] tokens[0] is no SHA-256 in 64 hexadecimal digits, as `otpmail caller add` "
                 "writes it; it is not shown"
             ),
         ),
@@ -170,14 +170,21 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             f'[callers.shop]\ntokens = "{A}"',
             'line 2: [callers.shop] tokens is no list of texts; write tokens = ["...", "..."]',
         ),
+        *(
+            (
+                f'[callers.shop]\ntokens = ["{sha256(empty).hexdigest()}"]',
+                "line 2: [callers.shop] tokens[0] is the SHA-256 of no token, as of a variable that is not set",
+            )
+            for empty in (b"", b"\n")
+        ),
         ("[callers.shop]\ntokens = [5]", "line 2: [callers.shop] tokens[0] is no text in quotes"),
         (
             f'{_SHOP}[callers."other.one"]\ntokens = ["{A}"]',
-            'line 4: [callers."other.one"] tokens holds a token that [callers.shop] has too; each is of one caller',
+            'line 4: [callers."other.one"] tokens[0] is a token that [callers.shop] has too; each is of one caller',
         ),
         (
             '[callers.a]\nsans = ["x.example"]\n[callers.b]\nsans = ["X.example"]\n',
-            "line 4: [callers.b] sans holds a 'dns:x.example' that [callers.a] has too; each is of one caller",
+            "line 4: [callers.b] sans[0] is the 'dns:x.example' that [callers.a] has too; each is of one caller",
         ),
         (
             f'{_SHOP}methods = ["SendCod"]',
@@ -214,8 +221,8 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             for wrong in ("0", "-1", "1.5", "true", '"ten"', "10000001")
         ),
         ("[#callers.shop]\n", "line 1: Invalid initial character for a key part"),
-        (f"{_SHOP}x = {'9' * 5000}", "holds too long a number, or lists too deep"),
-        (f"{_SHOP}x = {'[' * 5000}{']' * 5000}", "holds too long a number, or lists too deep"),
+        (f"{_SHOP}x = [\n{'9' * 5000}]", "line 4: holds too long a number, or lists too deep"),
+        (f"{_SHOP}x = [\n{'[' * 5000}\n{']' * 5000}]", "line 4: holds too long a number, or lists too deep"),
         (
             '[callers.shop]\nsubjects = [" "]',
             "line 2: [callers.shop] subjects[0] ' ' is no subject of a certificate, such as CN=shop,O=Example",
@@ -251,14 +258,34 @@ def test_a_mistake_has_its_line(tmp_path: Path, text: str, problem: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f'tokens = ["{A}",\n\n"wrong"]', 5),
+        (f'tokens = [ # "]"\n"{A}", # , "\n\n\'wrong\'\n]', 6),
+        (f'tokens = [\r\n"{A}",\r\n"wrong"\r\n]\r\n', 5),
+        ("from = [\"\"\"\\\n  a@example.org\"\"\",\n'''\nb''']\ntokens = []", 4),
+        ('from = [\n"\\"@\\"]", "a@example.org"\n]\ntokens = []', 4),
+        (f'tokens = ["{A}"] # \u2028\nfrom = [\n5,\n]', 5),
+        ("tokens = [\n[[\n'a']]\n, { a = 1 }]", 4),
+        ("tokens = []\n\n\nx=[\n1]", 6),
+    ],
+)
+def test_an_item_of_a_list_has_its_own_line(tmp_path: Path, text: str, line: int) -> None:
+    """In a list of several lines the error has the line of the item, whatever texts and comments hold."""
+    (problem, *_) = _problems(tmp_path, f"# ours\n[callers.shop]\n{text}")
+    assert problem.startswith(f"line {line}: [callers.shop] ")
+
+
+@pytest.mark.parametrize(
     ("octets", "words"),
     [
         (b"\xe9", "is not text in UTF-8"),
+        (b"[anonymous]\r\n# caf\xe9\r\n", "is not text in UTF-8 (line 2)"),
         ("[anonymous]".encode("utf-16"), "is not text in UTF-8"),
         (b"[anonymous]\n\0", "line 2: Invalid statement"),
         (b"[anonymous]\n" + bytes(5 << 20), "is larger than 4096 KiB"),
     ],
-    ids=["latin-1", "utf-16", "nul", "large"],
+    ids=["latin-1", "latin-1 further down", "utf-16", "nul", "large"],
 )
 def test_octets_that_are_no_file_of_callers(tmp_path: Path, octets: bytes, words: str) -> None:
     """A file in another encoding, with control characters, or of many megabytes is refused in one line."""

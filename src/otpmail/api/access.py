@@ -15,6 +15,7 @@ from otpmail.api.auth import Authenticator
 from otpmail.api.methods import METHODS
 from otpmail.api.watched_files import WatchedFiles
 from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
+from otpmail.callers import table_of
 from otpmail.errors import SettingsError
 from otpmail.events import Observer
 from otpmail.otp.terms import Profiles, TermsOfCallers
@@ -213,7 +214,8 @@ def _read_callers(settings: ServerSettings, profiles: Profiles, path: Path) -> _
         for entry in file.entries:
             if entry.certificates:
                 raise SettingsError(
-                    f"CALLERS_FILE: {path}: {entry.caller.name} has subjects or sans, and TLS_CLIENT_CA_FILE is not set"
+                    f"CALLERS_FILE: {path}: line {entry.line}: {table_of(entry.caller.name)} has subjects or sans, and "
+                    "TLS_CLIENT_CA_FILE is not set"
                 )
     callers = [entry.caller for entry in file.entries]
     if (anonymous := file.callers.anonymous) is not None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from hashlib import sha256
 
 from otpmail.callers import ANONYMOUS
 from otpmail.settings.problems import quoted
@@ -11,6 +12,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
+_EMPTY = frozenset({sha256(b"").digest(), sha256(b"\n").digest()})
 
 
 def problem_of_name(name: str) -> str:
@@ -51,4 +53,7 @@ def digest(text: str) -> bytes:
     """Return the SHA-256 of a token. Raises ValueError."""
     if not _DIGEST.fullmatch(text):  # it may be the token itself
         raise ValueError("is no SHA-256 in 64 hexadecimal digits, as `otpmail caller add` writes it; it is not shown")
-    return bytes.fromhex(text)
+    found = bytes.fromhex(text)
+    if found in _EMPTY:
+        raise ValueError("is the SHA-256 of no token, as of a variable that is not set")
+    return found

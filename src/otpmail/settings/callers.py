@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from otpmail.settings.otp import RATES
 from otpmail.settings.problems import quoted
 from otpmail.settings.profiles import ProfileReader, ProfileRules
 from otpmail.settings.secret_file import read_text
-from otpmail.settings.toml_lines import TomlLines, split_error
+from otpmail.settings.toml_lines import TomlLines, line_beyond_bounds, split_error
 
 PRIORITIES: Mapping[str, Priority] = {priority.name.lower(): priority for priority in Priority}
 USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
@@ -32,11 +33,12 @@ ValueT = TypeVar("ValueT")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A caller as the file has it: how many tokens it has, and the names in its certificates."""
+    """A caller as the file has it: its line, how many tokens it has, and the names in its certificates."""
 
     caller: Caller
     tokens: int
     certificates: tuple[str, ...]
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,34 +125,32 @@ class _Reader:
             line, said = split_error(error, self._text)
             self.problems.append(f"CALLERS_FILE: {self._path}: line {line}: {said}")
         except (RecursionError, ValueError):  # which tomllib lets through
-            self.problems.append(f"CALLERS_FILE: {self._path}: holds too long a number, or lists too deep")
+            line = line_beyond_bounds(self._text)
+            self.problems.append(f"CALLERS_FILE: {self._path}: line {line}: holds too long a number, or lists too deep")
         return {"anonymous": {}}
 
     def _entry(self, name: str, table: object) -> Entry:
         path = ("callers", name)
         if problem := problem_of_name(name):
             self._add(*path, what=problem)
-        caller = Caller(name, self._permissions(path, table, _KEYS))
+        caller, line = Caller(name, self._permissions(path, table, _KEYS)), self._lines.find(*path)
         if not isinstance(table, dict):
-            return Entry(caller, 0, ())
-        tokens = list(self._list(path, "tokens", table, digest))
+            return Entry(caller, 0, (), line)
+        tokens = list(self._list(path, "tokens", table, partial(self._take_token, caller)))
         certificates = [
-            *self._list(path, "subjects", table, subject),
-            *self._list(path, "sans", table, san),
+            *self._list(path, "subjects", table, partial(self._take_certificate, caller, subject)),
+            *self._list(path, "sans", table, partial(self._take_certificate, caller, san)),
         ]
-        for token in tokens:
-            self._take(self._by_token, token, caller, (*path, "tokens"), "token")
-        for certificate in certificates:
-            key = "subjects" if certificate.startswith("subject:") else "sans"
-            self._take(self._by_certificate, certificate, caller, (*path, key), quoted(certificate))
         if not (table.keys() & {"tokens", "subjects", "sans"}):
             self._add(*path, what="has neither tokens nor subjects nor sans, so nobody can call as it")
-        return Entry(caller, len(tokens), tuple(certificates))
+        return Entry(caller, len(tokens), tuple(certificates), line)
 
-    def _take(self, by: dict[ValueT, Caller], value: ValueT, caller: Caller, path: tuple[str, ...], shown: str) -> None:
-        other = by.setdefault(value, caller)
-        if other is not caller:
-            self._add(*path, what=f"holds a {shown} that {table_of(other.name)} has too; each is of one caller")
+    def _take_token(self, caller: Caller, text: str) -> bytes:
+        return _taken(self._by_token, digest(text), caller, "a token")
+
+    def _take_certificate(self, caller: Caller, read: Callable[[str], str], text: str) -> str:
+        certificate = read(text)
+        return _taken(self._by_certificate, certificate, caller, f"the {quoted(certificate)}")
 
     def _permissions(self, path: tuple[str, ...], table: object, keys: Collection[str]) -> Permissions:
         if not isinstance(table, dict):
@@ -244,11 +244,18 @@ class _Reader:
 
     def _at_its_line(self, path: tuple[str, ...], what: str) -> str:
         *table, key = path
-        plain = key.partition("[")[0]
-        line = self._lines.find(*table, plain)
+        line = self._lines.find(*path)
         at = f"line {line}: " if line else ""
         where = table_of(key) if table == ["callers"] else f"{head_of(*table)} {key}" if table else ""
         return f"CALLERS_FILE: {self._path}: {at}{where or quoted(key)} {what}"
+
+
+def _taken(by: dict[ValueT, Caller], value: ValueT, caller: Caller, shown: str) -> ValueT:
+    """Note whose value it is. Raises ValueError where it is of another caller."""
+    other = by.setdefault(value, caller)
+    if other is not caller:
+        raise ValueError(f"is {shown} that {table_of(other.name)} has too; each is of one caller")
+    return value
 
 
 def _sender(text: str) -> str:

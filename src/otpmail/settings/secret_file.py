@@ -50,8 +50,9 @@ def read_text(path: Path, *, most_octets: int = _MOST_OCTETS) -> str:
         return octets.decode("utf-8-sig")
     except IsADirectoryError:
         raise ValueError("is a directory, as Docker makes it in place of a mounted file that is missing") from None
-    except UnicodeDecodeError:
-        raise ValueError("is not text in UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"is not text in UTF-8{f' (line {line})' if line > 1 else ''}") from None
     except FileNotFoundError:
         raise ValueError("is a link to nothing" if path.is_symlink() else "does not exist") from None
     except OSError as error:
