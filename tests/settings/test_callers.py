@@ -263,7 +263,7 @@ def test_a_mistake_has_its_line(tmp_path: Path, text: str, problem: str) -> None
         (f'tokens = ["{A}",\n\n"wrong"]', 5),
         (f'tokens = [ # "]"\n"{A}", # , "\n\n\'wrong\'\n]', 6),
         (f'tokens = [\r\n"{A}",\r\n"wrong"\r\n]\r\n', 5),
-        ("from = [\"\"\"\\\n  a@example.org\"\"\",\n'''\nb''']\ntokens = []", 4),
+        ("from = [\"\"\"\\\n  a@example.org\"\"\",\n'''\nb''']\ntokens = []", 5),
         ('from = [\n"\\"@\\"]", "a@example.org"\n]\ntokens = []', 4),
         (f'tokens = ["{A}"] # \u2028\nfrom = [\n5,\n]', 5),
         ("tokens = [\n[[\n'a']]\n, { a = 1 }]", 4),
