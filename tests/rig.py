@@ -21,6 +21,7 @@ from otpmail.mail.service import MailService
 from otpmail.model import MailState, RecipientResult
 from otpmail.settings import MailSettings
 from otpmail.store.memory import MemoryStore
+from otpmail.store.retention import Retention
 from rules import POLICY
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class MailRig:
         self.dispatcher = Dispatcher(self.queue)
         self.waiters = Waiters()
         self.events: list[Event] = []
-        self.memory = MemoryStore(lambda: self.now, remember_seconds=3600, remember_count=100, rules=POLICY)
+        self.memory = MemoryStore(lambda: self.now, retention=Retention(seconds=3600, count=100), rules=POLICY)
         self.store = store or self.memory.mails
         given = MailSettings(**{"email_from": "Shop <shop@example.org>", **settings})
         self.memory_budget = Memory(memory, self.memory.mails, self.memory.challenges)

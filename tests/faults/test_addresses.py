@@ -29,6 +29,7 @@ from otpmail.otp.policy import Policy
 from otpmail.settings import OtpSettings
 from otpmail.store.addresses import CallersAddress
 from otpmail.store.memory import MemoryStore
+from otpmail.store.retention import Retention
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 
@@ -41,8 +42,8 @@ def resident():
 def store_of(path):
     rules = Policy.of(OtpSettings())
     if not path:
-        return MemoryStore(remember_count=10, rules=rules)
-    return SqliteStore(Database(Path(path)), {"k1": bytes(32)}, remember_seconds=60, remember_count=10, rules=rules)
+        return MemoryStore(retention=Retention(count=10), rules=rules)
+    return SqliteStore(Database(Path(path)), {"k1": bytes(32)}, retention=Retention(seconds=60, count=10), rules=rules)
 
 async def main(path, count):
     store = store_of(path)

@@ -21,6 +21,7 @@ from otpmail.store.base import (
     TakenOver,
 )
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from rig import NOW
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -37,7 +38,7 @@ class SharedStore(MemoryMailStore):
     durable = True
 
     def __init__(self, *answers: Answer) -> None:
-        super().__init__(self.time, remember_seconds=60, remember_count=10)
+        super().__init__(self.time, retention=Retention(seconds=60, count=10))
         self.answers = list(answers)
         self.seconds = 0.0
         self.asked = asyncio.Event()

@@ -13,6 +13,7 @@ from otpmail.errors import InvalidArgument, StoreError, Unavailable
 from otpmail.model import Mail, MailState, Priority, WaitFor
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Running
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from rig import NOW
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -27,7 +28,7 @@ class GroupStore(MemoryMailStore):
     durable = True
 
     def __init__(self, **answers: Accepted | Earlier | Running | Conflict) -> None:
-        super().__init__(lambda: NOW, remember_seconds=3600, remember_count=100)
+        super().__init__(lambda: NOW, retention=Retention(seconds=3600, count=100))
         self.answers = answers
         self.error: Exception | None = None
         self.commits: list[Sequence[Entry]] = []

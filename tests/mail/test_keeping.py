@@ -12,6 +12,7 @@ from otpmail.mail.submission import Submission
 from otpmail.model import Mail, WaitFor
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Left, Running
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from rig import NOW, call_of
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -23,7 +24,7 @@ class FileStore(MemoryMailStore):
     durable = True
 
     def __init__(self) -> None:
-        super().__init__(lambda: NOW, remember_seconds=60, remember_count=10)
+        super().__init__(lambda: NOW, retention=Retention(seconds=60, count=10))
         self.looks = 0
         self.asked, self.goes_on = asyncio.Event(), asyncio.Event()
         self.goes_on.set()

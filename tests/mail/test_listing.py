@@ -12,6 +12,7 @@ from otpmail.mail.listing import DEFAULT_PAGE, MOST_PAGE, MOST_RECIPIENTS, Page,
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.store.base import MailStore
 from otpmail.store.memory import MemoryStore
+from otpmail.store.retention import Retention
 from rig import NOW
 from rules import POLICY
 
@@ -23,7 +24,7 @@ SHOP = Caller("shop")
 @pytest.fixture
 async def rig() -> Rig:
     """The service, which remembers enough mails."""
-    store = MemoryStore(lambda: NOW, remember_seconds=3600, remember_count=100_000, rules=POLICY)
+    store = MemoryStore(lambda: NOW, retention=Retention(seconds=3600, count=100_000), rules=POLICY)
     return Rig(store=store.mails, queue_size=100)
 
 

@@ -14,6 +14,7 @@ from otpmail.events import MailSettled
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.store.base import Earlier, Running
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from rig import NOW
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -204,7 +205,7 @@ class SharedStore(MemoryMailStore):
     durable = True
 
     def __init__(self, *, cancels: bool = True) -> None:
-        super().__init__(lambda: NOW, remember_seconds=60, remember_count=10)
+        super().__init__(lambda: NOW, retention=Retention(seconds=60, count=10))
         self._cancels = cancels
         self.mail = Mail("m1", ANONYMOUS.name, "<m1@example.org>", NOW, "r1")
 

@@ -27,6 +27,7 @@ from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, Priority, RecipientResult, WaitFor
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Request, Running
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from rig import NOW, call_of
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -463,7 +464,7 @@ class SlowStore(MemoryMailStore):
     durable = True
 
     def __init__(self) -> None:
-        super().__init__(lambda: NOW, remember_seconds=3600, remember_count=100)
+        super().__init__(lambda: NOW, retention=Retention(seconds=3600, count=100))
         self.asked = asyncio.Event()
         self.answers = asyncio.Event()
         self.kept: list[Entry] = []

@@ -20,6 +20,7 @@ from otpmail.mail.submission import Submission
 from otpmail.model import Mail, MailState, Priority, WaitFor
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Request, Running
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from rig import NOW, MailRig, call_of
 
 pytestmark = pytest.mark.usefixtures("empty_directory")
@@ -635,7 +636,7 @@ class DurableStore(MemoryMailStore):
     durable = True
 
     def __init__(self) -> None:
-        super().__init__(lambda: NOW, remember_seconds=3600, remember_count=1000)
+        super().__init__(lambda: NOW, retention=Retention(seconds=3600, count=1000))
         self.commits = asyncio.Event()
         self.asked = 0
 

@@ -26,6 +26,7 @@ from otpmail.store.redis import RedisStore
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
+from otpmail.store.retention import Retention
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.mails import SqliteMailStore
@@ -51,8 +52,7 @@ def _sqlite(path: Path, now: Callable[[], float], free: Callable[[Path], int] = 
         Database(path, free=free),
         _SETTINGS.derivation_keys,
         StoreClock(wall=now, elapsed=now),
-        remember_seconds=3600,
-        remember_count=100,
+        retention=Retention(seconds=3600, count=100),
         rules=Policy.of(_SETTINGS),
     )
 
@@ -68,8 +68,7 @@ def _redis(port: int, namespace: str, now: Callable[[], float]) -> RedisStore:
         rules=Policy.of(_SETTINGS),
         proofs=CodeBook.of(_SETTINGS),
         lease_seconds=5.0,
-        remember_seconds=3600,
-        remember_count=100,
+        retention=Retention(seconds=3600, count=100),
         time=clock,
     )
 

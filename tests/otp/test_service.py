@@ -31,6 +31,7 @@ from otpmail.store.base import MailStore
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.memory.mails import MemoryMailStore
 from otpmail.store.records import Rule
+from otpmail.store.retention import Retention
 from otpmail.telemetry.logs import LogObserver
 from rig import NOW, MailRig, call_of
 
@@ -600,7 +601,7 @@ class DurableMails(MemoryMailStore):
 @pytest.mark.parametrize("wait_for", WaitFor)
 async def test_a_repeated_request_is_the_same_mail_with_a_durable_store(wait_for: WaitFor) -> None:
     """The request id is found before the wait between two mails is asked for."""
-    rig = Rig(store=DurableMails(lambda: NOW, remember_seconds=3600, remember_count=100))
+    rig = Rig(store=DurableMails(lambda: NOW, retention=Retention(seconds=3600, count=100)))
     first = await rig.send(request_id="r1", fingerprint=b"f", wait_for=wait_for)
     again = await rig.send(request_id="r1", fingerprint=b"f", wait_for=wait_for)
     assert (again.mail.id, again.code) == (first.mail.id, first.code)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from otpmail.store.base import MOST_REQUESTS, Entry, MailStore
+from otpmail.store.base import Entry, MailStore
 from otpmail.store.challenges import ChallengeStore
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import Boot, StoreClock
@@ -21,6 +21,7 @@ from otpmail.store.redis.codes import RedisChallengeStore
 from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
+from otpmail.store.retention import MOST_REQUESTS, Retention
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
@@ -46,7 +47,7 @@ async def store(request: pytest.FixtureRequest, clock: Clock, tmp_path: Path) ->
     """Each store in turn, open."""
     if request.param == "memory":
         opened: MemoryStore | SqliteStore = MemoryStore(
-            clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT, rules=POLICY
+            clock, retention=Retention(seconds=REMEMBER_SECONDS, count=REMEMBER_COUNT), rules=POLICY
         )
     else:
         opened = sqlite_store(tmp_path / "store.db", clock)
@@ -84,10 +85,13 @@ async def mails(
             return
         opened: AnyStore = MemoryStore(
             clock,
-            remember_seconds=REMEMBER_SECONDS,
-            remember_count=REMEMBER_COUNT,
+            retention=Retention(
+                seconds=REMEMBER_SECONDS,
+                count=REMEMBER_COUNT,
+                request_seconds=said["seconds"],
+                request_count=said["most"],
+            ),
             rules=POLICY,
-            **kept,
         )
         if request.param == "sqlite":
             opened = sqlite_store(tmp_path / "store.db", clock, **kept)
@@ -115,10 +119,9 @@ async def redis_mails(
         Keys(namespace or uuid4().hex, Digests(keys or KEYS)),
         Cipher(keys or KEYS),
         lease_seconds=lease_seconds,
-        remember_seconds=REMEMBER_SECONDS,
-        remember_count=REMEMBER_COUNT,
-        request_seconds=request_seconds,
-        most_requests=most_requests,
+        retention=Retention(
+            seconds=REMEMBER_SECONDS, count=REMEMBER_COUNT, request_seconds=request_seconds, request_count=most_requests
+        ),
     )
     await mails.open()
     try:
@@ -142,7 +145,7 @@ async def replicas(
             yield [RedisChallengeStore(clock, client, keys, POLICY, BOOK, time=clock) for client in clients]
             return
         opened: AnyStore = MemoryStore(
-            clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT, rules=POLICY
+            clock, retention=Retention(seconds=REMEMBER_SECONDS, count=REMEMBER_COUNT), rules=POLICY
         )
         if request.param == "sqlite":
             opened = sqlite_store(tmp_path / "store.db", clock)
@@ -179,11 +182,13 @@ def sqlite_store(
         Database(path, **options),
         keys or KEYS,
         StoreClock(wall=clock, elapsed=clock, boot=lambda: Boot("test", clock())),
-        remember_seconds=REMEMBER_SECONDS,
-        remember_count=REMEMBER_COUNT,
-        remember_octets=remember_octets,
-        request_seconds=request_seconds,
-        most_requests=most_requests,
+        retention=Retention(
+            seconds=REMEMBER_SECONDS,
+            count=REMEMBER_COUNT,
+            octets=remember_octets,
+            request_seconds=request_seconds,
+            request_count=most_requests,
+        ),
         most_addresses=most_addresses,
         rules=POLICY,
     )

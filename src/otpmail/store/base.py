@@ -14,12 +14,6 @@ from otpmail.store.challenges import ChallengeStore, Send
 from otpmail.store.wanted import Wanted, ever
 from otpmail.values import frozen
 
-REQUEST_SECONDS = 24 * 3600.0
-"""How long after its mail was accepted a repeated request id finds it, unless it is set."""
-
-MOST_REQUESTS = 200_000
-"""How many settled mails with a request id a store remembers, unless it is set."""
-
 
 class Request(NamedTuple):
     """A request id of one caller, and the fingerprint of what was asked for with it."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from otpmail.settings import MailSettings, OtpSettings, StoreSettings
 from otpmail.store.challenges import Proofs, Rules
 from otpmail.store.memory import MemoryStore
+from otpmail.store.retention import Retention
 
 if TYPE_CHECKING:
     from otpmail.settings.redis_url import RedisUrl
@@ -28,17 +29,20 @@ def build_store(
 
     `clock` is that of a store in memory; others keep times that later processes read.
     """
+    retention = Retention(
+        seconds=mail.mail_remember_seconds,
+        count=mail.mail_remember_count,
+        octets=mail.memory_octets // 2,
+        request_seconds=mail.request_seconds,
+        request_count=mail.mail_request_count,
+    )
     path = settings.path
     if (url := settings.redis) is not None:
-        return _redis_store(url, settings, mail, otp, rules=rules, proofs=proofs)
+        return _redis_store(url, settings, mail, otp, retention=retention, rules=rules, proofs=proofs)
     if path is None:
         return MemoryStore(
             clock,
-            remember_seconds=mail.mail_remember_seconds,
-            remember_count=mail.mail_remember_count,
-            request_seconds=mail.request_seconds,
-            most_requests=mail.mail_request_count,
-            remember_octets=mail.memory_octets // 2,
+            retention=retention,
             most_addresses=mail.suppressions_max,
             address_octets=mail.memory_octets // 4,
             rules=rules,
@@ -49,11 +53,7 @@ def build_store(
     return SqliteStore(
         Database(path),
         otp.derivation_keys,
-        remember_seconds=mail.mail_remember_seconds,
-        remember_count=mail.mail_remember_count,
-        request_seconds=mail.request_seconds,
-        most_requests=mail.mail_request_count,
-        remember_octets=mail.memory_octets // 2,
+        retention=retention,
         most_addresses=mail.suppressions_max,
         address_octets=mail.memory_octets // 4,
         rules=rules,
@@ -61,7 +61,14 @@ def build_store(
 
 
 def _redis_store(
-    url: "RedisUrl", settings: StoreSettings, mail: MailSettings, otp: OtpSettings, *, rules: Rules, proofs: Proofs
+    url: "RedisUrl",
+    settings: StoreSettings,
+    mail: MailSettings,
+    otp: OtpSettings,
+    *,
+    retention: Retention,
+    rules: Rules,
+    proofs: Proofs,
 ) -> "RedisStore":
     from otpmail.store.redis import RedisStore
     from otpmail.store.redis.access import access_to, locator
@@ -74,11 +81,7 @@ def _redis_store(
         settings.namespace,
         otp.derivation_keys,
         lease_seconds=settings.lease_seconds,
-        remember_seconds=mail.mail_remember_seconds,
-        remember_count=mail.mail_remember_count,
-        request_seconds=mail.request_seconds,
-        most_requests=mail.mail_request_count,
-        remember_octets=mail.memory_octets // 2,
+        retention=retention,
         most_addresses=mail.suppressions_max,
         address_octets=mail.memory_octets // 4,
         allow_volatile=settings.allow_volatile,

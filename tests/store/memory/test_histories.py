@@ -5,6 +5,7 @@ import pytest
 from otpmail.store.base import Earlier, Request
 from otpmail.store.memory.histories import Histories, History
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from store.clocks import Clock
 from store.entries import REMEMBER_SECONDS, mail_of, settled
 
@@ -18,7 +19,7 @@ async def _send(store: MemoryMailStore, caller: str, name: str) -> None:
 async def test_a_flood_of_another_caller(clock: Clock) -> None:
     """A repeated request has its first answer, however many requests another caller has sent since."""
     most = 2000
-    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=100, most_requests=most)
+    store = MemoryMailStore(clock, retention=Retention(seconds=REMEMBER_SECONDS, count=100, request_count=most))
     await _send(store, "shop", "r")
     for number in range(most + 100):
         await _send(store, "flood", str(number))
@@ -33,7 +34,7 @@ async def test_a_flood_of_another_caller(clock: Clock) -> None:
 async def test_memory_is_bounded(clock: Clock, callers: int) -> None:
     """All callers together take no more than there is, and the latest of each is remembered."""
     most = 2 << 20
-    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=100_000, remember_octets=most)
+    store = MemoryMailStore(clock, retention=Retention(seconds=REMEMBER_SECONDS, count=100_000, octets=most))
     names = [f"c{number}" for number in range(callers)]
     for number in range(12_000):
         await _send(store, names[number % callers], str(number))
@@ -45,7 +46,7 @@ async def test_memory_is_bounded(clock: Clock, callers: int) -> None:
 
 async def test_the_caller_with_most_forgets_first(clock: Clock) -> None:
     """When others need the memory, a caller loses what it has beyond them."""
-    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1000)
+    store = MemoryMailStore(clock, retention=Retention(seconds=REMEMBER_SECONDS, count=1000))
     await _send(store, "shop", "r")
     for number in range(5000):
         await _send(store, "flood", str(number))
@@ -60,7 +61,7 @@ async def test_the_caller_with_most_forgets_first(clock: Clock) -> None:
 
 async def test_a_mail_of_another_caller_does_not_exist(clock: Clock) -> None:
     """A mail is found by its own caller alone."""
-    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1000)
+    store = MemoryMailStore(clock, retention=Retention(seconds=REMEMBER_SECONDS, count=1000))
     await _send(store, "shop", "r")
     assert await store.get("other", "shop-r") is None
     assert await store.find("other", "r") is None
@@ -69,7 +70,7 @@ async def test_a_mail_of_another_caller_does_not_exist(clock: Clock) -> None:
 
 def test_the_octets_are_those_of_all(clock: Clock) -> None:
     """The octets of all histories are the sum of what each has."""
-    histories = Histories(clock, seconds=10.0, most=10)
+    histories = Histories(clock, Retention(seconds=10, count=10))
     histories["a"].settled.add("m", b"x" * 100, 0.0)
     histories["b"].requests.add("r", b"x" * 200, 0.0)
     assert histories.octets == histories["a"].octets + histories["b"].octets > 300
@@ -80,8 +81,8 @@ def test_the_octets_are_those_of_all(clock: Clock) -> None:
 
 async def test_ever_new_callers(clock: Clock) -> None:
     """Histories in which nothing is remembered any more are dropped, and asking after a mail makes none."""
-    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1000)
-    histories = Histories(clock, seconds=10.0, most=10)
+    store = MemoryMailStore(clock, retention=Retention(seconds=REMEMBER_SECONDS, count=1000))
+    histories = Histories(clock, Retention(seconds=10, count=10))
     for number in range(1000):
         assert await store.get(f"c{number}", "m") is None
         histories[f"c{number}"].settled.add("m", b"x", clock())
@@ -96,7 +97,7 @@ async def test_ever_new_callers(clock: Clock) -> None:
 
 def test_a_thread_asks_while_callers_come(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that comes while a thread adds up the memory of all does no harm."""
-    histories = Histories(clock, seconds=10, most=10)
+    histories = Histories(clock, Retention(seconds=10, count=10))
     for caller in "abc":
         _ = histories[caller]
 

@@ -9,6 +9,7 @@ from otpmail.model import RecipientResult
 from otpmail.store.base import Accepted, Earlier, Progress, Request, Running
 from otpmail.store.memory import MemoryStore
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from rules import POLICY
 from store.clocks import Clock
 from store.entries import DAY, R1, REMEMBER_COUNT, REMEMBER_SECONDS, entry_of, mail_of, settled
@@ -17,7 +18,7 @@ from store.entries import DAY, R1, REMEMBER_COUNT, REMEMBER_SECONDS, entry_of, m
 @pytest.fixture
 def mails(clock: Clock) -> MemoryMailStore:
     """A store on the clock that the test moves."""
-    return MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=REMEMBER_COUNT)
+    return MemoryMailStore(clock, retention=Retention(seconds=REMEMBER_SECONDS, count=REMEMBER_COUNT))
 
 
 # Request ids.
@@ -33,7 +34,7 @@ async def test_mails_without_a_request_id_leave_none_behind(mails: MemoryMailSto
 async def test_a_trickle_is_remembered_for_its_whole_time(clock: Clock, every: float) -> None:
     """The store remembers mails and request ids for their whole time while they are fewer than `remember_count`."""
     begun = clock.time
-    store = MemoryMailStore(clock, remember_seconds=REMEMBER_SECONDS, remember_count=1_000_000)
+    store = MemoryMailStore(clock, retention=Retention(seconds=REMEMBER_SECONDS, count=1_000_000))
     for number in range(round(1.5 * DAY / every)):
         await store.claim(Request("shop", f"r{number}", b"f"), f"m{number}")
         store.settle(settled(mail_of(f"m{number}", request_id=f"r{number}", create_time=clock.time), clock.time))
@@ -46,7 +47,7 @@ async def test_a_trickle_is_remembered_for_its_whole_time(clock: Clock, every: f
 
 async def test_a_retried_mail_leaves_its_request_id_to_a_later_one(clock: Clock) -> None:
     """A mail whose request id was forgotten, and came again, is retried without ending the later mail's claim."""
-    store = MemoryMailStore(clock, remember_seconds=7 * DAY, remember_count=1000)
+    store = MemoryMailStore(clock, retention=Retention(seconds=7 * DAY, count=1000))
     await store.claim(R1, "m1")
     failed = entry_of(replace(mail_of("m1", request_id="r1", create_time=clock()), settle_time=clock()))
     store.settle(failed.mail, entry=failed)
@@ -82,7 +83,7 @@ async def test_settled_mails_are_bounded_in_number(mails: MemoryMailStore) -> No
 
 async def test_the_garbage_collector_does_not_look_at_settled_mails(clock: Clock) -> None:
     """The garbage collector tracks neither settled mails nor their request ids."""
-    store = MemoryMailStore(clock, remember_seconds=3600, remember_count=10_000)
+    store = MemoryMailStore(clock, retention=Retention(seconds=3600, count=10_000))
     gc.collect()
     before = len(gc.get_objects())
     for number in range(5000):
@@ -110,7 +111,7 @@ async def test_the_clock_is_the_stores(mails: MemoryMailStore, clock: Clock) -> 
 
 async def test_the_store_has_both_on_one_clock(clock: Clock) -> None:
     """Codes and mails share the clock; opening and closing it wait for nothing, and its repr counts."""
-    store = MemoryStore(clock, remember_count=1, rules=POLICY)
+    store = MemoryStore(clock, retention=Retention(count=1), rules=POLICY)
     await store.open()
     assert store.challenges.now() == store.mails.now() == clock.time
     await store.mails.claim(R1, "m1")
@@ -121,7 +122,7 @@ async def test_the_store_has_both_on_one_clock(clock: Clock) -> None:
 
 async def test_without_a_limit_in_time_mails_are_remembered_by_number(clock: Clock) -> None:
     """By default only their number limits how long settled mails are remembered."""
-    store = MemoryStore(clock, remember_count=10, rules=POLICY)
+    store = MemoryStore(clock, retention=Retention(count=10), rules=POLICY)
     store.mails.settle(settled(mail_of(), clock.time))
     clock.time += 365 * DAY
     assert await store.mails.get("shop", "m1") is not None
@@ -129,7 +130,7 @@ async def test_without_a_limit_in_time_mails_are_remembered_by_number(clock: Clo
 
 async def test_settled_mails_are_forgotten_before_request_ids(clock: Clock) -> None:
     """Where memory is short settled mails go first: without its request id a repeated request is sent again."""
-    store = MemoryMailStore(clock, remember_seconds=3600, remember_count=1000)
+    store = MemoryMailStore(clock, retention=Retention(seconds=3600, count=1000))
     for number in range(3):
         await store.claim(Request("shop", f"r{number}", b"f"), f"m{number}")
         store.settle(settled(mail_of(f"m{number}", request_id=f"r{number}"), 1000.0 + number))
@@ -145,7 +146,7 @@ async def test_settled_mails_are_forgotten_before_request_ids(clock: Clock) -> N
 
 async def test_remembered_mails_are_bounded_in_octets(clock: Clock) -> None:
     """Mails for many recipients are forgotten once they take the octets they may, not only by their number."""
-    store = MemoryMailStore(clock, remember_seconds=3600, remember_count=1_000_000, remember_octets=1_000_000)
+    store = MemoryMailStore(clock, retention=Retention(seconds=3600, count=1_000_000, octets=1_000_000))
     results = tuple(RecipientResult(f"person-{number}@example.org", 250, "2.0.0", "ok") for number in range(100))
     for number in range(1000):
         mail = replace(mail_of(f"m{number}", request_id=f"r{number}"), recipients=results, settle_time=1000.0 + number)
@@ -158,7 +159,7 @@ async def test_remembered_mails_are_bounded_in_octets(clock: Clock) -> None:
 
 async def test_contents_are_forgotten_first(clock: Clock) -> None:
     """Where memory is short the contents of failed mails go before the mails themselves, and take half at most."""
-    store = MemoryMailStore(clock, remember_seconds=3600, remember_count=1000, remember_octets=100_000)
+    store = MemoryMailStore(clock, retention=Retention(seconds=3600, count=1000, octets=100_000))
     for number in range(100):
         entry = entry_of(replace(mail_of(f"m{number}"), settle_time=1000.0), content=bytes(4000))
         store.settle(entry.mail, entry=entry)

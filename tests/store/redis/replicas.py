@@ -14,6 +14,7 @@ from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
 from otpmail.store.redis.subscription import Subscription
+from otpmail.store.retention import Retention
 from redis_server import HOST
 from store.entries import DAY, REMEMBER_COUNT, REMEMBER_SECONDS
 
@@ -145,10 +146,9 @@ async def replica(
         Keys(namespace, Digests(keys)),
         Cipher(keys),
         lease_seconds=lease_seconds,
-        remember_seconds=remember_seconds,
-        remember_count=REMEMBER_COUNT,
-        remember_octets=remember_octets,
-        request_seconds=request_seconds,
+        retention=Retention(
+            seconds=remember_seconds, count=REMEMBER_COUNT, octets=remember_octets, request_seconds=request_seconds
+        ),
     )
     await mails.open()
     subscription = Subscription(client)

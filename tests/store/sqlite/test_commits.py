@@ -12,6 +12,7 @@ from code_records import a_record
 from otpmail.code_record import CodeRecord
 from otpmail.errors import FailedPrecondition, InvalidArgument
 from otpmail.store.base import Accepted, Request, Running
+from otpmail.store.retention import Retention
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 from rules import POLICY
@@ -98,7 +99,7 @@ async def test_a_file_shrinks(tmp_path: Path, clock: Clock) -> None:
 async def test_a_check_writes_whether_there_is_a_record(tmp_path: Path, clock: Clock, exists: bool) -> None:  # noqa: FBT001
     """An update that changes nothing writes as much as any other, so that its time does not tell of a live code."""
     database = Database(tmp_path / "store.db")
-    store = SqliteStore(database, KEYS, remember_seconds=3600, remember_count=10, rules=POLICY)
+    store = SqliteStore(database, KEYS, retention=Retention(seconds=3600, count=10), rules=POLICY)
     await store.open()
     if exists:
         await store.challenges.update(b"a", lambda _: (RECORD, None))

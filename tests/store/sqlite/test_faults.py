@@ -18,6 +18,7 @@ from otpmail.store.base import Accepted, Earlier, Progress, Request, StoreState
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.digests import Digests
+from otpmail.store.retention import Retention
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.rows import Rows
@@ -270,7 +271,7 @@ async def test_a_stop_during_a_long_start(tmp_path: Path, clock: Clock, caplog: 
     path, goes_on = tmp_path / "store.db", threading.Event()
     database = Database(path)
     database.functions = step_functions(Digests(KEYS))
-    writer = Writer(database, StoreClock(wall=clock), Rows(Cipher(KEYS), most=1, most_requests=1))
+    writer = Writer(database, StoreClock(wall=clock), Rows(Cipher(KEYS), Retention(count=1, request_count=1)))
     opening = asyncio.create_task(writer.open(lambda _: goes_on.wait(60.0)))
     await asyncio.sleep(0)
     opening.cancel()

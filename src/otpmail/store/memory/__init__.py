@@ -2,22 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
-from math import inf
 from sys import maxsize
 
-from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS, Issue, StoreState
+from otpmail.store.base import Issue, StoreState
 from otpmail.store.challenges import Rules
 from otpmail.store.clock import StoreClock
 from otpmail.store.memory.addresses import MemoryAddressStore
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 
 
 class MemoryStore:
     """The store of `STORE_URL=memory:` (see `store.base.Store`). Nothing in it waits, and nothing outlives the process.
 
-    It remembers a settled mail for `remember_seconds`, and at most `remember_count` of them. These and request ids take
-    at most about `remember_octets` of memory.
+    It remembers settled mails and request ids within `retention`, all callers' together within its octets.
     """
 
     contents = None
@@ -28,11 +27,7 @@ class MemoryStore:
         self,
         clock: Callable[[], float] | None = None,
         *,
-        remember_seconds: float = inf,
-        remember_count: int,
-        remember_octets: int = maxsize,
-        request_seconds: float = REQUEST_SECONDS,
-        most_requests: int = MOST_REQUESTS,
+        retention: Retention,
         most_addresses: int = maxsize,
         address_octets: int = maxsize,
         rules: Rules,
@@ -40,14 +35,7 @@ class MemoryStore:
         clock = clock or StoreClock()
         self.addresses = MemoryAddressStore(clock, most=most_addresses, most_octets=address_octets)
         self.challenges = MemoryChallengeStore(clock, rules)
-        self.mails = MemoryMailStore(
-            clock,
-            remember_seconds=remember_seconds,
-            remember_count=remember_count,
-            remember_octets=remember_octets,
-            request_seconds=request_seconds,
-            most_requests=most_requests,
-        )
+        self.mails = MemoryMailStore(clock, retention=retention)
 
     def __repr__(self) -> str:
         return f"<MemoryStore {self.challenges!r}, {self.mails!r}>"

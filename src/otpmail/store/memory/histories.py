@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
-from sys import maxsize
 
-from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS
 from otpmail.store.memory.remembered import Remembered
+from otpmail.store.retention import Retention
 
 _FEW = 64
 
@@ -17,17 +16,15 @@ class History:
 
     def __init__(
         self,
+        retention: Retention,
         *,
-        seconds: float,
-        most: int,
-        most_octets: int = maxsize,
-        request_seconds: float = REQUEST_SECONDS,
-        most_requests: int = MOST_REQUESTS,
         parts: Callable[[], int] = lambda: 1,
     ) -> None:
-        self.settled = Remembered(seconds=seconds, most=most, most_octets=most_octets, parts=parts)
-        self.contents = Remembered(seconds=seconds, most=most, most_octets=most_octets, parts=parts)
-        self.requests = Remembered(seconds=request_seconds, most=most_requests, most_octets=most_octets, parts=parts)
+        seconds, most, octets = retention.seconds, retention.count, retention.octets
+        self.settled = Remembered(seconds=seconds, most=most, most_octets=octets, parts=parts)
+        self.contents = Remembered(seconds=seconds, most=most, most_octets=octets, parts=parts)
+        seconds, most = retention.request_seconds, retention.request_count
+        self.requests = Remembered(seconds=seconds, most=most, most_octets=octets, parts=parts)
 
     def __repr__(self) -> str:
         return f"<History {len(self.settled)} settled, {len(self.requests)} request ids>"
@@ -52,32 +49,19 @@ class History:
 class Histories(dict[str, History]):
     """The history of each caller by its name, made when it is first asked for.
 
-    Each remembers `most` settled mails and `most_requests` request ids, and each kind takes `most_octets` at most. A
-    history in which nothing is remembered is dropped in time: certificates may name ever new callers.
+    Each remembers what `retention` says, and each kind in it takes `retention.octets` at most. A history in which
+    nothing is remembered is dropped in time: certificates may name ever new callers.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
-        *,
-        seconds: float,
-        most: int,
-        most_octets: int = maxsize,
-        request_seconds: float = REQUEST_SECONDS,
-        most_requests: int = MOST_REQUESTS,
+        retention: Retention,
     ) -> None:
         super().__init__()
         self._now = clock
         self._drop_at = _FEW
-        self._history = partial(
-            History,
-            seconds=seconds,
-            most=most,
-            most_octets=most_octets,
-            request_seconds=request_seconds,
-            most_requests=most_requests,
-            parts=self.__len__,
-        )
+        self._history = partial(History, retention, parts=self.__len__)
 
     def __missing__(self, caller: str) -> History:
         """Make the history of a caller that had none."""

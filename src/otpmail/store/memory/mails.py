@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from sys import maxsize
+from dataclasses import replace
 
 from otpmail.model import Mail
 from otpmail.store import codec
 from otpmail.store.base import (
-    MOST_REQUESTS,
-    REQUEST_SECONDS,
     Accepted,
     Conflict,
     Earlier,
@@ -20,6 +18,7 @@ from otpmail.store.base import (
 from otpmail.store.erasing import erased
 from otpmail.store.forgotten import Forgotten, Span, owner_of
 from otpmail.store.memory.histories import Histories, History
+from otpmail.store.retention import Retention
 from otpmail.store.sole import SoleOwner
 from otpmail.store.wanted import Wanted, ever
 
@@ -33,8 +32,8 @@ class MemoryMailStore(SoleOwner):
     """Request ids of a day and of open mails, and the settled mails of the last while (see `store.base.MailStore`).
 
     Every decision returns without suspending, so that a hot path that awaits it costs nothing. Each caller has a
-    history of its own. `octets` is the memory that all take, at most about `remember_octets`; the caller with most of
-    it forgets first.
+    history of its own, within `retention`. `octets` is the memory that all take, at most about its octets: the caller
+    with most of it forgets first.
     """
 
     durable = False
@@ -43,26 +42,14 @@ class MemoryMailStore(SoleOwner):
         self,
         clock: Callable[[], float],
         *,
-        remember_seconds: float,
-        remember_count: int,
-        remember_octets: int = maxsize,
-        request_seconds: float = REQUEST_SECONDS,
-        most_requests: int = MOST_REQUESTS,
+        retention: Retention,
         forgotten: Forgotten | None = None,
     ) -> None:
         self.now = clock
         self._forgotten = forgotten or Forgotten()
-        self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
-        self._remember_octets = remember_octets
-        self._histories = Histories(
-            clock,
-            seconds=remember_seconds,
-            most=remember_count,
-            most_octets=remember_octets // 2,
-            request_seconds=request_seconds,
-            most_requests=most_requests,
-        )
-        self._nothing = History(seconds=remember_seconds, most=remember_count)  # what other callers have
+        self._retention = retention
+        self._histories = Histories(clock, replace(retention, octets=retention.octets // 2))
+        self._nothing = History(retention)  # what other callers have
         self.octets = 0
         self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
 
@@ -105,8 +92,8 @@ class MemoryMailStore(SoleOwner):
             request = self._end_claim(key, mail.id)
         kept = codec.encode_settled(
             mail,
-            forgotten=now + self._remember_seconds,
-            request_ends=mail.create_time + self._request_seconds if keep_request else 0.0,
+            forgotten=now + self._retention.seconds,
+            request_ends=mail.create_time + self._retention.request_seconds if keep_request else 0.0,
             fingerprint=b"" if request is None else request[0],
         )
         history = self._histories.get(mail.caller)
@@ -122,7 +109,7 @@ class MemoryMailStore(SoleOwner):
         if entry is not None:
             contents.add(mail.id, codec.encode_entry(entry), now)
         self.octets += settled.octets + contents.octets + requests.octets - before
-        while self.octets > self._remember_octets and self.forget_oldest():
+        while self.octets > self._retention.octets and self.forget_oldest():
             pass
 
     def load(self, persons: Mapping[bytes, Span]) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from sys import maxsize
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS, Entry, Issued, StoreState
+from otpmail.store.base import Entry, Issued, StoreState
 from otpmail.store.challenges import Proofs, Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
@@ -21,6 +21,7 @@ from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
 from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.subscription import Subscription
+from otpmail.store.retention import Retention
 from otpmail.store.sweeping import sweep_forever
 
 
@@ -43,11 +44,7 @@ class RedisStore:
         rules: Rules,
         proofs: Proofs,
         lease_seconds: float,
-        remember_seconds: float,
-        remember_count: int,
-        remember_octets: int = maxsize,
-        request_seconds: float = REQUEST_SECONDS,
-        most_requests: int = MOST_REQUESTS,
+        retention: Retention,
         most_addresses: int = maxsize,
         address_octets: int = maxsize,
         allow_volatile: bool = False,
@@ -66,25 +63,15 @@ class RedisStore:
         self._allow_volatile, self._is_cluster, self._replicas = allow_volatile, is_cluster, replicas
         self.challenges = RedisChallengeStore(code_clock, client, names, rules, proofs, time=time)
         self.mails = RedisMailStore(
-            self._clock,
-            client,
-            names,
-            Cipher(keys),
-            lease_seconds=lease_seconds,
-            remember_seconds=remember_seconds,
-            remember_count=remember_count,
-            remember_octets=remember_octets,
-            request_seconds=request_seconds,
-            most_requests=most_requests,
+            self._clock, client, names, Cipher(keys), lease_seconds=lease_seconds, retention=retention
         )
         self.addresses = RedisAddressStore(
             self._clock, client, names, keys, most=most_addresses, most_octets=address_octets
         )
         self.mails.watch_lease(self._health.note_lease)
         self._subscription = Subscription(client)
-        self.challenges.subscribe(self._subscription)
-        self.mails.subscribe(self._subscription)
-        self.addresses.subscribe(self._subscription)
+        for part in (self.challenges, self.mails, self.addresses):
+            part.subscribe(self._subscription)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._client!r}, {self._health!r}, {self.challenges!r}, {self.mails!r}>"

@@ -11,6 +11,7 @@ from otpmail.store.redis.foreign import ForeignMails
 from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.replies import StoreRefuses
 from otpmail.store.redis.script import Script
+from otpmail.store.retention import Retention
 
 _FORGET = Script.load("mail_content", "mail_forget")
 _TRIM = Script.load("mail_content", "mail_trim")
@@ -22,17 +23,15 @@ _LOOKED_AT = 200  # mails of which the callers are asked for at a time: a millis
 class Forgetting:
     """Forgets what is past its time on the server, and the oldest beyond a bound. Every replica does so.
 
-    There are `most` settled mails without a request id at most, `most_requests` with one, and `most_octets` of contents
-    that may be retried. It does no harm if another replica has forgotten a mail already.
+    `retention` says how many settled mails there are at most, without a request id and with one, and how large the
+    contents for retries are. It does no harm if another replica has forgotten a mail already.
     """
 
-    def __init__(
-        self, replica: Replica, foreign: ForeignMails, *, most: int, most_requests: int, most_octets: int
-    ) -> None:
+    def __init__(self, replica: Replica, foreign: ForeignMails, retention: Retention) -> None:
         self._client, self._keys = replica.client, replica.keys
         self._foreign = foreign
-        self._most, self._most_requests = most, most_requests
-        self._most_octets = most_octets
+        self._most, self._most_requests = retention.count, retention.request_count
+        self._most_octets = retention.octets
         self._making_room: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:

@@ -5,11 +5,11 @@ import logging
 from contextlib import suppress
 
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.base import REQUEST_SECONDS
 from otpmail.store.digests import have_a_key_in_common
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.script import Script
+from otpmail.store.retention import REQUEST_SECONDS
 
 _log = logging.getLogger("otpmail")
 

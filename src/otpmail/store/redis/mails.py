@@ -4,13 +4,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from sys import maxsize
 
 from otpmail.errors import CallerError, StoreError, Unavailable
 from otpmail.model import Mail
 from otpmail.store.base import (
-    MOST_REQUESTS,
-    REQUEST_SECONDS,
     Accepted,
     Conflict,
     Earlier,
@@ -41,18 +38,18 @@ from otpmail.store.redis.resp import Value
 from otpmail.store.redis.retries import Retries
 from otpmail.store.redis.settlement import Times, settlement_of
 from otpmail.store.redis.subscription import Subscription
+from otpmail.store.retention import Retention
 from otpmail.store.wanted import Wanted, ever
 
 _FLUSH_SECONDS = 5.0
-_RECENT_OCTETS = 8 << 20  # of settlements that a server which lost its last changes gets again
 
 
 class RedisMailStore:
     """Guaranteed mails, and every mail with a request id, on the server; the others as `MemoryMailStore` has them.
 
     The content of open mails is in this process too, as long as it owns them: a server that was emptied gets it again.
-    It remembers `remember_count` settled mails of all replicas. Settled mails take `remember_octets` at most of the
-    memory here, and the contents of those that may be retried as much of the server's.
+    `retention` says what it remembers of the settled mails of all replicas. They take its octets at most of the memory
+    here, and the contents of those that may be retried as much of the server's.
     """
 
     durable = True
@@ -65,41 +62,23 @@ class RedisMailStore:
         cipher: Cipher,
         *,
         lease_seconds: float,
-        remember_seconds: float,
-        remember_count: int,
-        remember_octets: int = maxsize,
-        request_seconds: float = REQUEST_SECONDS,
-        most_requests: int = MOST_REQUESTS,
+        retention: Retention,
     ) -> None:
         self.now = clock
         self._keys, self._records, self._lease = keys, Records(cipher), Lease(client, keys, lease_seconds)
         self._replica = replica = Replica(
             client, keys, self._lease, self._records, reader=Reader(client, keys), now=clock
         )
-        self._owned = Owned(
-            replica,
-            content_octets=remember_octets,
-            recent_octets=min(_RECENT_OCTETS, remember_octets // 8),
-            remember_seconds=remember_seconds,
-            request_seconds=request_seconds,
-        )
+        self._owned = Owned(replica, retention)
         self._books = self._owned.books
         self._announcements = Announcements(replica, self._books)
         self._foreign = ForeignMails(replica, self._announcements)
-        self._forgetting = Forgetting(
-            replica, self._foreign, most=remember_count, most_requests=most_requests, most_octets=remember_octets
-        )
+        self._forgetting = Forgetting(replica, self._foreign, retention)
         self._owned.notes.found_no_room = self._forgetting.begin_making_room
         self._acceptor = Acceptor(replica, begun=self._owned.begun, doubtful=self._owned.doubt)
-        self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
+        self._retention = retention
         self._forgotten = Forgotten(keys.names_of_person)
-        self._memory = MemoryMailStore(
-            clock,
-            remember_seconds=remember_seconds,
-            remember_count=remember_count,
-            remember_octets=remember_octets,
-            forgotten=self._forgotten,
-        )
+        self._memory = MemoryMailStore(clock, retention=retention, forgotten=self._forgotten)
         self._requests = Requests(replica, self._owned, self._foreign)
         self.claim, self.release, self.find = self._requests.claim, self._requests.release, self._requests.find
         retries = Retries(replica, owned=self._owned, foreign=self._foreign, memory=self._memory, accept=self.accept)
@@ -209,7 +188,7 @@ class RedisMailStore:
             return
         if mail.create_time <= self._forgotten.latest and (left := self._forgotten.left_of(mail)) is not None:
             mail, entry = left, None
-        times = Times(self.now(), self._remember_seconds, keep_request, self._request_seconds)
+        times = Times(self.now(), self._retention, keep_request)
         whose = self._keys.caller(mail.caller)
         self._owned.settle(*settlement_of(mail, held, self._records, times, entry, caller=whose))
 

@@ -12,6 +12,7 @@ from otpmail.errors import StoreError, Unavailable
 from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.replies import PAUSE_SECONDS, AnswerLost, pairs
 from otpmail.store.redis.script import Script
+from otpmail.store.retention import Retention
 from otpmail.values import frozen
 
 _log = logging.getLogger("otpmail")
@@ -65,9 +66,9 @@ class Note(NamedTuple):
 
 
 class Notes:
-    """Writes notes one step after the other. Contents for retries take `most_octets` on the server at most.
+    """Writes notes one step after the other. `retention` bounds the contents for retries on the server.
 
-    Settled mails are remembered for `remember_seconds`, those with a request id for `request_seconds`.
+    It also says for how long the server remembers settled mails, and those with a request id.
 
     `accepted` is called with a note that would take back a mail of which another call knows. `found_no_room` is called
     where the server had no room for a content.
@@ -75,10 +76,10 @@ class Notes:
     written, and the task that writes.
     """
 
-    def __init__(self, replica: Replica, *, most_octets: int, remember_seconds: float, request_seconds: float) -> None:
+    def __init__(self, replica: Replica, retention: Retention) -> None:
         self._client, self._keys, self._lease = replica.client, replica.keys, replica.lease
-        self._most_octets = most_octets
-        self._times = int(1000 * remember_seconds), int(1000 * request_seconds)
+        self._most_octets = retention.octets
+        self._times = int(1000 * retention.seconds), int(1000 * retention.request_seconds)
         self._patience = 0
         self._one_at_a_time = asyncio.Lock()
         self.waiting: deque[Note] = deque()

@@ -15,37 +15,25 @@ from otpmail.store.redis.notes import Held, Note, Notes
 from otpmail.store.redis.reconciliation import Reconciliation
 from otpmail.store.redis.replica import Replica
 from otpmail.store.redis.takeover import Taken, TakeOver
+from otpmail.store.retention import Retention
 
 _log = logging.getLogger("otpmail")
 
 _SLICE = 500
+_RECENT_OCTETS = 8 << 20  # of settlements that a server which lost its last changes gets again
 
 
 class Owned:
     """Follows the lease (`lease.Follower`), and keeps the `books` on what is ours.
 
-    `arrivals` has the mails of other replicas that this one has taken over. Contents for retries take `content_octets`
-    at most on the server, and settlements of a moment ago `recent_octets` here. Settled mails are remembered for
-    `remember_seconds`, those with a request id for `request_seconds`.
+    `arrivals` has the mails of other replicas that this one has taken over. `retention` says how long the server keeps
+    settled mails, and bounds the contents for retries there.
     """
 
-    def __init__(
-        self,
-        replica: Replica,
-        *,
-        content_octets: int,
-        recent_octets: int,
-        remember_seconds: float,
-        request_seconds: float,
-    ) -> None:
+    def __init__(self, replica: Replica, retention: Retention) -> None:
         self._keys, self._lease, self._records = replica.keys, replica.lease, replica.records
-        self.books = Books(self._records, recent_octets=recent_octets)
-        self.notes = Notes(
-            replica,
-            most_octets=content_octets,
-            remember_seconds=remember_seconds,
-            request_seconds=request_seconds,
-        )
+        self.books = Books(self._records, recent_octets=min(_RECENT_OCTETS, retention.octets // 8))
+        self.notes = Notes(replica, retention)
         self.doubtful = Doubtful(self.notes)
         self._reconciliation = Reconciliation(
             replica, notes=self.notes, books=self.books, doubtful=self.doubtful, take=self.add_taken

@@ -8,15 +8,15 @@ from otpmail.store import codec
 from otpmail.store.base import Entry
 from otpmail.store.redis.notes import Held, Note
 from otpmail.store.redis.records import Records
+from otpmail.store.retention import Retention
 
 
 class Times(NamedTuple):
-    """When a mail settles, for how long it is remembered, and its request id, if that is kept."""
+    """When a mail settles, for how long it is remembered, and whether its request id is kept."""
 
     now: float
-    remember_seconds: float
+    retention: Retention
     keep_request: bool
-    request_seconds: float
 
 
 def settlement_of(
@@ -27,8 +27,9 @@ def settlement_of(
     `caller` is a digest of the caller's name (`keys.Keys.caller`).
     """
     now, settle_time = times.now, mail.settle_time or times.now
-    forgotten = settle_time + times.remember_seconds
-    request_ends = mail.create_time + times.request_seconds if times.keep_request and mail.request_id else 0.0
+    forgotten = settle_time + times.retention.seconds
+    keeps = times.keep_request and mail.request_id
+    request_ends = mail.create_time + times.retention.request_seconds if keeps else 0.0
     octets = codec.encode_settled(mail, forgotten=forgotten, request_ends=request_ends, fingerprint=b"")
     numbers = (
         _milliseconds(max(forgotten, request_ends) - now),

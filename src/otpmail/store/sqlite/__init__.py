@@ -7,11 +7,12 @@ from functools import partial
 from sqlite3 import Connection
 from sys import maxsize
 
-from otpmail.store.base import MOST_REQUESTS, REQUEST_SECONDS, Entry, Issued, StoreState
+from otpmail.store.base import Entry, Issued, StoreState
 from otpmail.store.challenges import Rules, Send
 from otpmail.store.cipher import Cipher
 from otpmail.store.clock import Mark, StoreClock
 from otpmail.store.digests import Digests
+from otpmail.store.retention import Retention
 from otpmail.store.sqlite.addresses import SqliteAddressStore
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
@@ -29,8 +30,7 @@ _log = logging.getLogger("otpmail")
 class SqliteStore:
     """The store of `STORE_URL=sqlite:PATH` (see `store.base.Store`). All that it has confirmed survives the process.
 
-    It encrypts with the first of `keys` and decrypts with any. It remembers a settled mail for `remember_seconds`, and
-    at most `remember_count` of those without a request id. Those of the process alone take `remember_octets` at most.
+    It encrypts with the first of `keys` and decrypts with any. `retention` says what it remembers of settled mails.
     """
 
     def __init__(
@@ -39,11 +39,7 @@ class SqliteStore:
         keys: Mapping[str, bytes],
         clock: StoreClock | None = None,
         *,
-        remember_seconds: float,
-        remember_count: int,
-        remember_octets: int = maxsize,
-        request_seconds: float = REQUEST_SECONDS,
-        most_requests: int = MOST_REQUESTS,
+        retention: Retention,
         most_addresses: int = maxsize,
         address_octets: int = maxsize,
         rules: Rules,
@@ -52,19 +48,10 @@ class SqliteStore:
         digests = Digests(keys)
         self._marks = digests.marks
         database.functions = step_functions(digests)
-        rows = Rows(Cipher(keys), most=remember_count, most_requests=most_requests, most_octets=remember_octets)
+        rows = Rows(Cipher(keys), retention)
         self._writer = Writer(database, self._clock, rows)
         self.challenges = SqliteChallengeStore(self._clock, rules, self._writer, digests)
-        self.mails = SqliteMailStore(
-            self._clock,
-            self._writer,
-            rows,
-            digests,
-            remember_seconds=remember_seconds,
-            remember_count=remember_count,
-            remember_octets=remember_octets,
-            request_seconds=request_seconds,
-        )
+        self.mails = SqliteMailStore(self._clock, self._writer, rows, digests, retention=retention)
         self.addresses = SqliteAddressStore(
             self._clock, self._writer, keys, most=most_addresses, most_octets=address_octets
         )

@@ -6,14 +6,12 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from sqlite3 import Connection
-from sys import maxsize
 from typing import TypeVar
 
 from otpmail.errors import FailedPrecondition, StoreEnded, StoreError
 from otpmail.model import Mail, Sending
 from otpmail.store import codec
 from otpmail.store.base import (
-    REQUEST_SECONDS,
     Accepted,
     Conflict,
     Earlier,
@@ -29,6 +27,7 @@ from otpmail.store.clock import Mark
 from otpmail.store.digests import Digests
 from otpmail.store.forgotten import Forgotten, Span, owner_of
 from otpmail.store.memory.mails import MemoryMailStore
+from otpmail.store.retention import Retention
 from otpmail.store.sole import SoleOwner
 from otpmail.store.sqlite.changes import Acceptance, Claim
 from otpmail.store.sqlite.forgotten import read_forgotten, write_forgotten
@@ -63,24 +62,15 @@ class SqliteMailStore(SoleOwner):
         rows: Rows,
         digests: Digests,
         *,
-        remember_seconds: float,
-        remember_count: int,
-        remember_octets: int = maxsize,
-        request_seconds: float = REQUEST_SECONDS,
+        retention: Retention,
     ) -> None:
         self.now = clock
         self._writer = writer
         self._rows = rows
         self._digests = digests
-        self._remember_seconds, self._request_seconds = remember_seconds, request_seconds
+        self._retention = retention
         self._forgotten = Forgotten(digests.record_names)
-        self._memory = MemoryMailStore(
-            clock,
-            remember_seconds=remember_seconds,
-            remember_count=remember_count,
-            remember_octets=remember_octets,
-            forgotten=self._forgotten,
-        )
+        self._memory = MemoryMailStore(clock, retention=retention, forgotten=self._forgotten)
         self._open: dict[str, int] = {}
         self._taken_over: set[str] = set()
         self._left: list[tuple[int, Left]] = []  # the first one last
@@ -173,8 +163,9 @@ class SqliteMailStore(SoleOwner):
             return
         if mail.create_time <= self._forgotten.latest and (left := self._forgotten.left_of(mail)) is not None:
             mail, entry = left, None
-        forgotten = (mail.settle_time or self.now()) + self._remember_seconds
-        request_ends = mail.create_time + self._request_seconds if keep_request and mail.request_id else 0.0
+        forgotten = (mail.settle_time or self.now()) + self._retention.seconds
+        keeps = keep_request and mail.request_id
+        request_ends = mail.create_time + self._retention.request_seconds if keeps else 0.0
         settlement = settlement_of(mail, seq, forgotten=forgotten, request_ends=request_ends, entry=entry)
         self._writer.note(partial(self._rows.settle, settlement), seq)
         self._settled += 1
@@ -297,4 +288,4 @@ class SqliteMailStore(SoleOwner):
         now = self.now()
         key = request_key(request.caller, request.request_id)
         fingerprints = self._digests.kept_fingerprints(request.fingerprint)
-        return Claim(key, fingerprints, mail_id, seq, now, now + self._request_seconds)
+        return Claim(key, fingerprints, mail_id, seq, now, now + self._retention.request_seconds)

@@ -5,13 +5,13 @@ from dataclasses import replace
 from functools import partial
 from math import inf
 from sqlite3 import Connection
-from sys import maxsize
 
 from otpmail.errors import StoreError
 from otpmail.model import Mail, Sending
 from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Issued, Running, TakenOver
 from otpmail.store.cipher import Cipher
+from otpmail.store.retention import Retention
 from otpmail.store.sqlite.bulk import delete, insert
 from otpmail.store.sqlite.changes import Acceptance, Claim, RequestState, Settlement
 from otpmail.store.sqlite.contents import Contents, Kept
@@ -28,15 +28,12 @@ _INSERT_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?)"
 
 
 class Rows:
-    """The rows of one file, whose content `cipher` encrypts. It remembers `most` settled mails, and `most_requests`.
+    """The rows of one file, whose content `cipher` encrypts, within `retention`."""
 
-    The contents of those that may be retried take `most_octets`.
-    """
-
-    def __init__(self, cipher: Cipher, *, most: int, most_requests: int, most_octets: int = maxsize) -> None:
+    def __init__(self, cipher: Cipher, retention: Retention) -> None:
         self._cipher = cipher
-        self._contents = Contents(cipher, most_octets=most_octets)
-        self._settled = Settled(cipher, most=most, most_requests=most_requests)
+        self._contents = Contents(cipher, most_octets=retention.octets)
+        self._settled = Settled(cipher, most=retention.count, most_requests=retention.request_count)
         self._requests = Requests()
         self._accepted: dict[int, tuple[int, str, int, float, bytes]] = {}
         self._ended: list[int] = []
