@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from otpmail.address import load_library
@@ -33,10 +33,10 @@ from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import ENDED, Server
 from otpmail.settings import Settings
 from otpmail.store.base import StoreState
-from otpmail.telemetry.exposition import PATHS, MetricsServer
-from otpmail.telemetry.http import Request, Response
+from otpmail.telemetry.exposition import Exposition
 from otpmail.telemetry.logs import LogObserver, log_event
-from otpmail.web.app import Page, Pages
+from otpmail.web.app import Pages
+from otpmail.web.binding import SharedDoor
 from otpmail.web.server import WebServer
 
 ResultT = TypeVar("ResultT")
@@ -48,9 +48,9 @@ class App:
     """The whole service. Build it inside a running loop.
 
     `batch_seconds` is the longest that unary calls are held back under load (`api.batching`); 0 holds none back.
-    `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `is_one_of_several` a
-    supervisor holds the port, and serves HTTP for all processes. HTTP_PORT serves `pages` beside the methods. `clock`
-    is that of a store in memory, in seconds since the epoch. No reply suppresses an address that is `spared`.
+    `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `shared` it is one of
+    several processes, whose supervisor holds the ports. HTTP_PORT serves `pages` beside the methods. `clock` is that of
+    a store in memory, in seconds since the epoch. No reply suppresses an address that is `spared`.
     """
 
     def __init__(
@@ -59,14 +59,13 @@ class App:
         *observers: Observer,
         batch_seconds: float = MOST_SECONDS,
         pause_seconds: float = PAUSE_SECONDS,
-        is_one_of_several: bool = False,
+        shared: SharedDoor | None = None,
         pages: Pages | None = None,
         clock: Callable[[], float] | None = None,
         spared: Callable[[str], bool] = lambda _: False,
     ) -> None:
         load_library()
         self._settings = settings
-        self._http_port = None if is_one_of_several else settings.server.http_port
         self.health = Health(StreamLimit(settings.mail.memory_octets))
         server = settings.server
         self._counts = LogObserver(len(settings.relays), mails=server.log_mails, addresses=server.log_addresses)
@@ -75,7 +74,7 @@ class App:
         self._store.watch(self._on_store)
         metrics, watching = build_metrics(base, lambda: self._delivery, lambda: not self.health.problem)
         self.registry = metrics.registry
-        exposition = MetricsServer(metrics.registry, lambda: self.health.problem)
+        exposition = Exposition(metrics.registry, lambda: self.health.problem)
         self._observer = Observers(self._counts, self.health, build_supply(base), *watching, *observers)
         self._delivery = build_delivery(base, self._observer, spared)
         self._lifecycle, self._backlog = self._delivery.lifecycle, self._delivery.backlog
@@ -85,9 +84,9 @@ class App:
         self._connection_watch = ConnectionWatch(connections, self._observer, count=count_by_address)
         self._api = build_api(base, use_cases, self._observer, ended=(ENDED, CallEnded), batch_seconds=batch_seconds)
         self._server = Server(
-            server, self._api, health=self.health, connections=connections, shares_port=is_one_of_several
+            server, self._api, health=self.health, connections=connections, shares_port=shared is not None
         )
-        self._web = WebServer(server, self._api, _probes(exposition), connections=connections, pages=pages)
+        self._web = WebServer(server, self._api, exposition.answer, connections=connections, shared=shared, pages=pages)
         access = self._api.access
         if access.certificate_not_after is not None:
             metrics.add_certificate(lambda: access.certificate_not_after or 0.0)
@@ -175,7 +174,7 @@ class App:
         await self._store.open()
         try:
             listening = await self._server.start()
-            await self._start_metrics()
+            await self._start_web()
         except BaseException:
             await self._store.close()
             raise
@@ -189,9 +188,7 @@ class App:
         else:
             log_event(logging.INFO, "store-back", "the store takes changes again")
 
-    async def _start_metrics(self) -> None:
-        if self._http_port is None:
-            return
+    async def _start_web(self) -> None:
         try:
             await self._web.start()
         except BaseException:
@@ -273,16 +270,6 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, ResultT]) -> Re
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _probes(exposition: MetricsServer) -> Mapping[str, Page]:
-    """Return the pages that answer everybody, by their paths."""
-
-    async def answer(request: Request) -> Response:
-        """Answer a request for one of them."""
-        return exposition.answer(request)
-
-    return dict.fromkeys(sorted(PATHS), answer)
 
 
 def _log_listening(listening: Listening) -> None:

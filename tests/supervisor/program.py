@@ -14,6 +14,8 @@ import threading
 from prometheus_client import CollectorRegistry, Counter
 
 from otpmail.supervisor.member import Member
+from otpmail.telemetry.exposition import PATHS
+from otpmail.web.binding import SharedDoor
 
 
 class _Health:
@@ -53,6 +55,8 @@ async def main(act: str, lines: int, length: int) -> int:
         _write(str(number) * length)
         app.worked.inc()
     _write(f"level {member.settings.server.log_level}, {member.settings.mail.workers} workers")
+    if member.door.sockets:
+        await _serve_probes(member.door)
     member.ready()
     if act == "fails-later" and number > 1:
         return 3
@@ -67,6 +71,15 @@ async def main(act: str, lines: int, length: int) -> int:
     for task in tasks:
         task.cancel()
     return 0
+
+
+async def _serve_probes(door: SharedDoor) -> None:
+    from otpmail.web.app import WebApp
+    from otpmail.web.gate import Gate
+    from otpmail.web.listener import Listener
+
+    app = WebApp(dict.fromkeys(PATHS, door.probe), Gate(on_loopback=True), None)
+    await Listener(app, most=100).serve(door.sockets)
 
 
 def _write(line: str) -> None:

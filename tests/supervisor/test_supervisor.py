@@ -165,6 +165,7 @@ async def test_probes_speak_for_all_processes(supervised: Supervised) -> None:
     assert await _get(supervised, "/readyz") == (503, "not ready: no relay is up\n")
     pid = supervised.events("process-started")[1]["pid"]
     os.kill(pid, signal.SIGSTOP)
+    await supervised.until(lambda: bool(supervised.events("process-hangs")))
     assert await _get(supervised, "/livez") == (503, f"not live: process 2 (pid {pid}) does not answer\n")
     assert [line["process"] for line in supervised.events("process-hangs")] == [2]
     os.kill(pid, signal.SIGCONT)

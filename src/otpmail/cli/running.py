@@ -162,7 +162,7 @@ def _build(
 
     if member is None:
         return App(settings, pages=pages, spared=spared)
-    return App(member.settings_on_held_port, is_one_of_several=True)
+    return App(member.settings_on_held_port, shared=member.door)
 
 
 async def _serve(app: "App", stop: asyncio.Event, started: Callable[[str], None], log: "LogHandler") -> int:

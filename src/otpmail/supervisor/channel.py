@@ -8,27 +8,52 @@ import json
 import pickle
 import socket
 import struct
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, Self
 
 from otpmail.settings import Settings
 from otpmail.settings.listen import ListenAddress
 from otpmail.settings.portions import Portion
+from otpmail.telemetry.exposition import Request, Response
 from otpmail.values import frozen
 
 Message = dict[str, Any]
 
 _LENGTH = struct.Struct("!I")
+_FIELDS = ("accept", "accept-encoding")  # what an answer to a probe depends on
 
 
 @frozen()
 class Assignment:
-    """The task of a process: its portion, the settings of the whole service, and the addresses that are held."""
+    """The task of a process: its portion, the settings of the whole service, and the addresses that are held.
+
+    `http` are the descriptors that it has of the sockets of HTTP_PORT.
+    """
 
     portion: Portion
     settings: Settings
     hosts: tuple[ListenAddress, ...]
     port: int
+    http: tuple[int, ...]
+
+
+def pack_request(request: Request) -> Message:
+    """Return what is sent of a request."""
+    kept = {name: request.headers[name] for name in _FIELDS if name in request.headers}
+    return {"method": request.method, "path": request.path, "query": request.query, "headers": kept}
+
+
+def pack_response(response: Response) -> Message:
+    """Return a response as it is sent."""
+    body = b64encode(response.body).decode()
+    return {"status": response.status, "body": body, "headers": response.headers}
+
+
+def unpack_response(sent: Message) -> Response:
+    """Return a response that was sent."""
+    headers = tuple((name, value) for name, value in sent["headers"])
+    return Response(sent["status"], b64decode(sent["body"]), headers)
 
 
 class Channel:

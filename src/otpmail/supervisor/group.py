@@ -22,6 +22,8 @@ class ProcessGroup:
         self._answer_seconds = answer_seconds
         self._running: dict[int, Process] = {}
         self._hung: set[int] = set()  # the ids of those that did not answer
+        self._begun = 0  # how many refreshes have begun
+        self._refreshing = asyncio.Lock()
         self.metrics = MergedMetrics(self.__len__)
 
     def __repr__(self) -> str:
@@ -65,7 +67,17 @@ class ProcessGroup:
             process.tell_others_serve(serve=bool(serving - {process.number}))
 
     async def refresh(self) -> None:
-        """Ask all processes for their metrics, and merge those; log which of them have stopped answering."""
+        """Ask all processes for their metrics, and merge those; log which of them have stopped answering.
+
+        All who call while one refresh runs share the next one, so that a flood of calls asks no process more often.
+        """
+        before = self._begun
+        async with self._refreshing:
+            if self._begun == before:
+                self._begun += 1
+                await self._refresh()
+
+    async def _refresh(self) -> None:
         await asyncio.gather(*(process.ask(self._answer_seconds) for process in self))
         hung = {process.pid for process in self if not process.answers}
         for process in self:

@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -19,8 +20,9 @@ from otpmail.held_port import HeldPort
 from otpmail.settings import Settings
 from otpmail.settings.portions import Portion
 from otpmail.supervisor import MARK
-from otpmail.supervisor.channel import Assignment, Channel, Message
+from otpmail.supervisor.channel import Assignment, Channel, Message, pack_response
 from otpmail.supervisor.merge import Family
+from otpmail.telemetry.exposition import Probe, Request, Response
 from otpmail.threads import start_daemon
 
 SERVE = (sys.executable, "-P", "-m", "otpmail", "serve")
@@ -35,6 +37,8 @@ _STARTING = "the process is starting"
 class Process:
     """A process that was started. `changed` is called whenever what it reports changes, `log` with lines of its log.
 
+    It gets the sockets of HTTP_PORT in `http`, and `probe` answers what it is asked there for all processes.
+
     Raises OSError, or RuntimeError for want of a thread, where the system lets none start. It has a session of its own,
     so that a Ctrl-C reaches the supervisor alone, which then stops all.
     """
@@ -44,9 +48,14 @@ class Process:
         portion: Portion,
         command: Sequence[str],
         *,
+        http: Iterable[socket.socket],
+        probe: Probe,
         changed: Callable[[], None],
         log: Callable[[Iterable[bytes]], None],
     ) -> None:
+        self._http = tuple(opened.fileno() for opened in http)
+        self._probe = probe
+        self._answering: set[asyncio.Task[None]] = set()
         self.number = portion.number
         self._portion = portion
         self._changed = changed
@@ -80,7 +89,7 @@ class Process:
         """Start it; returns our end of the channel, and the process."""
         with ExitStack() as opened:
             ours, theirs = map(opened.enter_context, socket.socketpair())
-            popen = _spawn(command, theirs)
+            popen = _spawn(command, theirs, self._http)
             start_daemon(partial(self._watch, popen, log), f"log of process {self.number}")
             opened.pop_all()
         theirs.close()
@@ -97,7 +106,7 @@ class Process:
     async def run(self, settings: Settings, held: HeldPort) -> int:
         """Say what it is to be, take its reports until it ends, and return its exit code."""
         self._channel = channel = await Channel.over(self._end)
-        channel.assign(Assignment(self._portion, settings, held.hosts, held.port))
+        channel.assign(Assignment(self._portion, settings, held.hosts, held.port, self._http))
         if self._stopping:
             self.stop()
         try:
@@ -105,6 +114,8 @@ class Process:
                 self._take(message)
             return await asyncio.shield(self.ended)
         finally:
+            for answering in self._answering:
+                answering.cancel()
             self.is_ready, self.problem = False, "the process has ended"
             channel.close()
 
@@ -168,6 +179,10 @@ class Process:
 
     def _take(self, message: Message) -> None:
         match message:
+            case {"probe": number, "request": request}:
+                answering = self._loop.create_task(self._answer(number, Request(**request)))
+                self._answering.add(answering)
+                answering.add_done_callback(self._answering.discard)
             case {"ready": True}:
                 self.is_ready = True
                 self._changed()
@@ -178,6 +193,15 @@ class Process:
                 self.families = families
                 if self._answered is not None and not self._answered.done():
                     self._answered.set_result(None)
+
+    async def _answer(self, number: int, request: Request) -> None:
+        try:
+            response = await self._probe(request)
+        except Exception:
+            log.exception("no answer to %s %s", request.method, request.path)
+            response = Response(HTTPStatus.INTERNAL_SERVER_ERROR, b"")
+        assert self._channel is not None
+        self._channel.send({"probed": number, "response": pack_response(response)})
 
     def _watch(self, popen: subprocess.Popen[bytes], pass_on: Callable[[Iterable[bytes]], None]) -> None:
         """Pass on whole lines of its log until it ends. Runs in a thread, which waits for the process too."""
@@ -195,7 +219,7 @@ class Process:
             self._loop.call_soon_threadsafe(self.ended.set_result, code)
 
 
-def _spawn(command: Sequence[str], stdin: socket.socket) -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str], stdin: socket.socket, passed: Collection[int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603  the service itself, unless a test has another command
         list(command),
         stdin=stdin.fileno(),
@@ -203,6 +227,7 @@ def _spawn(command: Sequence[str], stdin: socket.socket) -> subprocess.Popen[byt
         stderr=subprocess.STDOUT,
         env={**os.environ, MARK: "1", **_path_of_package()},
         start_new_session=True,
+        pass_fds=passed,
     )
 
 

@@ -1,8 +1,9 @@
-"""Supervises the processes of one service: one port, one /metrics, one log, one stop, one exit code."""
+"""Supervises the processes of one service: its ports, one /metrics, one log, one stop, one exit code."""
 
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from random import random
@@ -15,8 +16,9 @@ from otpmail.settings import Settings
 from otpmail.settings.portions import Portion, portions
 from otpmail.supervisor.group import ANSWER_SECONDS, ProcessGroup
 from otpmail.supervisor.process import SERVE, Process
-from otpmail.telemetry.exposition import MetricsServer
+from otpmail.telemetry.exposition import Exposition
 from otpmail.telemetry.logs import log_event
+from otpmail.web.binding import announce, close_sockets, open_sockets
 
 log = logging.getLogger("otpmail")
 _FAILED = 1
@@ -62,7 +64,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._served = asyncio.Event()  # once a process has served
         self._failed = asyncio.Event()  # if the first one ended before it did, or a part of this supervisor failed
-        self._http = MetricsServer(
+        self._http: list[socket.socket] = []  # of HTTP_PORT, which all processes have too
+        self._probes = Exposition(
             self._group.metrics.registry,
             lambda: "the service is stopping" if self._stopping.is_set() else self._group.problem,
             hang=lambda: self._group.hang,
@@ -73,7 +76,7 @@ class Supervisor:
         return f"<Supervisor {self._group!r}{' stopping' * self._stopping.is_set()}>"
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Hold the port and run the processes until `stop` is set. Then stop them, and return the exit code.
+        """Hold the ports and run the processes until `stop` is set. Then stop them, and return the exit code.
 
         A process that ends is started again. But the first one starts alone, and its end before it serves is that of
         the service. A part of the supervisor that fails stops the service in order, and so does a cancellation. Raises
@@ -84,10 +87,12 @@ class Supervisor:
             self._log_start(port)
             try:
                 if server.http_port is not None:
-                    await self._http.start(server.http_host, server.http_port)
+                    port.bar()  # so that the same port is no free one
+                    self._http, http_port = await open_sockets(server.http_host, server.http_port)
+                    announce(server, http_port)
                 await self._run_all(port, stop)
             finally:
-                await self._http.stop()
+                close_sockets(self._http)
         code = max(self._codes, default=0)
         if not self._failed.is_set():  # else the process has said why
             text = "all processes have stopped"
@@ -169,6 +174,7 @@ class Supervisor:
 
     async def _stop(self, keeping: Iterable[asyncio.Task[None]]) -> None:
         self._stopping.set()
+        close_sockets(self._http)  # so that connections are refused once the last process takes none
         for process in self._group:
             process.stop()
         _, late = await asyncio.wait(keeping, timeout=self._stop_seconds)
@@ -211,7 +217,14 @@ class Supervisor:
         """Run a process until it ends; returns its exit code, negative for a signal."""
         port.admit()
         try:
-            process = Process(portion, self._command, changed=lambda: self._note(process, port), log=self._log)
+            process = Process(
+                portion,
+                self._command,
+                http=self._http,
+                probe=self._probes.answer,
+                changed=lambda: self._note(process, port),
+                log=self._log,
+            )
         except (OSError, RuntimeError) as error:  # no memory, or a limit on processes
             text = f"process {portion.number} can't be started: {error}"
             log_event(logging.ERROR, "process-not-started", text, process=portion.number)

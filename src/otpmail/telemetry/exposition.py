@@ -1,35 +1,56 @@
-"""Serves /metrics, /livez and /readyz on HTTP_PORT.
+"""Answers /metrics, /livez and /readyz, whatever serves them.
 
 The metrics are those of a registry, in Prometheus' text format or in OpenMetrics. The other two are for probes that
-speak no gRPC, or no TLS, as those of the kubelet.
+speak no gRPC, such as those of balancers.
 """
 
 import gzip
 import logging
-import os
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import field
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
-from otpmail.errors import SettingsError
-from otpmail.telemetry.http import HttpServer, Request, Response, status_response
-from otpmail.telemetry.logs import log_event
+from otpmail.values import frozen
 
-_METRICS = "/metrics"
-PATHS = frozenset({_METRICS, "/livez", "/readyz"})
+_METRICS, _LIVE, _READY = "/metrics", "/livez", "/readyz"
+PATHS = frozenset({_METRICS, _LIVE, _READY})
 """What is answered to everybody, also where callers are asked who they are."""
 
+log = logging.getLogger("otpmail")
 
-class MetricsServer:
-    """Answers GET and HEAD in the running loop: /metrics with what the registry collects at that moment.
+
+@frozen()
+class Request:
+    """The head of a request. `headers` has their names in lower case; fields of one name are joined by commas."""
+
+    method: str
+    path: str
+    query: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)  # they may hold a password
+
+
+@frozen()
+class Response:
+    """An answer; the door itself adds Date and Content-Length, and leaves the body out for HEAD."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Probe = Callable[[Request], Awaitable[Response]]
+"""Answers requests for PATHS."""
+
+
+class Exposition:
+    """Answers GET and HEAD: /metrics with what the registry collects at that moment, once `refresh` was awaited.
 
     /readyz is 200 while `problem` returns nothing. Else it is 503 with that text: why callers should not come here.
-    /livez is 200 whenever it is answered at all, unless `hang` returns what does not go on. `refresh` is awaited before
-    each answer.
+    /livez is 200 whenever it is answered at all, unless `hang` returns what does not go on.
     """
 
     def __init__(
@@ -41,44 +62,31 @@ class MetricsServer:
         refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._registry = registry
-        self._paths: dict[str, Callable[[Request], Response]] = {
-            _METRICS: self._metrics,
-            "/livez": lambda _: _probed("live", hang()),
-            "/readyz": lambda _: _probed("ready", problem()),
-        }
-        self._http = HttpServer(self.answer, refresh=refresh)
+        self._problem = problem
+        self._hang = hang
+        self._refresh = refresh
 
     def __repr__(self) -> str:
-        return f"<MetricsServer {self._http!r}>"
+        return f"<Exposition problem={self._problem()!r}>"
 
-    async def start(self, host: str, port: int) -> str:
-        """Listen, and return the URL after a line in the log.
-
-        Raises SettingsError, which names HTTP_HOST and HTTP_PORT, if it cannot.
-        """
-        try:
-            port = await self._http.start(host, port)
-        except (OSError, UnicodeError) as error:
-            raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{port}{_METRICS}"
-        log_event(logging.INFO, "metrics", f"metrics at {url}", url=url)
-        return url
-
-    async def stop(self) -> None:
-        """Stop listening and abort what is open; does nothing if it never listened."""
-        await self._http.stop()
-
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answer a request for one of PATHS, or with 404."""
-        answer = self._paths.get(request.path)
-        if answer is None:
-            return status_response(HTTPStatus.NOT_FOUND)
+        if request.path not in PATHS:
+            return _status(HTTPStatus.NOT_FOUND)
         if request.method not in {"GET", "HEAD"}:
-            return status_response(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
-        return answer(request)
+            return _status(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
+        if request.path == _LIVE:
+            return _probed("live", self._hang())
+        if request.path == _READY:
+            return _probed("ready", self._problem())
+        return await self._metrics(request)
 
-    def _metrics(self, request: Request) -> Response:
+    async def _metrics(self, request: Request) -> Response:
+        if self._refresh is not None:
+            try:
+                await self._refresh()
+            except Exception:
+                log.exception("nothing new for /metrics")
         try:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
         except TypeError:  # the library compares versions as numbers, even where one is a word
@@ -97,11 +105,8 @@ def _probed(state: str, problem: str) -> Response:
     return Response(HTTPStatus.OK, f"{state}\n".encode(), _PLAIN)
 
 
+def _status(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
+    return Response(status, f"{status.value} {status.phrase}\n".encode(), (_PLAIN[0], *headers))
+
+
 _PLAIN = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
-
-
-def _cause(error: OSError | UnicodeError) -> str:
-    """Return why a bind failed, without the address that asyncio puts before it."""
-    if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
-        return str(getattr(error, "strerror", None) or error)
-    return os.strerror(error.errno)

@@ -1,12 +1,12 @@
 """The ASGI application of HTTP_PORT: the methods by POST, and pages."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Protocol
 
-from otpmail.telemetry.http import Request, Response
+from otpmail.telemetry.exposition import Probe, Request
 from otpmail.web.exchange import Exchange, Receive, Scope, Send
 from otpmail.web.gate import Gate
 from otpmail.web.methods import Method, Methods
@@ -19,8 +19,6 @@ OPENAPI = "/openapi.json"
 """The path of the description that `scripts/openapi.py` has made of the contract."""
 
 _LATER = ((b"retry-after", b"1"),)
-
-Page = Callable[[Request], Awaitable[Response]]
 
 
 class Pages(Protocol):
@@ -38,7 +36,7 @@ class WebApp:
     """
 
     def __init__(
-        self, probes: Mapping[str, Page], gate: Gate, methods: Methods | None, pages: Pages | None = None
+        self, probes: Mapping[str, Probe], gate: Gate, methods: Methods | None, pages: Pages | None = None
     ) -> None:
         self._probes = probes
         self._gate = gate
@@ -100,7 +98,7 @@ class WebApp:
             await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "methods are called by POST", (b"allow", b"POST"))
 
 
-async def _probe(page: Page, exchange: Exchange) -> None:
+async def _probe(page: Probe, exchange: Exchange) -> None:
     scope = exchange.scope
     texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers.items()}
     request = Request(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), texts)

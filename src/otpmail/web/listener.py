@@ -6,6 +6,7 @@ import math
 import os
 import socket
 import ssl
+from collections.abc import Iterable
 from email.utils import formatdate
 from random import Random
 from typing import Any, Self
@@ -16,13 +17,13 @@ from uvicorn.server import ServerState
 from otpmail.errors import SettingsError
 from otpmail.settings.certificates import CertificateFiles
 from otpmail.telemetry.logs import log_event
+from otpmail.web.binding import BACKLOG, close_sockets, open_sockets
 from otpmail.web.connection import HEAD_SECONDS, Connection
 
 _KEEP_SECONDS = 75  # to the next request of a connection; proxies give up theirs after 60 s
 FOR_PROBES = 8
 """How many connections beyond the limit are answered for probes."""
 
-_BACKLOG = 1024
 _TICK_SECONDS = 1.0
 
 
@@ -117,21 +118,20 @@ class Listener:
 
     async def start(self, host: str, port: int, files: CertificateFiles | None = None) -> int:
         """Listen on every address of `host`, all on one port, and return it. Raises SettingsError."""
-        self._tls = None if files is None else tls_context(files)
-        try:
-            infos = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            for family, kind, protocol, _, address in infos:
-                self._bind(family, kind, protocol, (address[0], port, *address[2:]))
-                port = port or self._sockets[0].getsockname()[1]
-            await self._listen()
-        except (OSError, UnicodeError) as error:
-            self._close_servers()
-            self._close_sockets()
-            raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
-        self._tick()
+        sockets, port = await open_sockets(host, port)
+        await self.serve(sockets, files)
         return port
+
+    async def serve(self, sockets: Iterable[socket.socket], files: CertificateFiles | None = None) -> None:
+        """Take connections from sockets that listen, which this object closes. Raises SettingsError."""
+        self._sockets = list(sockets)
+        try:
+            self._tls = None if files is None else tls_context(files)
+            await self._listen()
+        except BaseException:
+            self._close()
+            raise
+        self._tick()
 
     def renew(self, files: CertificateFiles) -> None:
         """Use these files for connections from now on. Open ones go on, and where TLS refuses the files all does."""
@@ -153,8 +153,7 @@ class Listener:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait((self._renewing,))
-        self._close_servers()
-        self._close_sockets()
+        self._close()
         for connection in list(self._state.open):
             connection.shutdown()
         ends = asyncio.get_running_loop().time() + seconds
@@ -164,15 +163,6 @@ class Listener:
             connection.transport.abort()
         if self._ticking is not None:
             self._ticking.cancel()
-
-    def _bind(self, family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> None:
-        bound = socket.socket(family, kind, protocol)
-        self._sockets.append(bound)
-        bound.setblocking(False)  # noqa: FBT003  the socket module's own signature
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(address)
 
     async def _renew(self) -> None:
         while self._is_stale:
@@ -185,7 +175,7 @@ class Listener:
         before, self._servers = self._servers, []
         for bound in self._sockets:
             copy = bound.dup()
-            server = await loop.create_server(self._connection, sock=copy, ssl=self._tls, backlog=_BACKLOG)
+            server = await loop.create_server(self._connection, sock=copy, ssl=self._tls, backlog=BACKLOG)
             self._servers.append(server)
         for server in before:
             server.close()
@@ -199,14 +189,12 @@ class Listener:
         self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         self._ticking = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
 
-    def _close_servers(self) -> None:
+    def _close(self) -> None:
+        """Take no more connections."""
         for server in self._servers:
             server.close()
         self._servers.clear()
-
-    def _close_sockets(self) -> None:
-        for bound in self._sockets:
-            bound.close()
+        close_sockets(self._sockets)
         self._sockets.clear()
 
 
@@ -245,10 +233,3 @@ class _in_memory:  # noqa: N801  it is used as a function
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
-
-
-def _cause(error: OSError | UnicodeError) -> str:
-    """Return why a bind failed, without the address that Python puts before it."""
-    if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
-        return str(getattr(error, "strerror", None) or error)
-    return os.strerror(error.errno)

@@ -1,32 +1,31 @@
 """The door of HTTP: listens on HTTP_PORT, and stops with the service."""
 
-import logging
-from collections.abc import Mapping
-
 from otpmail.api.service import Api
 from otpmail.settings import ServerSettings
 from otpmail.settings.hosts import is_loopback
-from otpmail.telemetry.logs import log_event
-from otpmail.web.app import Page, Pages, WebApp
+from otpmail.telemetry.exposition import PATHS, Probe
+from otpmail.web.app import Pages, WebApp
+from otpmail.web.binding import SharedDoor, announce
 from otpmail.web.gate import Gate
 from otpmail.web.listener import Listener
 from otpmail.web.methods import Methods
 
 
 class WebServer:
-    """Serves the methods of `api`, the `probes` by their paths, and `pages`, on HTTP_HOST and HTTP_PORT.
+    """Serves the methods of `api`, what `probe` answers, and `pages`, on HTTP_HOST and HTTP_PORT.
 
     Off loopback the methods are served only where callers are asked who they are. `connections` is how many there may
-    be. Build it inside a running loop.
+    be. With `shared` it is one of several processes on these. Build it inside a running loop.
     """
 
     def __init__(
         self,
         settings: ServerSettings,
         api: Api,
-        probes: Mapping[str, Page],
+        probe: Probe,
         *,
         connections: int,
+        shared: SharedDoor | None = None,
         pages: Pages | None = None,
     ) -> None:
         self._settings = settings
@@ -37,6 +36,8 @@ class WebServer:
         methods = None
         if on_loopback or settings.asks_callers:
             methods = Methods(api, wants_certificate=settings.tls_client_ca_file is not None)
+        self._shared = shared
+        probes = dict.fromkeys(sorted(PATHS), probe if shared is None else shared.probe)
         app = WebApp(probes, gate, methods, pages)
         self._listener = Listener(app, most=connections, age_seconds=settings.max_connection_age)
 
@@ -44,17 +45,19 @@ class WebServer:
         return f"<WebServer {self._listener!r}>"
 
     async def start(self) -> str:
-        """Listen, and return the URL after a line in the log; empty without HTTP_PORT. Raises SettingsError."""
-        host, port = self._settings.http_host, self._settings.http_port
+        """Listen, and return the URL after a line in the log. Raises SettingsError.
+
+        The URL is empty without HTTP_PORT, and where the supervisor has logged it.
+        """
+        host, port, files = self._settings.http_host, self._settings.http_port, self._access.certificates
         if port is None:
             return ""
-        port = await self._listener.start(host, port, self._access.certificates)
+        if self._shared is None:
+            port = await self._listener.start(host, port, files)
+        else:
+            await self._listener.serve(self._shared.sockets, files)
         self._access.follow(self._listener.renew)
-        shown = f"[{host}]" if ":" in host else host
-        scheme = "http" if self._access.certificates is None else "https"
-        url = f"{scheme}://{shown}:{port}"
-        log_event(logging.INFO, "metrics", f"metrics at {url}/metrics", url=f"{url}/metrics")
-        return url
+        return announce(self._settings, port) if self._shared is None else ""
 
     def retire(self) -> None:
         """Close each connection after its next answer."""

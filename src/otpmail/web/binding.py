@@ -1,0 +1,73 @@
+"""Opens the sockets of HTTP_HOST and HTTP_PORT: for one process, or for a supervisor whose processes share them."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from otpmail.errors import SettingsError
+from otpmail.settings import ServerSettings
+from otpmail.telemetry.exposition import Probe
+from otpmail.telemetry.logs import log_event
+
+BACKLOG = 1024
+"""How many connections may wait for a process to take them."""
+
+
+class SharedDoor(NamedTuple):
+    """HTTP_PORT as one of several processes has it: its supervisor listens, and answers probes for all of them.
+
+    Without HTTP_PORT there are no sockets.
+    """
+
+    sockets: tuple[socket.socket, ...]
+    probe: Probe
+
+
+async def open_sockets(host: str, port: int) -> tuple[list[socket.socket], int]:
+    """Listen on every address of `host`, all on one port; returns the sockets and the port. Raises SettingsError."""
+    sockets: list[socket.socket] = []
+    try:
+        infos = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, address in infos:
+            sockets.append(socket.socket(family, kind, protocol))
+            _open(sockets[-1], (address[0], port, *address[2:]))
+            port = port or sockets[0].getsockname()[1]
+    except (OSError, UnicodeError) as error:
+        close_sockets(sockets)
+        raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
+    return sockets, port
+
+
+def close_sockets(sockets: Iterable[socket.socket]) -> None:
+    """Close them; connections that wait there go to another process that has the same sockets, or end."""
+    for opened in sockets:
+        opened.close()
+
+
+def announce(settings: ServerSettings, port: int) -> str:
+    """Return the URL of the door, after a line in the log."""
+    shown = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
+    url = f"{'http' if settings.tls_cert_file is None else 'https'}://{shown}:{port}"
+    log_event(logging.INFO, "metrics", f"metrics at {url}/metrics", url=f"{url}/metrics")
+    return url
+
+
+def _open(opened: socket.socket, address: tuple[Any, ...]) -> None:
+    opened.setblocking(False)  # noqa: FBT003  the socket module's own signature
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    opened.bind(address)
+    opened.listen(BACKLOG)
+
+
+def _cause(error: OSError | UnicodeError) -> str:
+    """Return why a bind failed, without the address that Python puts before it."""
+    if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
+        return str(getattr(error, "strerror", None) or error)
+    return os.strerror(error.errno)
