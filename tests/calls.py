@@ -94,7 +94,7 @@ def quota_subject(error: AioRpcError) -> str:
 
 
 def quota_setting(error: AioRpcError) -> str:
-    """Return the setting by which a quota was exceeded."""
+    """Return the setting whose quota was exceeded."""
     return str(detail(error, QuotaFailure).violations[0].quota_id)
 
 

@@ -27,7 +27,7 @@ _SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the service answered; fields by their names in lower case."""
+    """An answer of the service; fields by their names in lower case."""
 
     status: int
     fields: Mapping[str, str]

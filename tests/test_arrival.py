@@ -68,7 +68,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that speaks no gRPC, or wants TLS, is told from one that is not there."""
+    """An error tells a server that speaks no gRPC, or wants TLS, from one that is not there."""
     monkeypatch.setattr(arrival, "_CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -108,7 +108,7 @@ async def test_a_target_whose_relay_comes_late(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_mails_that_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A target that mails to another relay than that of the tests is told so."""
+    """An error says that a target mails to another relay than that of the tests."""
     monkeypatch.setattr(targets, "_MAIL_SECONDS", 0.2)
     async with Relay(Faults(auth=())) as relay, _server() as address:
         words = await _why_unusable(_system(address, relay))

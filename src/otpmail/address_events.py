@@ -29,7 +29,7 @@ class AddressSuppressed:
 
 @frozen()
 class SuppressionLifted:
-    """What had suppressed an address is forgotten: it has taken a mail, or its caller has released it."""
+    """An address is no longer suppressed: it has taken a mail, or its caller has released it."""
 
     caller: str
     address: str

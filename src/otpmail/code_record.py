@@ -1,4 +1,4 @@
-"""What a store keeps of the codes of an address, as values. The rules that change it are in `otp.policy`."""
+"""The state of the codes of an address, as a store keeps it. The rules that change it are in `otp.policy`."""
 
 from otpmail.model import Challenge, Check
 from otpmail.values import frozen
@@ -50,7 +50,7 @@ class Slot:
 
 @frozen()
 class Lane:
-    """What one device, or all strangers, have done at an address in a day, the oldest first.
+    """The failures and mails of one device, or of all strangers, at an address in a day, the oldest first.
 
     A failure is noted by its time, a mail by the next send that goes with it.
     """
@@ -72,7 +72,7 @@ class Budget:
 
 @frozen()
 class Answer:
-    """What the check of a request id was answered, until when it is answered so again. `request` is a digest.
+    """The answer to the check of a request id, and until when it is given again. `request` is a digest.
 
     `is_free`: the check cost no attempt and used no code up, so that anybody may have many such answers.
     """
@@ -85,7 +85,7 @@ class Answer:
 
 @frozen()
 class EarlierRecord:
-    """What a record of an earlier version says, which was one of a purpose."""
+    """A record as an earlier version wrote it: one for each purpose."""
 
     challenge: Challenge | None
     failures: tuple[float, ...]

@@ -146,7 +146,7 @@ ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 """The letters of codes, five bits each; without 0, 1, I and O, which look like others."""
 
 LETTERS = 32
-"""What the length of a shorter code of letters has beyond their number. Other codes are numbers."""
+"""Added to the number of letters, it makes the `length` of a shorter code of letters. Other codes are numbers."""
 
 
 FIXED_KEY = ":fixed"

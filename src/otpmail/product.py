@@ -10,7 +10,7 @@ _ACCENT = "#18181b"
 
 @frozen(kw_only=True)
 class Product:
-    """What is known of a product. An empty field leaves its part of a mail out."""
+    """A product that mails speak for. An empty field leaves its part of a mail out."""
 
     name: str = ""
     url: str = ""

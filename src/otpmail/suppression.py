@@ -32,7 +32,7 @@ class Suppression:
 
 @frozen()
 class AddressRecord:
-    """What is known of one (caller, address). The rules that change it are in `limits.suppressing`.
+    """A record of one (caller, address). The rules that change it are in `limits.suppressing`.
 
     `refused` keeps all mails back, `complained` bulk alone. Either may be over. `strikes` is how many refusals have
     followed each other. `is_reported`: the caller has reported the latest one, which no relay had told.

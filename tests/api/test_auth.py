@@ -85,7 +85,7 @@ _VALUE = st.one_of(
 
 @given(st.lists(_VALUE, min_size=1, max_size=2))
 def test_values_are_kept_as_the_digest_that_they_have(values: list[str]) -> None:
-    """What is kept of a call at its start names the caller that its values name, or is refused in the same words."""
+    """Values kept at the start of a call name the caller that later values name, or are refused in the same words."""
     cut = [value[:MOST_CHARACTERS] for value in values]
     outcomes = []
     for kept in (cut, authorization_of(values)):

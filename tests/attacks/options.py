@@ -37,7 +37,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def check_options(config: pytest.Config) -> None:
-    """Raise pytest.UsageError for options that do nothing without another one: a typing error is told at once."""
+    """Raise pytest.UsageError for options that do nothing without another one: a typing error is reported at once."""
     if not config.getoption("--target"):
         for name in _OF_A_TARGET:
             if config.getoption(name) is not None:

@@ -44,7 +44,7 @@ FLOODS = {
     "settings": (b"", frame(SETTINGS, 0, 0, _WINDOW) * 500),
     "pings": (b"", frame(PING, 0, 0, bytes(8)) * 500),
 }
-"""What stands first on a connection, and what then comes without end."""
+"""The first octets of a connection, and those that then come without end."""
 
 _CONNECTIONS, _SECONDS, _MORE_SECONDS = 12, 4.0, 10.0
 

@@ -89,7 +89,7 @@ async def test_a_right_check_that_is_cancelled(target: Target) -> None:
 
 
 async def test_new_codes_give_no_more_guesses(target: Target) -> None:
-    """Whoever asks for a new code once one is spent has as many wrong guesses as the address stands in an hour."""
+    """New codes give a guesser no more wrong guesses in an hour than an address allows."""
     email = somebody()
     compared = 0
     for _ in range(target.limits.failures):

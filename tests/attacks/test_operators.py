@@ -162,7 +162,7 @@ async def test_an_operator_has_the_mails_of_all(service: Service, relay: Relay) 
 
 @pytest.mark.parametrize("service", ["memory"], indirect=True)
 async def test_an_operator_at_the_command_line(service: Service) -> None:
-    """The commands have the mails of a caller or of all, with its name; one who may not is told what is missing."""
+    """The commands have the mails of a caller or of all, with its name; a refusal says what is missing."""
     shop = await _send(service, "shop")
 
     async def ran(*arguments: str, token: str = "ops-token") -> tuple[int, str, str]:

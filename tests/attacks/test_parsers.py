@@ -80,17 +80,17 @@ def _run(parse: Callable[[bytes], None], octets: st.SearchStrategy[bytes], *, fu
 
 
 def test_any_octets_are_an_address_or_refused(*, full: bool) -> None:
-    """What is read as a mailbox ends no line, path or command, and is read the same again."""
+    """A text that is read as a mailbox ends no line, path or command, and is read the same again."""
     _run(read_address, _OCTETS, full=full)
 
 
 def test_any_fields_are_a_mail_or_refused(*, full: bool) -> None:
-    """What is written as a mail has the headers that were asked for, each once, in lines that a relay takes."""
+    """A draft that is written as a mail has the headers that were asked for, each once, in lines that a relay takes."""
     _run(write_mail, _OCTETS, full=full)
 
 
 def test_any_octets_are_replies_or_refused(*, full: bool) -> None:
-    """What is read as replies is the same in pieces of any size, and no line that is kept of it has the code."""
+    """Replies mean the same in pieces of any size, and no line that is kept of them has the code."""
     _run(read_replies, _STREAMS, full=full)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
-_TRIES = 100  # by which the speed of the machine is measured
+_TRIES = 100  # that measure the speed of the machine
 _PART = 0.4  # of the life of its codes that a round may take
 _STEP = 100  # samples that all states can have
 _MOST_SECONDS, _LEAST = 400.0, 5000  # after which so many samples will do: the chance then has a deviation of 0.006

@@ -1,4 +1,4 @@
-"""What a command says of a mail that the relay has deferred."""
+"""The words of a command about a mail that the relay has deferred."""
 
 import pytest
 

@@ -50,7 +50,7 @@ def test_the_states_of_a_mail() -> None:
     ],
 )
 def test_a_command_that_is_used_wrongly(command: str, line: str) -> None:
-    """What is wrong with a command is one line on standard error, which says where help is, and exit code 2."""
+    """A wrong command gets one line on standard error, which says where help is, and exit code 2."""
     ran = CliRunner().invoke(app, command.split(), prog_name="otpmail", env={"COLUMNS": "60"})
     assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
     assert ran.stderr.startswith(line)

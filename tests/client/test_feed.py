@@ -7,7 +7,7 @@ from otpmail.client.feed import Feed
 
 
 def test_a_feed_gives_no_mail_to_a_stream_that_has_ended() -> None:
-    """What a stream of before took from the iterable while it ended goes to the next one."""
+    """Mails that the stream before took from the iterable while it ended go to the next one."""
     mails = [OutgoingMail(to="ada@example.org", request_id=each) for each in ("a", "b")]
     taken: list[str] = []
 

@@ -63,7 +63,7 @@ async def test_watching_outlives_a_connection(kind: str) -> None:
 
 
 async def test_pages_follow_each_other(kind: str) -> None:
-    """`list_mails` asks for the next page until there is none."""
+    """`list_mails` asks for pages until the last one."""
     pages = [
         mail_pb2.ListMailsResponse(mails=[_QUEUED, _RELAYED], next_page_token="next"),
         mail_pb2.ListMailsResponse(mails=[_RELAYED]),
@@ -258,7 +258,7 @@ async def test_a_stream_may_be_left() -> None:
 
 
 async def test_a_watched_mail_may_be_left(kind: str) -> None:
-    """A caller that leaves `watch_mail` ends the call at once, whoever still holds the call."""
+    """A caller that leaves `watch_mail` ends the call at once, even if the call object is still referenced."""
     wanted = grpc.aio.UnaryStreamCall if kind == "async" else grpc.Call
     async with Scripted([_QUEUED, None]) as service:
         if kind == "async":

@@ -169,7 +169,7 @@ def test_the_reference_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("locale", LOCALES)
 def test_the_last_line_binds_the_code_to_a_domain(locale: str) -> None:
-    """The text ends with the line by which a browser gives the code to pages of the domain alone."""
+    """The text ends with the line that has a browser give the code to pages of the domain alone."""
     look = Look(ACME, domain="acme.example")
     mail = _mail(locale, templates=Templates(None, default_locale="en", look=look))
     assert mail.text.splitlines()[-1] == "@acme.example #271828"

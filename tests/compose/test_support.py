@@ -1,4 +1,4 @@
-"""What mail clients support of the HTML of the mails of codes, by the data of caniemail.com."""
+"""The HTML of the mails of codes, and the mail clients that support it by the data of caniemail.com."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ WITHOUT = {
     "white-space": "a code of twelve letters may stand on two lines in a narrow window",
     "word-break": "Korean words break where Latin ones would not",
 }
-"""What a mail does without, and what its reader sees then."""
+"""Things that a mail does without, and what its reader sees then."""
 
 
 @pytest.mark.parametrize("locale", ["en", "ar", "ko"])

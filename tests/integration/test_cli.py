@@ -293,7 +293,7 @@ async def test_an_error_in_json(dev: Service) -> None:
 
 @pytest.mark.service(EMAIL_PORT=1, EMAIL_SECURITY="plain", wait=False)
 async def test_the_time_to_wait_in_json(service: Service) -> None:
-    """An error by which the service says when to try again has that time, as a number of seconds."""
+    """An error that says when to try again has that time, as a number of seconds."""
     await service.wait_for_log("relay-down")
     ran = await otpmail(*_MAIL, "--json", server=service.address)
     assert json.loads(ran.out)["error"]["retry_after"] >= 1

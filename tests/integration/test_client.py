@@ -54,7 +54,7 @@ async def test_codes_and_mails(dev: Service) -> None:
 
 
 async def test_addresses(dev: Service) -> None:
-    """What is kept of an address is shown, lifted and erased."""
+    """All that is kept of an address is shown, lifted and erased."""
     async with Client(dev.address) as client:
         await client.report_delivery(_ADA, Outcome.BOUNCED, detail="no such user")
         found = await client.get_address(_ADA)

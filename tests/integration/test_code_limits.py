@@ -1,4 +1,4 @@
-"""The limits of codes through the whole service, on each store: who is refused, by which limit, and who is not."""
+"""The limits of codes through the whole service, on each store: which limit refuses whom, and who is not refused."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_a_device_is_not_refused_for_guesses_of_strangers(
 async def test_a_repeated_check_is_no_new_attempt(
     serve: Callable[..., Awaitable[Service]], stored: dict[str, Any]
 ) -> None:
-    """NO_LIVE_CODE and TOO_MANY_ATTEMPTS are told again for the same request id, although a code was sent since."""
+    """A repeated request id gets NO_LIVE_CODE and TOO_MANY_ATTEMPTS again, although a code was sent since."""
     service = await serve(**stored, OTP_ATTEMPTS=1)
     used = (await _send(service)).otp_code
     assert (await _check(service, used)).result == _VALID

@@ -68,7 +68,7 @@ async def test_a_connection_for_such_mails_is_kept(pair: tuple[Relay, Relay]) ->
             mails = await asyncio.gather(*[_send(service, GREEK) for _ in range(40)])
             assert {mail.state for mail in mails} == {RELAYED}
         assert second.connections <= 2
-        # Such a connection ends as any other: the next mail has a new one.
+        # This connection ends as any other: the next mail has a new one.
         await second.close()
         await second.start()
         assert (await _send(service, GREEK)).state == RELAYED

@@ -1,4 +1,4 @@
-"""What is kept of an address, through a real service: shown, lifted and erased, by gRPC and by the command line."""
+"""All that is kept of an address, through a real service: shown, lifted and erased, by gRPC and by the command line."""
 
 from __future__ import annotations
 

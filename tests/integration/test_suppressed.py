@@ -177,7 +177,7 @@ async def test_one_recipient_is_left_out(service: Service, relay: Relay) -> None
 
 
 async def test_mails_of_a_stream(service: Service, relay: Relay) -> None:
-    """Mails of a stream are told of suppressed recipients in their results, guaranteed or not."""
+    """The results of a stream name suppressed recipients, of guaranteed mails and of others."""
     await _suppress(service, relay)
     mails = [
         mail_pb2.SendMailRequest(to=to, subject="s", text="t", request_id=f"r{number}", wait_for=wait)
@@ -402,7 +402,7 @@ async def test_strangers_suppress_nobody(service: Service, relay: Relay) -> None
 
 
 async def test_callers_have_suppressions_of_their_own(settings: dict[str, Any], relay: Relay, tmp_path: Path) -> None:
-    """What one caller's mails or reports have suppressed, another may send to; it sees nothing of that."""
+    """One caller may send to addresses that another's mails or reports have suppressed, and sees nothing of that."""
     write(file := tmp_path / "callers.toml", table("shop") + table("news"))
     async with Service(**settings, CALLERS_FILE=file) as service:
         await service.wait_until_serving()

@@ -45,7 +45,7 @@ async def test_the_wait_for_a_code_leaves_the_loop_alone(otpmail: Namespace) -> 
 
 
 def test_a_mail_and_its_parts(otpmail: Namespace) -> None:
-    """A mail has its envelope, subject, text and HTML, and no code if it is none of a code."""
+    """A mail has its envelope, subject, text and HTML, and a code only if it is the mail of one."""
     sync.send_mail([_ADA, "Bob <bob@example.org>"], "Hällo", "text", "<p>HTML</p>")
     mail = otpmail.inbox("BOB@example.org").mail()
     assert (mail.subject, mail.text.strip(), mail.html.strip(), mail.code) == ("Hällo", "text", "<p>HTML</p>", "")

@@ -1,4 +1,4 @@
-"""What is done about memory that nothing counts: who floods loses the connection, and nobody else does."""
+"""Memory that nothing counts: only the client that floods loses its connection."""
 
 import asyncio
 import threading
@@ -110,7 +110,7 @@ def test_memory_that_stays_ends_nobody() -> None:
 
 
 def test_calm_begins_anew() -> None:
-    """What a connection brought before the memory was short again does not count."""
+    """Octets that a connection brought before the memory was short again do not count."""
     machine = Machine()
     machine.look(ALERT)
     machine.connections["flood"] = Brought(MB, 0)

@@ -86,7 +86,7 @@ async def test_a_mail_that_comes_later_is_not_erased(rig: Rig) -> None:
 
 
 async def test_a_store_that_is_down(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the store can't note a person, the caller is told, and asks again; no task is left."""
+    """Where the store can't note a person, the call fails, and can be repeated; no task is left."""
     job = await rig.accept(read_draft(to=(ADA, BOB), text="Hello"), caller="shop")
     begin, tries = rig.store.begin_forgetting, 0
 

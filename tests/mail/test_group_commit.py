@@ -149,7 +149,7 @@ async def test_a_burst_of_one_caller_keeps_to_its_share() -> None:
 
 
 async def test_a_commit_is_of_no_single_call() -> None:
-    """What the store logs about a commit does not carry the ids of the call that came first."""
+    """Log lines of the store about a commit do not carry the ids of the call that came first."""
     rig = Calls()
     rig.file.goes_on.set()
     TRACE.set(Trace(request_id="first"))
@@ -246,7 +246,7 @@ async def test_the_deadline_of_one_call() -> None:
     assert rig.is_empty()
 
 
-# What is refused.
+# The mails that are refused.
 
 
 @pytest.mark.parametrize("error", [Unavailable("full"), StoreError("broken"), RuntimeError("a mistake of ours")])

@@ -36,7 +36,7 @@ class Rounds:
             asyncio.get_running_loop().call_soon(self._count)
 
     async def go(self, name: str, wait: Callable[[], Awaitable[None]], seconds: float) -> None:
-        """Wait for a turn, and keep the loop for so long in it."""
+        """Wait for a turn, and block the loop in it."""
         await wait()
         self.order.append(name)
         self.rounds.append(self._round)

@@ -1,4 +1,4 @@
-"""What was counted is taken back behind the call: a fault is logged, and a stop leaves no task behind."""
+"""Counts are taken back behind the call: a fault is logged, and a stop leaves no task behind."""
 
 import asyncio
 import logging

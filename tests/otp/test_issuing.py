@@ -276,7 +276,7 @@ async def _expect_nothing_spent(service: Service) -> None:
     """Wait until no mail to the tagged address counts for its limits and those of its mailbox."""
     await service.codes.close()
     async with asyncio.timeout(20):
-        while await service.codes.addresses.budgets(call_of(), _TAGGED.email):  # noqa: ASYNC110  nobody is told
+        while await service.codes.addresses.budgets(call_of(), _TAGGED.email):  # noqa: ASYNC110  nothing to await
             await asyncio.sleep(0.01)
 
 

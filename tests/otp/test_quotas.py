@@ -1,4 +1,4 @@
-"""The limits over many addresses that a mail counts for, and what is told of them."""
+"""The limits over many addresses that a mail counts for, and the events about them."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What time takes from a record, and which of its parts stay."""
+"""The parts of a record that end with time, and those that stay."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -357,7 +357,7 @@ async def test_a_success_does_not_clear_the_failures_of_strangers(rig: Rig) -> N
 
 
 async def test_a_device_is_known_by_its_token(rig: Rig) -> None:
-    """What strangers do at an address takes nothing from a device that has shown a right code there."""
+    """Strangers at an address take nothing from a device that has shown a right code there."""
     sent = await rig.send()
     checked = await rig.codes.validate_code(call_of(), CheckRequest(email=EMAIL, code=sent.code))
     token = checked.device_token

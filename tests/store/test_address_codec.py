@@ -1,4 +1,4 @@
-"""What is known of an address, as octets and back."""
+"""Records of addresses, as octets and back."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What a store keeps of an address: its budgets are shown and lifted, and the address is forgotten."""
+"""All that a store keeps of an address: its budgets are shown and lifted, and the address is forgotten."""
 
 import pytest
 

@@ -51,7 +51,7 @@ def test_a_further_person_takes_as_long_with_many() -> None:
 
 
 def test_the_memory_of_persons_is_counted() -> None:
-    """What is counted for a person is about what it takes."""
+    """The octets counted for a person are about those that it takes."""
     tracemalloc.start()
     try:
         forgotten = _filled(10_000)
@@ -80,7 +80,7 @@ async def test_a_sweep_drops_those_who_have_ended() -> None:
 
 
 def test_a_later_span_is_not_undone() -> None:
-    """What the store said before a person was forgotten again changes nothing."""
+    """An answer of the store from before a person was forgotten again changes nothing."""
     forgotten = Forgotten()
     forgotten.put(b"ada", Span(20.0, 30.0))
     forgotten.put(b"ada", Span(10.0, 15.0))

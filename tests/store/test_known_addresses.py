@@ -1,4 +1,4 @@
-"""What a store knows of addresses: by caller, until it ends, within its bounds."""
+"""The addresses that a store knows: by caller, until it ends, within its bounds."""
 
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ def _table(clock: Clock, *, key: bytes = b"k", most: int = 10, most_octets: int 
 
 
 async def test_a_caller_knows_its_own(store: AnyStore, clock: Clock) -> None:
-    """What one caller knows of an address, another does not; each change says what was known before."""
+    """One caller's record of an address is not another's; each change says what was known before."""
     addresses = store.addresses
     changed = await addresses.update(ADA, _refused(clock))
     assert (changed.before, changed.is_full) == (None, False)
@@ -65,7 +65,7 @@ def test_what_has_ended_is_not_taken_over(clock: Clock) -> None:
 
 
 async def test_a_file_and_its_keys(tmp_path: Path, clock: Clock) -> None:
-    """What is noted is in the file after a stop. A new key in front of the old one leaves it, and takes it over."""
+    """Notes are in the file after a stop. A new key in front of the old one leaves it, and takes it over."""
     old, new = bytes(32), bytes(range(32))
     store = sqlite_store(tmp_path / "store.db", clock, keys={"k1": old})
     await store.open()
@@ -201,7 +201,7 @@ def test_records_of_an_earlier_version_share(clock: Clock) -> None:
 
 
 async def test_the_shares_are_right_after_a_sweep(store: AnyStore, clock: Clock) -> None:
-    """What has ended, was lifted or changed counts for nobody: each share is what is there."""
+    """Records that have ended, were lifted or changed count for nobody: each share is what is there."""
     table = store.addresses
     for caller in ("shop", "bank"):
         _fill(table, caller, 30, clock)

@@ -1,4 +1,4 @@
-"""What a profile says of a code, in every store: the record holds it, so that a change breaks no live code."""
+"""The terms that a profile sets for a code, in every store: its record holds them, so a change breaks no live code."""
 
 from dataclasses import replace
 

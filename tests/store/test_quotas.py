@@ -164,7 +164,7 @@ async def test_a_tag_that_is_forgotten_counts_for_its_mailbox_no_more(codes: Cha
 
 
 async def test_tags_share_nothing_else(codes: ChallengeStore, clock: Clock) -> None:
-    """The live code of an address with a tag is none of the one without it, and wrong codes count by themselves."""
+    """An address with a tag and the one without it have live codes of their own, and wrong codes count apart."""
     sending = await _send_to_tag(codes, clock, 1)
     code = BOOK.code(sending.challenge)
     assert (await codes.check(_MAILBOX, clock.time, BOOK.guess(code))).result is CheckResult.NO_LIVE_CODE
@@ -196,7 +196,7 @@ async def _check(codes: ChallengeStore, clock: Clock, sending: Sending, number: 
 
 
 async def test_wrong_codes_at_many_addresses_are_limited(codes: ChallengeStore, clock: Clock) -> None:
-    """Wrong codes count over all addresses of a caller, which hears of it; right ones and none do not count."""
+    """Wrong codes count over all addresses of a caller, with an event; right ones, and no code at all, do not count."""
     quota = Quota("guesses", b"the counts of gu", 4, warns=True)
     sendings = [await _send(codes, clock, number) for number in range(6)]
     said = [(await _check(codes, clock, sendings[number], number, quota, by=1)).reached for number in range(3)]

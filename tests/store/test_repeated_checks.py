@@ -24,7 +24,7 @@ async def _check(codes: ChallengeStore, clock: Clock, typed: str, attempt: Attem
 
 
 async def test_no_live_code(replicas: Sequence[ChallengeStore], clock: Clock) -> None:
-    """NO_LIVE_CODE is told again although a code was sent since, through any replica, and costs no attempt of that."""
+    """NO_LIVE_CODE is answered again although a code was sent since, through any replica, and costs that no attempt."""
     codes, other = replicas
     await _send(codes, clock, 1)
     await codes.void(KEY, NO_SCOPE, None)
@@ -41,7 +41,7 @@ async def test_no_live_code(replicas: Sequence[ChallengeStore], clock: Clock) ->
 
 
 async def test_too_many_attempts(codes: ChallengeStore, clock: Clock) -> None:
-    """TOO_MANY_ATTEMPTS is told again, with its time, although a new code was sent since."""
+    """TOO_MANY_ATTEMPTS is answered again, with its time, although a new code was sent since."""
     code = await _send(codes, clock, 1)
     wrong = "000000" if code != "000000" else "111111"
     for _ in range(POLICY.attempts):

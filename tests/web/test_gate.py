@@ -1,4 +1,4 @@
-"""Who may come from a browser: by Host and Origin, as rules and as a page of another site would try."""
+"""Requests of browsers, admitted by Host and Origin: the rules, and what a page of another site would try."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_pages_of_the_service_itself_and_of_the_list() -> None:
 
 @pytest.mark.service(**OPEN)
 async def test_no_page_of_another_site_reaches_the_methods(service: Service) -> None:
-    """What a page can send without asking is refused by its type, and what it has to ask for by the answer.
+    """A request that a page can send without asking is refused by its type, one that it must ask for by the answer.
 
     `form`, `text/plain` and no type at all are simple requests of a page (Fetch, 2.2.2).
     """

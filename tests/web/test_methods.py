@@ -108,7 +108,7 @@ async def test_requests_that_no_method_takes(service: Service) -> None:
 
 @pytest.mark.service(**OPEN)
 async def test_the_fields_of_the_protocol(service: Service) -> None:
-    """A version other than 1, a timeout that is none and an unknown encoding are refused by the protocol's codes."""
+    """A version other than 1, a timeout without a number and an unknown encoding get the protocol's codes."""
     body = json.dumps(ADA).encode()
     for headers, status, code in (
         ({"connect-protocol-version": "1", "connect-timeout-ms": "20000"}, 200, None),
@@ -130,7 +130,7 @@ async def test_a_timeout_ends_a_call(service: Service) -> None:
 
 
 def test_the_names_of_the_fields_are_those_of_protobuf_in_json() -> None:
-    """What the tests above write as `otpCode` and `waitFor` is what protobuf says."""
+    """The values that the tests above write as `otpCode` and `waitFor` is what protobuf says."""
     assert otp_pb2.SendCodeResponse.DESCRIPTOR.fields_by_name["otp_code"].json_name == "otpCode"
     assert mail_pb2.SendMailRequest.DESCRIPTOR.fields_by_name["wait_for"].json_name == "waitFor"
 

@@ -15,7 +15,7 @@ takes a response of a stream, and `abort` a code, a message and trailers.
 """
 
 Ended = type[Exception] | tuple[type[Exception], ...]
-"""The errors by which doors end a running call: it has its status, or its caller has gone."""
+"""The errors with which doors end a running call: it has its status, or its caller has gone."""
 
 
 class End:

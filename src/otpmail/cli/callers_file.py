@@ -50,7 +50,7 @@ def profile_rules(relays: Collection[str] | None = None) -> ProfileRules:
 def relays_at_hand() -> Sequence[str] | None:
     """Return the names of the relays that the settings name, None where these name none, or are wrong.
 
-    Whoever checks the file need not have the settings of the service.
+    The file may be checked where the settings of the service are not at hand.
     """
     from otpmail.settings.loader import Settings, read_sources
 

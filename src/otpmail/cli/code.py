@@ -69,7 +69,7 @@ def send_code(
         email=email,
         purpose=purpose,
         locale=locale,
-        request_id=request_id or uuid4().hex,  # by which the mail is watched
+        request_id=request_id or uuid4().hex,  # to watch the mail by it
         session=session,
         device_token=device_token,
         client_ip=client_ip,

@@ -27,7 +27,7 @@ def saying_deferrals(channel: grpc.Channel, request_id: str) -> Iterator[None]:
 
 
 def _watch(channel: grpc.Channel, request_id: str, done: Event) -> None:
-    """Watch the mail. A caller that may not do that, or whose request was refused, is told nothing."""
+    """Watch the mail. Nothing is printed where the caller may not do that, or the request was refused."""
     if done.wait(_PATIENCE_SECONDS):
         return
     with suppress(grpc.RpcError, ValueError):  # ValueError: the command has closed the channel

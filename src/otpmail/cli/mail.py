@@ -173,7 +173,7 @@ def _check_given(to: list[str] | None, content: object) -> None:
 
 def _send(request: mail_pb2.SendMailRequest, server: str, *, as_json: bool) -> NoReturn:
     """Send the mail, print the answer, and end the command: with 0 if the mail has come as far as it was to."""
-    request.request_id = request.request_id or uuid4().hex  # by which the mail is watched
+    request.request_id = request.request_id or uuid4().hex  # to watch the mail by it
     method = lambda channel: mail_pb2_grpc.MailServiceStub(channel).SendMail  # noqa: E731
     answer = call(server, method, request, waits_for=request.request_id)
     if as_json:

@@ -1,4 +1,4 @@
-"""What `otpmail caller` prints of profiles and test addresses. No line has a fixed code."""
+"""The lines of `otpmail caller` about profiles and test addresses. No line has a fixed code."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime

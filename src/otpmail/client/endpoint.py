@@ -24,7 +24,7 @@ _OPTIONS: Options = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A service. What is None is read from the environment when it is needed, so a client can be made at import.
+    """A service. A field that is None is read from the environment when needed, so a client can be made at import.
 
     These are OTPMAIL_SERVER, OTPMAIL_TOKEN, OTPMAIL_CA_FILE, OTPMAIL_CERT_FILE, OTPMAIL_KEY_FILE and OTPMAIL_TLS_NAME.
     """

@@ -1,4 +1,4 @@
-"""What a call asks of the service, the same for both clients: its request, and how to read the answer."""
+"""A call as both clients make it: its request, and how to read the answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -83,7 +83,7 @@ class Attempts:
         self._failures = 0
 
     def wait_after(self, error: Error) -> float:
-        """Return the seconds to wait before the next attempt. Raises the error if there is none.
+        """Return the seconds to wait before the next attempt. Raises the error if there is no next one.
 
         The wait grows twofold with each failure, and is not below what the service asks. Both have jitter.
         """

@@ -1,4 +1,4 @@
-"""What calls return, as plain Python values: times are datetimes in UTC, states are words."""
+"""The values that calls return: times are datetimes in UTC, states are words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Priority(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of a mail after the relay had taken it."""
+    """The fate of a mail after the relay had taken it."""
 
     DELIVERED = "DELIVERED"
     BOUNCED = "BOUNCED"
@@ -138,7 +138,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What is kept of an address for the caller."""
+    """All that is kept of an address for the caller."""
 
     suppression: Suppression | None
     budgets: tuple[Budget, ...]

@@ -27,7 +27,7 @@ _AGAIN_SECONDS = 60.0
 
 
 class Suppressions:
-    """Asks `store` about recipients, and tells it what relays say of them. `observer` is told of each change.
+    """Asks `store` about recipients, and notes there what relays say of them. Notifies `observer` of each change.
 
     No reply suppresses an address that is `spared`.
     """

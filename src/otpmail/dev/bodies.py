@@ -9,7 +9,7 @@ _CID = re.compile(r"""cid:([^\s"'<>()]{1,998})""", re.IGNORECASE)
 
 
 def body_of(message: EmailMessage, *kinds: str) -> str:
-    """Return the body of the first kind there is, of `plain` and `html`; empty where there is none."""
+    """Return the body of the first kind there is, of `plain` and `html`; empty without any."""
     part: Message | None = message.get_body(kinds)
     if part is None:
         return ""

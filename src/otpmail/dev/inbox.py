@@ -145,7 +145,7 @@ def _one_line(text: str, most: int) -> str:
 
 
 def key_of(address: str) -> str:
-    """Return the name under which mails to an address are found: its mailbox, or the text itself if it is none."""
+    """Return the name that finds mails to an address: its mailbox, or the text itself if that is no mailbox."""
     try:
         return parse_address(address, "address").key
     except InvalidArgument:

@@ -59,7 +59,7 @@ async def serve_events(exchange: Exchange, inbox: Inbox) -> None:
     waiting: asyncio.Queue[str] = asyncio.Queue(_MOST_EVENTS)
 
     def told(mail: InboxMail | None) -> None:
-        """Note what there is to say; a page that does not read in time is told to read the list anew."""
+        """Note what there is to say; a page that does not read in time has to read the list anew."""
         if waiting.full():
             while not waiting.empty():
                 waiting.get_nowait()

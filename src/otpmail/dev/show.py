@@ -1,4 +1,4 @@
-"""What the inbox shows of a mail, as values of JSON."""
+"""Mails as the inbox shows them, as values of JSON."""
 
 from email.message import EmailMessage
 from typing import Any

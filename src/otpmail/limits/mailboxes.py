@@ -6,7 +6,7 @@ _GMAIL = frozenset({"gmail.com", "googlemail.com"})  # one mailbox by both names
 def mailbox_of(key: str, *, gmail_dots: bool) -> str:
     """Return the mailbox of an address by the form under which codes are kept (`Address.key`).
 
-    What stands between a plus sign and the @ is a tag (RFC 5233). With `gmail_dots` the dots of Gmail's addresses do
+    A tag stands between a plus sign and the @ (RFC 5233). With `gmail_dots` the dots of Gmail's addresses do
     not count. A local part in quotes, or one that begins with a plus sign, is left as it is.
     """
     local, _, domain = key.rpartition("@")

@@ -12,7 +12,7 @@ from otpmail.store.base import Accepted, Conflict, Earlier, Running
 
 Answer = Accepted | Earlier | Running | Conflict
 Answered = tuple[Answer, Job | CallerError]
-"""What the store says of a mail, and the job that came of it, or why there is none."""
+"""The store's answer about a mail, and its job, or the error for its caller."""
 
 _TOGETHER = 100  # mails in one commit: a millisecond of the loop to submit them
 _TOGETHER_OCTETS = 1 << 20

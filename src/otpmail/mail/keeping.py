@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     request: Request
     place: Reservation
     counted: Counted | None = None
-    """What it counts for, where its caller has rates."""
+    """The rates that it counts for, where its caller has some."""
 
 
 class Keeping:

@@ -27,7 +27,7 @@ _FULL_SECONDS = 3600.0
 
 
 class Outcome(Enum):
-    """What a caller has learned of a delivery."""
+    """A report of a delivery, as a caller has learned of it."""
 
     DELIVERED = "delivered"
     BOUNCED = "bounced"
@@ -35,7 +35,7 @@ class Outcome(Enum):
 
 
 class AddressService:
-    """What the store keeps of the addresses of a caller. Each method raises InvalidArgument for a text that is none."""
+    """Shows and erases what is kept of a caller's addresses. Raises InvalidArgument for a text that is no address."""
 
     def __init__(
         self, store: ChallengeStore, mails: MailService, undoing: Undoing, observer: Observer, *, gmail_dots: bool

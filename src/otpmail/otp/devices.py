@@ -22,7 +22,7 @@ _VERSION = 1
 _BODY = struct.Struct(">B8sI")
 _MAC_OCTETS = 16
 _CHARACTERS = 39
-_CLOCKS = 60  # seconds by which another replica's clock may be ahead
+_CLOCKS = 60  # seconds that another replica's clock may be ahead
 
 
 def new_device() -> bytes:

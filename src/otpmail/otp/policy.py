@@ -206,7 +206,7 @@ class Policy(SendingRules):
         return CodeRecord(with_slot(record.slots, slot, after), lanes, record.answers)
 
     def _used(self, record: CodeRecord, slot: Slot, now: float, attempt: Attempt) -> tuple[CodeRecord | None, Check]:
-        """Return the record without the slot of a right code. What a device has done is forgotten, strangers' is not.
+        """Return the record without the slot of a right code. The lane of a device is dropped, strangers' lane stays.
 
         A person has wanted the mails that led to a right code, and a device of hers may have many in a day.
         """

@@ -1,4 +1,4 @@
-"""What the record of an address's codes holds, and how one of its parts is replaced: pure functions for the rules."""
+"""Reads a record of codes, and replaces one part of it: pure functions for the rules."""
 
 from dataclasses import replace
 
@@ -92,8 +92,8 @@ def kept(record: CodeRecord) -> CodeRecord | None:
 def released(record: CodeRecord, at: float | None, most: int) -> CodeRecord | None:
     """Return the record with nothing of its budgets spent. Live challenges stay, with their attempts and waits.
 
-    What was spent is known for a day (`RELEASED`), but counts no more. `at` is the time, where earlier records may be
-    there, and `most` how many mails a lane has.
+    A record of what was spent stays for a day (`RELEASED`), but counts no more. `at` is the time, where earlier records
+    may be there, and `most` how many mails a lane has.
     """
     sends = sorted([mail for lane in record.lanes for mail in lane.sends])[-most:]
     failures = tuple([one for lane in record.lanes if lane.device == RELEASED for one in lane.failures])

@@ -53,7 +53,7 @@ class SendingRules:
 
     @property
     def numbers(self) -> Sequence[float]:
-        """What is set, as scripts read it (`redis/scripts/codes.lua`)."""
+        """The settings as scripts read them (`redis/scripts/codes.lua`)."""
         failures, sends = self.failures, self.sends
         limits = (failures.per_hour, failures.per_day, sends.per_hour, sends.per_day)
         shadows = [int(name in self.shadows) for name in ("address", "resend")]

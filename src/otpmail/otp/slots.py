@@ -11,7 +11,7 @@ MOST_LIVE = 3
 _MOST_SLOTS = 64  # which only long codes and those of many devices reach
 
 NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
-"""What an attempt is compared with where no challenge is live, which is as much work."""
+"""An attempt is compared with this where no challenge is live, so that it takes as long."""
 
 _NO_SLOT = Slot(NO_SCOPE, challenge=NO_CHALLENGE)
 

@@ -58,7 +58,7 @@ class Profiles:
         self._by_caller: TermsOfCallers = {}
         self.usual = self._terms(Profile(), Policy.of(settings), None)
         self.rules = ProfileRules(settings, self._read_templates, relays)
-        """What CALLERS_FILE is checked by."""
+        """The checks of profiles in CALLERS_FILE."""
         self.folders = set[Path]()
         """The folders of templates that were read since this was last emptied."""
 

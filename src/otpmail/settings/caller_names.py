@@ -1,4 +1,4 @@
-"""What names a caller in CALLERS_FILE: its own name, the digests of its tokens, and the names in its certificates."""
+"""Names of a caller in CALLERS_FILE: its own, the digests of its tokens, and the names in its certificates."""
 
 import ipaddress
 import re

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from otpmail.settings.usual_names import MEANT
 
 _OURS = ("EMAIL_", "OTP_", "STORE_")
-"""What nearly all of the names begin with that only otpmail reads."""
+"""Nearly all names of settings that only otpmail reads begin with one of these."""
 
 _OF_SERVICES = re.compile(r".+_SERVICE_(?:HOST|PORT(?:_.+)?)|.+_PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?")
 _ADDRESSES = ("tcp://", "udp://", "sctp://")

@@ -109,7 +109,7 @@ class OtpSettings(Section):
             yield f"OTP_DIGITS={self.digits}: one of {10**self.digits:,} codes is guessed soon; {DIGITS} are usual"
         if (self.lifespan_seconds or 0) > LOGIN_SECONDS:
             yield (
-                f"OTP_LIFESPAN_SECONDS={self.lifespan_seconds:g}: a code that lives so long is seen by others "
+                f"OTP_LIFESPAN_SECONDS={self.lifespan_seconds:g}: a code with such a long life is seen by others "
                 f"than its owner; {LOGIN_SECONDS} are enough for a login"
             )
         if self.attempts > MOST_ATTEMPTS:

@@ -47,7 +47,7 @@ def _check_nothing(_: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProfileRules:
-    """What profiles are checked by: the settings that they may not pass, the time, and a check of templates.
+    """The checks of profiles: the settings that they may not exceed, the time, and a check of templates.
 
     `check_templates` raises ValueError for a folder that can't be used. `relays` are the names that there are, None
     where they are not known.
@@ -77,7 +77,7 @@ class ProfileReader:
         return f"<ProfileReader {self._folder}>"
 
     def read(self, path: Path_, table: object) -> Mapping[str, Profile] | None:
-        """Return the profiles of a table by their purposes, None where there is none."""
+        """Return the profiles of a table by their purposes, None where it has none."""
         if not isinstance(table, dict) or not table:
             self._add(path, "is no table; write a table for each purpose, such as profiles.login")
             return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 _HEADER = re.compile(r"\s*\[{1,2}(?P<key>.+?)\]{1,2}\s*(?:#.*)?")
 _PAIR = re.compile(r"""\s*(?P<key>(?:[A-Za-z0-9_.\s-]|"[^"]*"|'[^']*')+?)\s*=""")
-# What TOML is made of: texts of four kinds, comments, brackets and commas, line ends, and other values.
+# The parts of TOML: texts of four kinds, comments, brackets and commas, line ends, and other values.
 _PIECE = re.compile(
     r"""\"{3}(?:\\.|[^\\])*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*|[\[\]{},\n]|[^\s\[\]{},\#"']+""",
     re.DOTALL,

@@ -40,7 +40,7 @@ NOT_SIGNED_IN = 530
 """The code for a session that lacks a sign-in or TLS (RFC 4954, 6; RFC 3207, 4), whatever the command."""
 
 _NO_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
-"""What says for good that an address takes no mail: it or its domain does not exist, has moved, or is disabled."""
+"""Codes that say for good that an address takes no mail: it or its domain does not exist, has moved, or is disabled."""
 
 _WAYS_TO_SEND = frozenset(
     {ReplyKind.TOO_MANY_CONNECTIONS, ReplyKind.TOO_FAST, ReplyKind.CONNECTION_USED_UP, ReplyKind.HELO_FAULT}

@@ -38,13 +38,13 @@ class CallersAddress(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """What a rule has made of what was known of an address. `is_full`: there was no room for it, so nothing changed."""
+    """A record of an address before and after a rule. `is_full`: there was no room for it, so nothing changed."""
 
     before: AddressRecord | None
     after: AddressRecord | None
     is_full: bool = False
     given_way: "GivenWay | None" = None
-    """What another caller has lost for it."""
+    """The records of another caller that gave way to it."""
 
 
 class GivenWay(NamedTuple):
@@ -60,7 +60,7 @@ class GivenWay(NamedTuple):
 
 
 class AddressStore(Protocol):
-    """What is known of addresses, for each caller.
+    """The records of addresses, by caller.
 
     `count` is of how many addresses, `octets` the memory of this process that it takes. `latest` is when an address was
     suppressed last, in seconds since the epoch. All three are plain numbers: a hot path reads them.
@@ -89,7 +89,7 @@ class AddressStore(Protocol):
 
 
 class AddressTable:
-    """What this process knows of addresses: `most` of them at most, in `most_octets` of memory.
+    """The addresses that this process knows: `most` of them at most, in `most_octets` of memory.
 
     A key is a digest of caller and address with the first of `keys`; each of the others may have been the first before.
     Where there is no room, a record gives way that is over. Without any, one of the caller with most gives way to that
@@ -172,7 +172,7 @@ class AddressTable:
         return GivenWay(tuple(keys), self._callers.get(most, ""), tuple(values)) if keys else None
 
     def put_back(self, given_way: GivenWay) -> None:
-        """Know again what has given way to a record that could not be kept. What has come meanwhile stays."""
+        """Know again what has given way to a record that could not be kept. A record that has come meanwhile stays."""
         for name, octets in zip(given_way.names, given_way.octets, strict=True):
             if self._packed.get(name) is None:
                 self._set(name, octets)

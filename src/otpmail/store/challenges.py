@@ -81,8 +81,9 @@ class Send(NamedTuple):
 class Attempt(NamedTuple):
     """For which slot somebody tries a code, and in which lane it counts.
 
-    `only` binds it to one challenge's id. `request` is a digest by which the same check has the same answer for a
-    minute, empty for none. `new_device` is for a right code of somebody without a device. `compat` is as in `Send`.
+    `only` binds it to one challenge's id. `request` is a digest for which the same check has the same answer for a
+    minute; empty without a request id. `new_device` is for a right code of somebody without a device. `compat` is as in
+    `Send`.
     """
 
     scope: bytes = NO_SCOPE
@@ -134,7 +135,7 @@ class Rules(Protocol):
 
     @property
     def numbers(self) -> Sequence[float]:
-        """What is set, as scripts read it (`redis/scripts/codes.lua`)."""
+        """The settings as scripts read them (`redis/scripts/codes.lua`)."""
 
     @property
     def resend(self) -> float:

@@ -16,7 +16,7 @@ Rule = Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]
 
 
 class Others(NamedTuple):
-    """What lies in the store beside the record of a decision: other records, and the octets of counts, by their keys.
+    """Other records than the one of a decision, and the octets of counts, by their keys.
 
     A key without counts has `NO_COUNTS`.
     """

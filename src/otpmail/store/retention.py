@@ -11,7 +11,7 @@ MOST_REQUESTS = 200_000
 
 @frozen()
 class Retention:
-    """What a store remembers at most."""
+    """The most that a store remembers."""
 
     count: int
     """Settled mails. SQLite and Redis count those with a request id apart, by `request_count`."""

@@ -1,4 +1,4 @@
-"""What a store says of the mails of other processes where there are none: in memory, or in a file that is locked."""
+"""The answers of a store that no other process uses, about mails of other processes: there are none."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence

@@ -80,7 +80,7 @@ def _time(seconds: float) -> str:
 
 
 def _about_address(event: AddressReleased | AddressForgotten, addresses: Addresses) -> tuple[str, Line]:
-    """What a caller has lifted or erased, and of whom."""
+    """Words for what a caller has lifted or erased, and of whom."""
     shown = addresses.show(event.address)
     fields: dict[str, object] = {"caller": event.caller, "address": shown}
     if isinstance(event, AddressReleased):

@@ -18,7 +18,7 @@ from otpmail.values import frozen
 
 _METRICS, _LIVE, _READY = "/metrics", "/livez", "/readyz"
 PATHS = frozenset({_METRICS, _LIVE, _READY})
-"""What is answered to everybody, also where callers are asked who they are."""
+"""Paths that are open to everybody, also where callers are asked who they are."""
 
 log = logging.getLogger("otpmail")
 

@@ -15,7 +15,7 @@ from otpmail.values import frozen
 
 @frozen()
 class Readings:
-    """What a scrape asks the parts of the service for."""
+    """The parts of the service that a scrape asks."""
 
     connections: Callable[[], Iterable[Connection]]
     """The open connections to relays."""
@@ -32,7 +32,7 @@ class Readings:
     ready: Callable[[], bool]
     """Whether callers should come."""
     limits: Callable[[], Sequence[Limits]] = tuple
-    """What each relay is given at present."""
+    """The connections and the rate that each relay has at present."""
 
 
 def add_gauges(registry: CollectorRegistry, readings: Readings) -> "LiveCollector":

@@ -205,7 +205,7 @@ class Namespace:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a program needs in its environment to call the service in this namespace."""
+        """The environment that a program needs to call the service in this namespace."""
         return {"OTPMAIL_SERVER": self.address, "OTPMAIL_TOKEN": self.token}
 
     @property

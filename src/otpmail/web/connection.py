@@ -24,7 +24,7 @@ HEAD_SECONDS = 10.0
 
 _MOST_PIPELINED = 64
 _UPGRADE = frozenset((b"upgrade", b"http2-settings"))
-"""The fields and the tokens of Connection by which a client offers another protocol."""
+"""The fields, and the tokens of Connection, in which a client offers another protocol."""
 
 _SILENT = logging.Logger("uvicorn", logging.CRITICAL + 1)  # noqa: LOG001  any client can cause what uvicorn logs
 
@@ -91,7 +91,7 @@ class Connection(HttpToolsProtocol):
         found = self.transport.get_extra_info("ssl_object")
         return None if found is None else found.getpeercert(binary_form=True)
 
-    # What asyncio calls.
+    # asyncio calls these.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count it, and give it time for the head of its first request."""

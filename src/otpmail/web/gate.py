@@ -89,7 +89,7 @@ class Gate:
 
 
 def _name_of(host: bytes) -> str:
-    """Return the name in a Host, in lower case and without its port; empty where there is none."""
+    """Return the name in a Host, in lower case and without its port; empty without a name."""
     if len(host) > _LONGEST or not host.isascii():
         return ""
     text = host.decode().lower()

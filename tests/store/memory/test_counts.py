@@ -97,7 +97,7 @@ def test_room_for_a_new_count_takes_a_few_steps_however_many_are_reached(monkeyp
 
 
 def test_reached_counts_are_spare_again_in_their_order() -> None:
-    """What is reached gives way once its time has come, the first first, and one that is reached again stays."""
+    """Reached limits give way once their time has come, the first first; one that is reached again stays."""
     counts = MemoryCounts(taken := _Taken())
     again = encode_counts(((3, 9), (15, 1)), 7800.0, 7800.0)
     for number in range(20):

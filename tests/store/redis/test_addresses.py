@@ -1,4 +1,4 @@
-"""What replicas know of addresses, on real servers: the same, by announcements, whatever is lost."""
+"""The addresses that replicas know, on real servers: the same, by announcements, whatever is lost."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_what_gave_way_comes_back(replicas: _Replicas, monkeypatch: pytest
 
 
 async def test_what_gave_way_in_vain_is_reported(replicas: _Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the server has forgotten already for a change that it does not take is reported."""
+    """Records that the server has dropped for a change that it then refuses are reported."""
     store, reported = await _full(replicas)
     put, [name] = store._put, store.names(ADA)
 
@@ -220,7 +220,7 @@ async def test_a_lost_subscription(replicas: _Replicas, make_client: MakeClient,
 
 
 async def test_what_has_ended_is_forgotten(replicas: _Replicas) -> None:
-    """What has ended is dropped from the server too."""
+    """Records that have ended are dropped from the server too."""
     one = await replicas.add()
     await one.update(ADA, _refused(replicas.clock))
     await one.update(BOB, partial(suppressing.complained, now=replicas.clock(), reason="spam"))
@@ -233,7 +233,7 @@ async def test_what_has_ended_is_forgotten(replicas: _Replicas) -> None:
 
 
 async def test_a_server_that_is_away(replicas: _Replicas, redis_server: RedisServer, make_client: MakeClient) -> None:
-    """What is noted while the server is away is written once it is back; a report is refused meanwhile."""
+    """Changes noted while the server is down are written once it is up; a report is refused meanwhile."""
     client = make_client(redis_server)
     store = RedisAddressStore(
         replicas.clock, client, Keys(uuid4().hex), {"k1": bytes(32)}, most=100, most_octets=1 << 20

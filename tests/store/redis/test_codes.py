@@ -130,7 +130,7 @@ async def test_a_server_that_was_set_back(codes: _Codes) -> None:
 
 
 async def test_a_server_that_was_set_back_and_a_check_that_is_repeated(codes: _Codes) -> None:
-    """A check that was told NO_LIVE_CODE of a used code is told so again, by its request id.
+    """A check of a used code whose answer was NO_LIVE_CODE has that answer again, by its request id.
 
     The one that has used the code is VALID again for a minute.
     """

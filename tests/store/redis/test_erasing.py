@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def test_another_replica_erases_what_it_alone_remembers(redis_server: RedisServer, clock: Clock) -> None:
-    """A replica that is told of a person erases it from the mails whose callers have waited there for the relay."""
+    """At an announcement a replica erases the person from the mails whose callers have waited there for the relay."""
     namespace, person = uuid4().hex, person_of("shop", "ada@example.org")
     async with (
         replica(redis_server, clock, namespace, subscribed=True) as one,
@@ -35,7 +35,7 @@ async def test_another_replica_erases_what_it_alone_remembers(redis_server: Redi
 async def test_another_replica_settles_open_mails_without_the_person(redis_server: RedisServer, clock: Clock) -> None:
     """A replica settles the mails that are open there without a person whom another was asked to forget.
 
-    It is told, and reads it from the server at its start and once in a while: no message need arrive.
+    It reads of it in an announcement, and from the server at its start and now and then: no message need arrive.
     """
     namespace, person = uuid4().hex, person_of("shop", "ada@example.org")
     entries = [entry_of(mail_of(f"m{number}", create_time=clock.time)) for number in range(3)]
@@ -59,7 +59,7 @@ async def test_another_replica_settles_open_mails_without_the_person(redis_serve
 
 
 async def test_what_another_replica_has_settled_a_moment_ago(redis_server: RedisServer, clock: Clock) -> None:
-    """A replica that is told of a person erases it also from what it has just settled."""
+    """At an announcement a replica erases the person also from what it has just settled."""
     namespace, person = uuid4().hex, person_of("shop", "ada@example.org")
     entry = entry_of(mail_of("m1", create_time=clock.time))
     async with (

@@ -1,4 +1,4 @@
-"""What a server has lost, all of it or its last changes: replicas write it again, on each kind of server."""
+"""A server that has lost its data or its last changes: replicas write them again, on each kind of server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a SQLite store refuses to open, each in one line that names the setting and the file."""
+"""Files that a SQLite store refuses to open, each in one line that names the setting and the file."""
 
 import errno
 import os

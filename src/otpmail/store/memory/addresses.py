@@ -1,4 +1,4 @@
-"""What is known of addresses, in this process alone."""
+"""The records of addresses, in this process alone."""
 
 import asyncio
 import secrets
@@ -9,7 +9,7 @@ from otpmail.suppression import AddressRecord
 
 
 class MemoryAddressStore(AddressTable):
-    """What is known of addresses until this process ends (see `store.addresses.AddressStore`)."""
+    """The records of addresses until this process ends (see `store.addresses.AddressStore`)."""
 
     def __init__(self, clock: Callable[[], float], *, most: int, most_octets: int) -> None:
         super().__init__((secrets.token_bytes(32),), clock, most=most, most_octets=most_octets)

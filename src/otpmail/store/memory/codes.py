@@ -29,7 +29,7 @@ _SEARCHED = 256  # records, for some of the caller with most
 _GIVE_WAY = 2  # records, for a new one
 _CODES_GIVE_WAY = 6  # records that lose no more than their codes, for a new one
 _MARK_OCTETS = len(mark_of(""))
-_LEVEL_OCTETS = 4096  # by which the share of one caller may be larger than that of another
+_LEVEL_OCTETS = 4096  # that the share of one caller may exceed that of another
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
 
 

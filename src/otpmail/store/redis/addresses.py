@@ -1,4 +1,4 @@
-"""What is known of addresses, on a server, with a copy in the memory of each replica.
+"""The records of addresses, on a server, with a copy in the memory of each replica.
 
 A mail that waits for the relay asks no server, and so it asks the copy. That is read at the start, and follows what the
 replicas announce. Where the subscription was lost meanwhile, it is read again if anything has changed.
@@ -39,7 +39,7 @@ _CLOSE_SECONDS = 1.0
 
 
 class RedisAddressStore(AddressTable):
-    """What is known of addresses (see `store.addresses.AddressStore`). A record is encrypted on the server.
+    """The records of addresses (see `store.addresses.AddressStore`). A record is encrypted on the server.
 
     Its whole state beside the table:
 
@@ -212,7 +212,7 @@ class RedisAddressStore(AddressTable):
         (name, *older), last, after = self.names(whose), before, before
         for rule in rules:
             last, after = after, rule(after)
-        last = self._as_stored(whose, last)  # the earlier rules were noted, and what they changed is told
+        last = self._as_stored(whose, last)  # the earlier rules were noted, and the observer has their changes
         if after == before and found == name:
             self._adopt(whose, name, b"" if before is None else self._opened(name, value))
             return Changed(last, before)

@@ -25,7 +25,7 @@ _PERSONS = 500  # of which as many are read at a time
 
 
 class Erasing:
-    """Erases at once what the server has, and what this replica has in `memory`; the others do when they are told.
+    """Erases at once on the server, and in the `memory` of this replica. Other replicas follow its announcement.
 
     A message that is lost leaves what another replica has in its memory alone, for as long as mails are remembered.
     Whom to forget in mails that settle later is on the server, and all replicas look there once in a while.

@@ -1,4 +1,4 @@
-"""What all parts of this replica need of its server."""
+"""The client, keys, lease and clock that all parts of this replica share."""
 
 from collections.abc import Callable
 from typing import NamedTuple

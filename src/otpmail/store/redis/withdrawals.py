@@ -22,10 +22,10 @@ Unless = Callable[[], Awaitable[bool]]
 """Returns whether the mail of a decision is sent all the same."""
 
 _RETRY_SECONDS = 0.25
-_LATE_SECONDS = 0.05  # by which a call on another connection may reach the server behind its withdrawal
-_LONGEST_SECONDS = 60.0  # for which a server may be down; the next mail has to wait its time then
+_LATE_SECONDS = 0.05  # that a call on another connection may be later than its withdrawal
+_LONGEST_SECONDS = 60.0  # that a server may be down; the next mail has to wait its time then
 _CLOSE_SECONDS = 1.0
-_WAIT_SECONDS = 0.5  # for which a caller waits that has had no answer: it may ask another replica next
+_WAIT_SECONDS = 0.5  # that a caller waits for an answer: it may ask another replica next
 
 
 class Withdrawals:

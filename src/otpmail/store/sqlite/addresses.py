@@ -1,4 +1,4 @@
-"""What is known of addresses, in a SQLite file and whole in memory: no other process has the file."""
+"""The records of addresses, in a SQLite file and whole in memory: no other process has the file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ _DELETE = "DELETE FROM address WHERE key = ?"
 
 
 class SqliteAddressStore(AddressTable):
-    """What is known of addresses (see `store.addresses.AddressStore`). A record is encrypted in the file."""
+    """The records of addresses (see `store.addresses.AddressStore`). A record is encrypted in the file."""
 
     def __init__(
         self,

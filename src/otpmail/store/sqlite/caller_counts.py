@@ -1,6 +1,6 @@
 """Whose the settled mails of a file are: where there are too many, the caller with most of them loses its oldest.
 
-It is in the memory of the writer thread. What an earlier process has written is read only where there are too many.
+It is in the memory of the writer thread. Rows of an earlier process are read only where there are too many.
 """
 
 from array import array
@@ -203,7 +203,7 @@ class CallerCounts:
     def pass_ids(self, series: Series, end: int, excess: int, level: int) -> list[int]:
         """Pass over places up to `end` until so many mails are forgotten; returns those of callers with few.
 
-        `series.remembered` is behind them then. What is returned counts no more, and is to be added again.
+        `series.remembered` is behind them then. The rows that are returned count no more, and are to be added again.
         """
         requested = series is self._both[1]
         owners = self._owners[requested]

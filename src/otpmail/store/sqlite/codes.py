@@ -180,7 +180,7 @@ class SqliteChallengeStore(RuledRecords):
         return result
 
     def _record(self, connection: Connection, key: bytes, *, with_room: bool) -> CodeRecord | None:
-        """Return another record. `with_room`: raises Unavailable where there is none, and no room for a new one."""
+        """Return another record. `with_room`: raises Unavailable where it is missing, and there is no room for it."""
         for name in self._digests.record_names(key):
             kept: tuple[bytes] | None = connection.execute(_READ, (name,)).fetchone()
             if kept is not None:

@@ -14,7 +14,7 @@ _FROM = "SELECT place, mails, id, records FROM settled WHERE place > ? ORDER BY 
 def erase(connection: Connection, packs: Packs, person: bytes, after: int) -> tuple[list[int], int]:
     """Erase a person from some rows behind a place; returns the places of the mails, and the last place looked at.
 
-    It is 0 where there are no more. What was there is overwritten. Mails that can't be read stay.
+    It is 0 where there are no more. The old octets are overwritten. Mails that can't be read stay.
     """
     rows = connection.execute(_FROM, (after, _AT_ONCE)).fetchall()
     found: list[int] = []

@@ -38,7 +38,7 @@ def look_at(path: Path, descriptor: int) -> str:
 
 
 def _pages_before(journal: Path) -> int | None:
-    """Return how many pages the file had before a transaction that a crash left half; None where there is none."""
+    """Return how many pages the file had before a transaction that a crash left half; None without such a one."""
     try:
         with journal.open("rb") as file:
             head = file.read(_JOURNAL_HEAD.size)

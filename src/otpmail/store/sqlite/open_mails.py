@@ -11,7 +11,7 @@ from otpmail.store.cipher import Cipher
 
 
 def read_open(connection: Connection, cipher: Cipher, seq: int) -> Entry | None:
-    """Return one accepted mail with its progress, by its `seq`, None where there is none. Raises StoreError."""
+    """Return one accepted mail with its progress, by its `seq`, None if it is not there. Raises StoreError."""
     row = connection.execute("SELECT id, payload FROM mail WHERE seq = ?", (seq,)).fetchone()
     if row is None:
         return None

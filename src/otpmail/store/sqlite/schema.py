@@ -133,7 +133,7 @@ DROP TABLE IF EXISTS temp.slice;
 _ADDRESSES = """
 CREATE TABLE address(key BLOB PRIMARY KEY, ends REAL NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;
 """
-"""What is known of addresses, encrypted. Keys are digests with a key (`store.addresses`)."""
+"""The records of addresses, encrypted. Keys are digests with a key (`store.addresses`)."""
 
 
 def key_number(digest: bytes) -> int:

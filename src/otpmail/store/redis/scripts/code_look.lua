@@ -1,4 +1,4 @@
--- What strangers have done at an address, from which otp.policy.Policy.budgets makes budgets.
+-- Returns the failures and mails of strangers at an address, from which otp.policy.Policy.budgets makes budgets.
 -- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, 0.
 -- Returns {time, failures, sends}.
 

@@ -22,7 +22,7 @@ local function time(given, kept)
   return math.max(now + ahead, latest)
 end
 
--- What is set (otp.policy.Policy.numbers), from ARGV[first] on, and the place behind it.
+-- Returns the settings (otp.policy.Policy.numbers) that ARGV has from `first` on, and the place behind them.
 local function rules_of(first)
   local function number(place) return tonumber(ARGV[first + place]) end
   return {
