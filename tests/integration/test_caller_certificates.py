@@ -118,6 +118,25 @@ async def test_each_kind_of_name(service: Service, tls: Tls) -> None:
     assert refusal == (UNKNOWN, words)
 
 
+async def test_a_name_with_a_nul(service: Service, tls: Tls) -> None:
+    """A name with a NUL, which many programs read up to there, is no caller's, and nor are others beside it."""
+    dns = x509.DNSName
+    for name in (
+        dns("host.example\0.evil.example"),
+        x509.UniformResourceIdentifier("spiffe://example.org/ns/shop\0/x"),
+        x509.RFC822Name("ops@example.org\0.evil.example"),
+        dns("\0host.example"),
+        dns(f"host.example\0{'.evil' * 60}"),
+    ):
+        refusal = await _refusal(service, Issued(tls.authority, name).credentials(tls.ca))
+        assert refusal == (UNKNOWN, "a name in this certificate holds a NUL"), name
+        refusal = await _refusal(service, Issued(tls.authority, dns("host.example"), name).credentials(tls.ca))
+        assert refusal[0] is UNKNOWN, name
+    shop = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "shop\0")])
+    refusal = await _refusal(service, Issued(tls.authority, subject=shop).credentials(tls.ca))
+    assert refusal == (UNKNOWN, "no caller has this certificate: subject:CN=shop\\00")
+
+
 async def test_certificates_that_are_not_good(service: Service, tls: Tls) -> None:
     """One that has expired, is not valid yet, or is not of the authority gets no connection, whatever its names."""
     name = x509.DNSName("host.example")
