@@ -156,11 +156,11 @@ _LOADED = "print('email_validator' in sys.modules)"
 _COMMAND = f"import sys, otpmail.cli; {_LOADED}"
 _SERVICE = f"""
 import asyncio, sys
-from otpmail.app import App
+from otpmail.cli.running import _build
 from otpmail.settings import Settings
 {_LOADED}
 async def build():
-    App(Settings.load(EMAIL_HOST="127.0.0.1", EMAIL="a@example.org", APP_PASSWORD="secret"))
+    _build(Settings.load(EMAIL_HOST="127.0.0.1", EMAIL="a@example.org", APP_PASSWORD="secret"), None, None, bool)
 asyncio.run(build())
 {_LOADED}
 """

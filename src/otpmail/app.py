@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from otpmail.address import load_library
+from otpmail import parts
 from otpmail.api.batching import MOST_SECONDS
 from otpmail.api.calls import CallEnded
 from otpmail.compose.catalog import Templates
@@ -18,26 +18,20 @@ from otpmail.limits.floods import FloodWatch
 from otpmail.limits.sockets import count_by_address
 from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS
-from otpmail.parts import (
-    Base,
-    build_api,
-    build_delivery,
-    build_metrics,
-    build_supply,
-    build_use_cases,
-    count_connections,
-)
 from otpmail.relays.dialler import Access
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import ENDED, Server
 from otpmail.settings import Settings
 from otpmail.store.base import StoreState
-from otpmail.telemetry.exposition import Exposition
 from otpmail.telemetry.logs import LogObserver, log_event
-from otpmail.web.app import Pages
-from otpmail.web.binding import SharedDoor
-from otpmail.web.server import WebServer
+
+if TYPE_CHECKING:  # only a service with HTTP_PORT imports these
+    from prometheus_client import CollectorRegistry
+
+    from otpmail.web.app import Pages
+    from otpmail.web.binding import SharedDoor
+    from otpmail.web.server import WebServer
 
 ResultT = TypeVar("ResultT")
 
@@ -59,36 +53,46 @@ class App:
         *observers: Observer,
         batch_seconds: float = MOST_SECONDS,
         pause_seconds: float = PAUSE_SECONDS,
-        shared: SharedDoor | None = None,
-        pages: Pages | None = None,
+        shared: "SharedDoor | None" = None,
+        pages: "Pages | None" = None,
         clock: Callable[[], float] | None = None,
         spared: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        load_library()
         self._settings = settings
         self.health = Health(StreamLimit(settings.mail.memory_octets))
         server = settings.server
         self._counts = LogObserver(len(settings.relays), mails=server.log_mails, addresses=server.log_addresses)
-        base = Base.of(settings, clock)
+        base = parts.Base.of(settings, clock)
         self._store = base.store
         self._store.watch(self._on_store)
-        metrics, watching = build_metrics(base, lambda: self._delivery, lambda: not self.health.problem)
-        self.registry = metrics.registry
-        exposition = Exposition(metrics.registry, lambda: self.health.problem)
-        self._observer = Observers(self._counts, self.health, build_supply(base), *watching, *observers)
-        self._delivery = build_delivery(base, self._observer, spared)
+        metrics, watching = parts.build_metrics(base, lambda: self._delivery, lambda: not self.health.problem)
+        self.registry: CollectorRegistry | None = None if metrics is None else metrics.registry
+        self._observer = Observers(self._counts, self.health, parts.build_supply(base), *watching, *observers)
+        self._delivery = parts.build_delivery(base, self._observer, spared)
         self._lifecycle, self._backlog = self._delivery.lifecycle, self._delivery.backlog
-        use_cases = build_use_cases(base, self._delivery, self._observer, pause_seconds=pause_seconds)
+        use_cases = parts.build_use_cases(base, self._delivery, self._observer, pause_seconds=pause_seconds)
         self._admission, self._codes, self._intake = use_cases.admission, use_cases.codes, use_cases.intake
-        connections = count_connections(settings)
+        connections = parts.count_connections(settings)
         self._connection_watch = ConnectionWatch(connections, self._observer, count=count_by_address)
-        self._api = build_api(base, use_cases, self._observer, ended=(ENDED, CallEnded), batch_seconds=batch_seconds)
+        self._api = parts.build_api(
+            base, use_cases, self._observer, ended=(ENDED, CallEnded), batch_seconds=batch_seconds
+        )
         self._server = Server(
             server, self._api, health=self.health, connections=connections, shares_port=shared is not None
         )
-        self._web = WebServer(server, self._api, exposition.answer, connections=connections, shared=shared, pages=pages)
+        self._web: WebServer | None = None
+        if self.registry is not None:
+            self._web = parts.build_web(
+                server,
+                self._api,
+                self.registry,
+                lambda: self.health.problem,
+                connections=connections,
+                shared=shared,
+                pages=pages,
+            )
         access = self._api.access
-        if access.certificate_not_after is not None:
+        if metrics is not None and access.certificate_not_after is not None:
             metrics.add_certificate(lambda: access.certificate_not_after or 0.0)
 
     def __repr__(self) -> str:
@@ -189,6 +193,8 @@ class App:
             log_event(logging.INFO, "store-back", "the store takes changes again")
 
     async def _start_web(self) -> None:
+        if self._web is None:
+            return
         try:
             await self._web.start()
         except BaseException:
@@ -204,7 +210,8 @@ class App:
         log_event(logging.INFO, "stopping", text, waiting=waiting)
         # 1. Health says NOT_SERVING, so that the mesh sends no more callers. It may take a while to notice.
         self.health.stop()
-        self._web.retire()
+        if self._web is not None:
+            self._web.retire()
         await asyncio.sleep(self._settings.server.lameduck_seconds)
         # 2. New calls are answered UNAVAILABLE; running ones go on.
         self._api.refuse_calls()
@@ -216,7 +223,7 @@ class App:
                 await self._backlog.drained()
         # 4. A durable store keeps what is guaranteed; the rest fails. Callers that wait get UNAVAILABLE.
         closed = self._backlog.close()
-        await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._web.stop(_LAST_WORDS_SECONDS))
+        await self._close_doors()
         # 5. The workers close their connections.
         for worker in workers:
             worker.cancel()
@@ -232,10 +239,14 @@ class App:
         """Answer the callers that wait, and close the store."""
         self._admission.close()
         self._log_end(self._backlog.close(), by_error=True)
-        await asyncio.gather(self._server.stop(_LAST_WORDS_SECONDS), self._web.stop(_LAST_WORDS_SECONDS))
+        await self._close_doors()
         await self._codes.addresses.close()
         await self._codes.close()
         await self._store.close()
+
+    async def _close_doors(self) -> None:
+        doors = (self._server,) if self._web is None else (self._server, self._web)
+        await asyncio.gather(*(door.stop(_LAST_WORDS_SECONDS) for door in doors))
 
     def _log_end(self, closed: Closed, *, by_error: bool = False) -> None:
         sent, failed = self._counts.relayed, self._counts.failed

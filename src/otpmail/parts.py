@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from random import random
 from time import monotonic
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from otpmail.api.calls import Ended
 from otpmail.api.service import Api
@@ -20,7 +20,7 @@ from otpmail.delivery.suppressions import Suppressions
 from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
 from otpmail.events import Observer
-from otpmail.limits.descriptors import connections_of_callers, descriptor_limit, lowest_free
+from otpmail.limits.descriptors import FOR_PROBES, connections_of_callers, descriptor_limit, lowest_free
 from otpmail.limits.memory import Memory
 from otpmail.limits.places import Places
 from otpmail.mail.admission import Admission
@@ -32,13 +32,18 @@ from otpmail.otp.policy import Policy
 from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
-from otpmail.settings import Settings
+from otpmail.settings import ServerSettings, Settings
 from otpmail.smtp.mode import Mode
 from otpmail.store.memory import MemoryStore
 from otpmail.store.open import AnyStore, build_store
-from otpmail.telemetry.gauges import Readings
-from otpmail.telemetry.metrics import Metrics
-from otpmail.web.listener import FOR_PROBES
+
+if TYPE_CHECKING:  # only a service with HTTP_PORT imports these
+    from prometheus_client import CollectorRegistry
+
+    from otpmail.telemetry.metrics import Metrics
+    from otpmail.web.app import Pages
+    from otpmail.web.binding import SharedDoor
+    from otpmail.web.server import WebServer
 
 
 class Base(NamedTuple):
@@ -89,9 +94,14 @@ def build_supply(base: Base) -> Supply:
 
 def build_metrics(
     base: Base, delivery: Callable[[], Delivery], ready: Callable[[], bool]
-) -> tuple[Metrics, tuple[Observer, ...]]:
+) -> tuple["Metrics | None", tuple[Observer, ...]]:
     """Build the metrics, and the observers among them: none without HTTP_PORT. A scrape calls both functions."""
     settings = base.settings
+    if settings.server.http_port is None:
+        return None, ()
+    from otpmail.telemetry.gauges import Readings
+    from otpmail.telemetry.metrics import Metrics
+
     readings = Readings(
         connections=lambda: [connection for worker in delivery().workers for connection in worker.connections],
         waiting=lambda: delivery().backlog.waiting(),  # noqa: PLW0108  it is there at the first scrape only
@@ -103,7 +113,25 @@ def build_metrics(
         limits=lambda: [relay.limits for relay in delivery().relays],
     )
     metrics = Metrics(readings)
-    return metrics, () if settings.server.http_port is None else (metrics,)
+    return metrics, (metrics,)
+
+
+def build_web(
+    server: ServerSettings,
+    api: Api,
+    registry: "CollectorRegistry",
+    problem: Callable[[], str],
+    *,
+    connections: int,
+    shared: "SharedDoor | None",
+    pages: "Pages | None",
+) -> "WebServer":
+    """Build the door of HTTP. Its probes answer with the `registry`, and with why nobody should call."""
+    from otpmail.telemetry.exposition import Exposition
+    from otpmail.web.server import WebServer
+
+    probe = Exposition(registry, problem).answer
+    return WebServer(server, api, probe, connections=connections, shared=shared, pages=pages)
 
 
 def build_delivery(base: Base, observer: Observer, spared: Callable[[str], bool] = lambda _: False) -> Delivery:

@@ -174,3 +174,20 @@ def test_the_last_line_binds_the_code_to_a_domain(locale: str) -> None:
     mail = _mail(locale, templates=Templates(None, default_locale="en", look=look))
     assert mail.text.splitlines()[-1] == "@acme.example #271828"
     assert "@acme.example #" not in mail.html
+
+
+def test_a_shipped_mail_is_built_when_it_is_asked_for() -> None:
+    """A start builds the default language alone, and others with their first mail; `build_all` leaves none out."""
+    templates = Templates(None, default_locale="de")
+    assert {tag for tag, mails in templates.by_locale.items() if mails} == {"de"}
+    assert set(ALL_KINDS) <= set(templates.by_locale["de"])
+    assert templates.render("pt-BR", "sign-up", VALUES, valid_seconds=600.0) == _mail("pt", "sign_up", templates=PLAIN)
+    assert (
+        {"sign_up", "signup"}
+        <= set(templates.by_locale["pt"])
+        < set(ALL_KINDS) | {"signup", "register", "join"} | {"registration"}
+    )
+    assert templates.by_locale["pt"]["signup"] is templates.by_locale["pt"]["join"]
+    assert templates.by_locale["pt"]["made-up"] is templates.by_locale["pt"]["code"]
+    templates.build_all()
+    assert all(set(ALL_KINDS) <= set(mails) for mails in templates.by_locale.values())

@@ -1,5 +1,6 @@
 """The settings of one relay: which security is used, and which credentials are complete."""
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_a_directory_is_no_file(problems: Problems, tmp_path: Path, name: str, s
     """A path that can't be read is found at the start, and shown unless it may be the token itself."""
     path = str(tmp_path)
     assert problems(**{name: path}) == (f"{name}: {shown.format(path)}is not a file that can be read",)
+
+
+def test_plain_text_reads_no_authorities(load: Load) -> None:
+    """A relay in plain text has a context that trusts nobody; one by TLS trusts the system's authorities."""
+    usual = {"EMAIL_FROM": "a@example.org", "EMAIL_HOST": "localhost"}
+    plain = tls_context(load(**usual, EMAIL_SECURITY="plain").relay)
+    assert plain.verify_mode is ssl.CERT_REQUIRED
+    assert plain.cert_store_stats()["x509"] == 0
+    assert tls_context(load(**usual, EMAIL_SECURITY="tls").relay).cert_store_stats()["x509"]
 
 
 def test_what_is_wrong_and_has_no_default_by_itself(problems: Problems) -> None:

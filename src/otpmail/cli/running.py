@@ -158,8 +158,10 @@ def _prepare(settings: "Settings", number: int | None) -> "LogHandler":
 def _build(
     settings: "Settings", member: "Member | None", pages: "Pages | None", spared: Callable[[str], bool]
 ) -> "App":
+    from otpmail.address import load_library
     from otpmail.app import App
 
+    load_library()
     if member is None:
         return App(settings, pages=pages, spared=spared)
     return App(member.settings_on_held_port, shared=member.door)

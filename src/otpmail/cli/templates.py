@@ -37,7 +37,9 @@ def templates_of_codes() -> None:
 @templates.command("check", cls=Command)
 def check_templates(*, folder: Folder = None) -> None:
     """Check all templates as the start of a service does, and print their languages."""
-    languages = sorted(_load(folder).by_locale)
+    found = _load(folder)
+    found.build_all()
+    languages = sorted(found.by_locale)
     out.print(escape(f"templates: good, {counted(len(languages), 'language')}: {', '.join(languages)}"))
 
 

@@ -5,7 +5,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Self
 
-from otpmail.compose.building import CodeMail, Look, build
+from otpmail.compose.building import CodeMail, Look, ShippedMails, build
 from otpmail.compose.folders import read_files
 from otpmail.compose.jinja import SPELLED
 from otpmail.compose.purposes import kind_of
@@ -21,9 +21,10 @@ _SCRIPTS = {"zh-tw": "zh-hant", "zh-hk": "zh-hant", "zh-mo": "zh-hant", "iw": "h
 
 
 class Templates:
-    """The templates of the mails with codes: those of a folder, else the shipped ones. Compiled when it is made.
+    """The templates of the mails with codes: those of a folder, else the shipped ones.
 
-    Raises SettingsError for one that can't be used.
+    Those of a folder, and of the default language, are compiled when it is made. Raises SettingsError for one that
+    can't be used.
     """
 
     def __init__(self, folder: Traversable | None, *, default_locale: str, look: Look | None = None) -> None:
@@ -38,6 +39,8 @@ class Templates:
             known = ", ".join(sorted(self.by_locale)) or "none"
             raise SettingsError(f"OTP_LOCALE: there is no template for {quoted(default_locale)}; there are: {known}")
         self._default = found
+        if isinstance(found, ShippedMails):
+            found.build_all()
 
     @classmethod
     def load(cls, settings: OtpSettings, product: Product | None = None) -> Self:
@@ -64,7 +67,11 @@ class Templates:
         """
         mails = self._default
         if locale:
-            mails = self.by_locale.get(locale) or self._find(_tag(locale)) or mails
+            # A language has no mail before its first one, so its truth says nothing.
+            found: Mapping[str, CodeMail] | None = self.by_locale.get(locale)
+            if found is None:
+                found = self._find(_tag(locale))
+            mails = mails if found is None else found
         mail = mails.get(purpose) or mails[kind_of(purpose)]
         try:
             return mail.template.render(
@@ -75,9 +82,17 @@ class Templates:
         except ValueError as error:
             raise InvalidArgument("variables", f"can't be filled into the template: {error}") from None
 
+    def build_all(self) -> None:
+        """Build all mails, also of languages that nobody has asked for yet."""
+        for mails in self.by_locale.values():
+            if isinstance(mails, ShippedMails):
+                mails.build_all()
+
     def _find(self, tag: str) -> Mapping[str, CodeMail] | None:
         while tag:
-            found = self.by_locale.get(tag) or self.by_locale.get(_SCRIPTS.get(tag, ""))
+            found = self.by_locale.get(tag)
+            if found is None:
+                found = self.by_locale.get(_SCRIPTS.get(tag, ""))
             if found is not None:
                 return found
             tag = tag.rpartition("-")[0]

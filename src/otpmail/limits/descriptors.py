@@ -14,6 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from otpmail.call_events import ConnectionsFree, ConnectionsFull
 from otpmail.events import Observer
 
+FOR_PROBES = 8
+"""How many connections to HTTP_PORT beyond the limit are answered for probes."""
+
 _MOST = 1 << 20  # the limit of Linux for a process, unless it is set otherwise (fs.nr_open)
 _MARGIN = 24  # descriptors that gRPC and the loop open for themselves
 _LOOK_SECONDS = 1.0

@@ -109,7 +109,7 @@ class Member:
 
     def _tell_metrics(self, app: "App") -> None:
         try:
-            families = snapshot(app.registry)
+            families = [] if app.registry is None else snapshot(app.registry)
         except Exception:  # an answer all the same, since the process goes on
             log.exception("the metrics can't be collected")
             families = []

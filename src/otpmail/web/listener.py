@@ -15,15 +15,14 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from otpmail.errors import SettingsError
+from otpmail.limits.descriptors import FOR_PROBES
 from otpmail.settings.certificates import CertificateFiles
 from otpmail.telemetry.logs import log_event
 from otpmail.web.binding import BACKLOG, close_sockets, open_sockets
 from otpmail.web.connection import HEAD_SECONDS, Connection
 
 _KEEP_SECONDS = 75  # to the next request of a connection; proxies give up theirs after 60 s
-FOR_PROBES = 8
-"""How many connections beyond the limit are answered for probes."""
-
+_BACKLOG = 1024
 _TICK_SECONDS = 1.0
 
 
