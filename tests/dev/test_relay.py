@@ -61,6 +61,22 @@ async def _connected(caught: list[CaughtMail]) -> AsyncIterator[Talk]:
         await relay.close()
 
 
+async def test_the_name_of_a_mail() -> None:
+    """A refusal is asked with the ENVID of the mail, in capitals; a mail without one has none."""
+    asked: list[tuple[str, str]] = []
+    relay = CatchAllRelay(lambda _: None, lambda *about: asked.append(about))
+    reader, writer = await asyncio.open_connection("127.0.0.1", await relay.start())
+    talk = Talk(reader, writer)
+    async with asyncio.timeout(10):
+        assert "DSN" in await talk.ehlo()
+        named = b"MAIL FROM:<a@example.org> SIZE=9 RET=HDRS ENVID=1f\r\nRCPT TO:<b@example.org>\r\nRSET\r\n"
+        assert await talk.say(named + ENVELOPE, 6) == ["250"] * 6
+    writer.close()
+    await writer.wait_closed()
+    await relay.close()
+    assert asked == [("b@example.org", "1F"), ("b@example.org", ""), ("c@example.org", "")]
+
+
 async def test_a_mail_by_data(caught: list[CaughtMail]) -> None:
     """DATA hands over the mail with its envelope, without the dots that SMTP adds."""
     async with _connected(caught) as talk:

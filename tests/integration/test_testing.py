@@ -16,6 +16,7 @@ import pytest
 from otpmail import client as errors
 from otpmail.client import Client, SyncClient, WaitFor
 from otpmail.testing import CaughtMail, Namespace, NoMailError, Service, ServiceFailedError
+from otpmail.testing.service import _ITS_OWN
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -163,6 +164,52 @@ def test_failures_on_demand(otpmail: Namespace) -> None:
         sync.send_code("552@fail.example")
 
 
+def test_failures_of_one_namespace(otpmail: Namespace, otpmail_service: Service) -> None:
+    """`fail` of one test does not hit another's mail to the same address, sent at the same time."""
+    other = otpmail_service.namespace()
+    with SyncClient(other.address, token=other.token) as stranger, ThreadPoolExecutor(8) as threads:
+        with otpmail.fail("550 5.7.1 no"), other.fail(554, "eve@example.org"):
+            refused = [threads.submit(sync.send_mail, _ADA, "Hi", "text", raise_outcome=False) for _ in range(20)]
+            taken = [threads.submit(stranger.send_mail, _ADA, "Hi", "text", raise_outcome=False) for _ in range(20)]
+            states = {each.result().state for each in refused}, {each.result().state for each in taken}
+            assert states == ({errors.State.FAILED}, {errors.State.RELAYED})
+            with pytest.raises(errors.Refused) as caught:
+                stranger.send_mail("eve@example.org", "Hi", "text")
+        assert caught.value.code == 554
+    assert len(other.mails) == 20
+    assert otpmail.mails == []
+
+
+def test_failures_within_failures(otpmail: Namespace) -> None:
+    """The inner of two `fail` comes first, and the outer one holds where it does not fit, and behind it."""
+
+    def reply() -> str:
+        """Send a mail that is refused, and return the reply."""
+        with pytest.raises(errors.Refused) as caught:
+            sync.send_mail("eve@example.org", "Hi", "text")
+        return f"{caught.value.code} {caught.value.reply}"
+
+    with otpmail.fail("550 outer"):
+        with otpmail.fail("554 inner", "EVE@example.org", times=1):
+            assert [reply(), reply()] == ["554 inner", "550 outer"]
+        with otpmail.fail(551, "bob@example.org"):
+            assert reply() == "550 outer"
+        assert reply() == "550 outer"
+    assert sync.send_mail("eve@example.org", "Hi", "text").state is errors.State.RELAYED
+
+
+@pytest.mark.parametrize("reply", [250, 600, 55, "no", "550\r\nQUIT", "550-5.1.1 more", ""])
+def test_a_failure_that_is_none(otpmail: Namespace, reply: int | str) -> None:
+    """`fail` with a reply that refuses nothing is an error of the test, and so are other senseless values."""
+    with pytest.raises(ValueError, match="no reply of a relay that refuses"), otpmail.fail(reply):
+        pass
+    with pytest.raises(ValueError, match="times"), otpmail.fail(550, times=0):
+        pass
+    for seconds in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="forward only"):
+            otpmail.clock.advance(seconds)
+
+
 def test_a_call_without_a_token(otpmail: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that sends no token is served, and its mails are in no test's namespace."""
     monkeypatch.delenv("OTPMAIL_TOKEN")
@@ -205,6 +252,25 @@ def test_a_start_is_quick() -> None:
             return sum(map(int, used[11:13])) / os.sysconf("SC_CLK_TCK")
 
     assert min(work() for _ in range(3)) <= 0.6
+
+
+def test_a_start_imports_what_it_needs(tmp_path: Path) -> None:
+    """The process imports neither what HTTP_PORT and other stores need, nor what unusual addresses do."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "otpmail.testing.child"],
+        cwd=tmp_path,
+        env=os.environ | _ITS_OWN,
+        input='{"settings": {}}\n',
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert {"otpmail.app", "jinja2"} <= imported
+    needless = {"click", "cryptography", "email_validator", "httptools", "prometheus_client", "redis"}
+    assert not imported & (needless | {"sqlite3", "uvicorn", "uvloop", "otpmail.web.server"})
+    assert len(imported) < 850
 
 
 def test_the_plugin_costs_nothing() -> None:

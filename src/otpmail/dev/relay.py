@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
@@ -18,34 +18,43 @@ _LONGEST = 12  # letters of a command
 _log = logging.getLogger("mail.log")  # aiosmtpd's
 
 
+Refusal = Callable[[str, str], str | None]
+"""Returns the reply to a recipient that is refused, None for one that is taken.
+
+It takes the address and the ENVID of the mail (RFC 3461, 4.4) in capitals, which for a service is the mail's id.
+"""
+
+
 class _Envelope(Envelope):
-    """An envelope that also keeps the recipients that were refused."""
+    """An envelope that also keeps its ENVID, and the recipients that were refused."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.id = ""
         self.refused: list[tuple[str, str]] = []
 
 
 class _Handler:
     """The hooks of aiosmtpd: announce more extensions, refuse some recipients, and hand over each mail."""
 
-    def __init__(self, caught: Callable[[CaughtMail], None], refusal: Callable[[str], str | None]) -> None:
+    def __init__(self, caught: Callable[[CaughtMail], None], refusal: Refusal) -> None:
         self._caught = caught
         self._refusal = refusal
 
     async def handle_EHLO(  # noqa: N802  aiosmtpd's name for the hook
         self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        """Announce PIPELINING and CHUNKING too; aiosmtpd calls it after EHLO."""
+        """Announce PIPELINING, CHUNKING and DSN too; aiosmtpd calls it after EHLO."""
         session.host_name = hostname
         # aiosmtpd reads one command after the other from a buffered stream, so pipelined commands are safe.
-        return [*responses[:-1], "250-PIPELINING", "250-CHUNKING", "250-ENHANCEDSTATUSCODES", responses[-1]]
+        more = ("PIPELINING", "CHUNKING", "ENHANCEDSTATUSCODES", "DSN")
+        return [*responses[:-1], *(f"250-{name}" for name in more), responses[-1]]
 
     async def handle_RCPT(  # noqa: N802  as above
         self, _server: SMTP, _session: Session, envelope: _Envelope, address: str, options: list[str]
     ) -> str:
         """Take a recipient, or refuse it as its address asks; aiosmtpd calls it with each RCPT."""
-        if (reply := self._refusal(address)) is not None:
+        if (reply := self._refusal(address, envelope.id)) is not None:
             envelope.refused.append((address, reply))
             return reply
         envelope.rcpt_tos.append(address)
@@ -72,6 +81,14 @@ class _Session(SMTP):
 
     def _create_envelope(self) -> _Envelope:
         return _Envelope()
+
+    def _getparams(self, params: Sequence[str]) -> dict[str, str | bool] | None:
+        """Read the parameters of a command, in capitals, and keep those of DSN, which aiosmtpd does not know."""
+        found: dict[str, str | bool] | None = super()._getparams(params)
+        if found and isinstance(self.envelope, _Envelope):
+            found.pop("RET", None)
+            self.envelope.id = str(found.pop("ENVID", ""))
+        return found
 
     @syntax("BDAT <octets> [LAST]")
     async def smtp_BDAT(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name for the command
@@ -132,11 +149,11 @@ class _NoCommand(logging.Filter):
 class CatchAllRelay:
     """Listens on a free port of 127.0.0.1, and calls `caught` with each mail, also with one that it refused.
 
-    `refusal` returns the reply to a recipient that is refused, None for one that is taken.
+    Without `refusal` it refuses addresses that name their failure.
     """
 
     def __init__(
-        self, caught: Callable[[CaughtMail], None], refusal: Callable[[str], str | None] = failing.reply_to
+        self, caught: Callable[[CaughtMail], None], refusal: Refusal = lambda address, _: failing.reply_to(address)
     ) -> None:
         self._handler = _Handler(caught, refusal)
         self._server: asyncio.Server | None = None

@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Callable, Collection
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from otpmail.settings import Settings
 from otpmail.store.clock import StoreClock
 from otpmail.telemetry.logs import set_up
 
-_NAMESPACES = 100
-"""So many callers are in CALLERS_FILE at a time; the next come by a new file."""
+_FIRST, _MORE = 10, 100
+"""So many callers are in CALLERS_FILE at first, which the start has to read; the next come by a new file."""
 
 _CALLERS = Path("callers.toml")
 _MOST_LINE = 1 << 20
@@ -53,7 +54,7 @@ class Namespaces:
     def write(self) -> None:
         """Write a file with new callers."""
         lines = ["[anonymous]", *_PERMISSIONS]
-        for _ in range(_NAMESPACES):
+        for _ in range(_MORE if self._count else _FIRST):
             self._count += 1
             name, token = f"test-{self._count}", secrets.token_urlsafe(32)
             self._unused.append((name, token))
@@ -74,13 +75,14 @@ _PERMISSIONS = ('priorities = ["urgent", "normal", "bulk"]',)
 
 
 class Accepted:
-    """Observes which caller's each mail is, and which code it has."""
+    """Observes whose each mail is, and which code it has."""
 
     event_types: frozenset[type[Event]] = frozenset({MailAccepted, AccessRenewed})
 
     def __init__(self, book: CodeBook) -> None:
         self._book = book
         self._mails: dict[str, tuple[str, str]] = {}
+        self._callers: dict[str, str] = {}
         self.renewed = asyncio.Event()
 
     def notify(self, event: Event) -> None:
@@ -89,6 +91,7 @@ class Accepted:
             mail = event.mail
             code = "" if mail.issued is None else self._book.code(mail.issued.challenge)
             self._mails[mail.message_id.strip("<>")] = mail.caller, code
+            self._callers[mail.id.upper()] = mail.caller
         else:
             self.renewed.set()
 
@@ -96,25 +99,50 @@ class Accepted:
         """Return the caller and the code of a mail, both empty for an unknown one."""
         return self._mails.get(message_id.strip("<>"), ("", ""))
 
+    def caller_of(self, mail_id: str) -> str:
+        """Return the caller of a mail by its id in capitals, empty for an unknown one."""
+        return self._callers.get(mail_id, "")
 
-class Refusals:
-    """Which recipients the relay refuses: those of a test, and addresses that name their failure."""
 
-    def __init__(self) -> None:
-        self.set(None, (), None)
+class Failure:
+    """Refuses these addresses, or all if there are none, so many times or without an end."""
 
-    def set(self, reply: int | str | None, addresses: Collection[str], times: int | None) -> None:
-        """Refuse these addresses, or all if there are none, so many times or without an end. None refuses nobody."""
+    def __init__(self, reply: int | str, addresses: Collection[str], times: int | None) -> None:
         self._reply = failing.reply_for(reply) if isinstance(reply, int) else reply
         self._addresses = frozenset(address.lower() for address in addresses)
-        self._times = times
+        self._left = inf if times is None else times
 
     def __call__(self, address: str) -> str | None:
         """Return the reply to a recipient, None for one that is taken."""
-        if self._reply is not None and self._times != 0 and (not self._addresses or address.lower() in self._addresses):
-            if self._times is not None:
-                self._times -= 1
-            return self._reply
+        if self._left < 1 or (self._addresses and address.lower() not in self._addresses):
+            return None
+        self._left -= 1
+        return self._reply
+
+
+class Refusals:
+    """Which recipients the relay refuses: those of a test in its own mails, and addresses that name their failure."""
+
+    def __init__(self, caller_of: Callable[[str], str]) -> None:
+        self._caller_of = caller_of
+        self._failures: dict[str, dict[int, Failure]] = {}
+
+    def begin(self, namespace: str, number: int, failure: Failure) -> None:
+        """Let mails of a namespace fail until `end`. The latest failure that fits a recipient holds."""
+        self._failures.setdefault(namespace, {})[number] = failure
+
+    def end(self, namespace: str, number: int) -> None:
+        """End the failure that began with this number."""
+        failures = self._failures[namespace]
+        del failures[number]
+        if not failures:
+            del self._failures[namespace]
+
+    def __call__(self, address: str, mail_id: str) -> str | None:
+        """Return the reply to a recipient, None for one that is taken."""
+        for failure in reversed(self._failures.get(self._caller_of(mail_id), {}).values()):
+            if (reply := failure(address)) is not None:
+                return reply
         return failing.reply_to(address)
 
 
@@ -124,7 +152,7 @@ class Child:
     def __init__(self, loop: MovableLoop) -> None:
         self._loop = loop
         self._namespaces = Namespaces()
-        self._refusals = Refusals()
+        self._refusals = Refusals(lambda mail_id: self._accepted.caller_of(mail_id))  # noqa: PLW0108  set later
         self._clock = StoreClock()
         self._stop = asyncio.Event()
         self._relay = CatchAllRelay(self._on_mail, self._refusals)
@@ -152,7 +180,12 @@ class Child:
             case "advance":
                 await self._advance(more["seconds"])
             case "fail":
-                self._refusals.set(more["reply"], more["addresses"], more["times"])
+                answer = number
+                self._refusals.begin(
+                    more["namespace"], number, Failure(more["reply"], more["addresses"], more["times"])
+                )
+            case "heal":
+                self._refusals.end(more["namespace"], more["failure"])
         _tell(number=number, answer=answer)
 
     async def _namespace(self) -> tuple[str, str]:

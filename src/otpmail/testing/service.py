@@ -3,11 +3,13 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from threading import Condition, Lock, Thread
 from types import TracebackType
@@ -19,6 +21,11 @@ from otpmail.testing.inbox import Inbox, Mailroom
 _START_SECONDS = 30.0  # on a busy machine
 _ANSWER_SECONDS = 30.0
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+_REFUSAL = re.compile(r"[45][0-9]{2}([ ][ -~]*)?")
+_ITS_OWN = {
+    "PYTHONUNBUFFERED": "1",
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # to look for some takes 15 ms of each start
+}
 _SOURCES = str(Path(__file__).parents[2])
 
 
@@ -29,8 +36,8 @@ class ServiceFailedError(RuntimeError):
 class Service:
     """A service in a process of its own, whose mails are caught. `settings` are those of `otpmail serve` by name.
 
-    `address` is where it listens. Each `namespace()` has codes, limits and an inbox of its own. Its relay and its clock
-    are those of all namespaces. Threads may share it.
+    `address` is where it listens. Each `namespace()` has codes, limits, failures and an inbox of its own. The clock is
+    that of all namespaces. Threads may share it.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -56,7 +63,7 @@ class Service:
         self._directory = tempfile.TemporaryDirectory(prefix="otpmail-testing-")
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         path = os.pathsep.join(filter(None, (_SOURCES, os.environ.get("PYTHONPATH", ""))))
-        environment = kept | {"SECRETS_DIR": self._directory.name, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        environment = kept | _ITS_OWN | {"SECRETS_DIR": self._directory.name, "PYTHONPATH": path}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "otpmail.testing.child"],
             stdin=subprocess.PIPE,
@@ -181,8 +188,14 @@ class Clock:
         return f"<Clock of {self._service!r}>"
 
     def advance(self, seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0) -> None:
-        """Let time pass: codes expire, waits and limits end, and deferred mails are sent again."""
-        self._service.ask("advance", seconds=seconds + 60 * (minutes + 60 * (hours + 24 * days)))
+        """Let time pass: codes expire, waits and limits end, and deferred mails are sent again.
+
+        Raises ValueError for a time that is negative or has no end.
+        """
+        passed = seconds + 60 * (minutes + 60 * (hours + 24 * days))
+        if not 0 <= passed < inf:
+            raise ValueError(f"time passes forward only: {passed} s")
+        self._service.ask("advance", seconds=passed)
 
 
 class Namespace:
@@ -225,14 +238,18 @@ class Namespace:
     def fail(self, reply: int | str, *addresses: str, times: int | None = None) -> Iterator[None]:
         """Let the relay refuse recipients: `fail(550)` each of them, `fail(451, "ada@example.org", times=1)` one, once.
 
-        `reply` is a code or a whole reply. It ends with the block. It holds for all namespaces, and the
-        latest one replaces others. So it is for one test at a time.
+        `reply` is a code or a whole reply. It holds for the mails of this namespace, and ends with the block. In a
+        block within it, the inner one comes first. Raises ValueError for a reply that refuses nothing.
         """
-        self._service.ask("fail", reply=reply, addresses=addresses, times=times)
+        if not _REFUSAL.fullmatch(str(reply)):
+            raise ValueError(f"no reply of a relay that refuses: {reply!r}; take 400 to 599, or such as '550 5.1.1 no'")
+        if times is not None and times < 1:
+            raise ValueError(f"times must be 1 or more: {times}")
+        failure = self._service.ask("fail", namespace=self._name, reply=reply, addresses=addresses, times=times)
         try:
             yield
         finally:
-            self._service.ask("fail", reply=None, addresses=(), times=None)
+            self._service.ask("heal", namespace=self._name, failure=failure)
 
     def close(self) -> None:
         """Forget the mails."""
