@@ -104,6 +104,23 @@ async def test_tokens(serve: Callable[..., Awaitable[Service]], tmp_path: Path) 
         assert (await request(url, path)).status == 200
 
 
+async def test_lines_of_mails_need_a_caller_too(serve: Callable[..., Awaitable[Service]], tmp_path: Path) -> None:
+    """A stream of lines that may not begin is answered by its status, and none of its mails is read."""
+    file = tmp_path / "callers.toml"
+    write(file, table("shop", 'methods = ["SendMails"]') + table("bank", 'methods = ["SendCode"]'))
+    service = await serve(HTTP_PORT=0, CALLERS_FILE=file)
+    lines = {"content-type": "application/jsonl"}
+    body = b'{"requestId":"a","to":["ada@example.org"],"text":"Hi"}\n'
+    path = "/otpmail.v1.MailService/SendMails"
+    for token, status, code in (("", 401, "unauthenticated"), ("x", 401, "unauthenticated"), ("bank-token", 403, "")):
+        headers = lines | ({"authorization": f"Bearer {token}"} if token else {})
+        answer = await request(service, path, body, headers)
+        assert (answer.status, answer.fields["content-type"]) == (status, "application/json")
+        assert answer.json["code"] == (code or "permission_denied")
+    answer = await request(service, path, body, lines | {"authorization": "Bearer shop-token"})
+    assert (answer.status, answer.json["mail"]["state"]) == (200, "STATE_RELAYED")
+
+
 async def _converse(url: str, octets: bytes) -> list[bytes]:
     """Send octets on one connection, and return the statuses of all answers until it is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))

@@ -8,7 +8,7 @@ import json
 import random
 import zlib
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +18,7 @@ from otpmail.v1 import mail_pb2
 from otpmail.web.listener import Listener
 
 if TYPE_CHECKING:
+    from otpmail.web.exchange import Exchange
     from service import Service
 
 OPEN: dict[str, object] = {"HTTP_PORT": 0, "OTP_RESEND_SECONDS": "0"}
@@ -47,9 +48,8 @@ async def test_a_head_that_does_not_come() -> None:
     """A connection without a whole head is answered 408 after its time, also where octets drip in."""
     answered = asyncio.Event()
 
-    async def answer(_scope: object, _receive: object, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(200, b"ok")
         answered.set()
 
     listener = Listener(answer, most=10, head_seconds=0.2)

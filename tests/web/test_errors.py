@@ -20,7 +20,7 @@ from otpmail.api.status import Code
 from otpmail.app import App
 from otpmail.settings import Settings
 from otpmail.v1 import otp_pb2, otp_pb2_grpc
-from otpmail.web.connect import HTTP_STATUS
+from otpmail.web.errors import HTTP_STATUS
 
 if TYPE_CHECKING:
     from relay import Relay

@@ -10,7 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from http1 import SEND_MAIL, call, request, url_of
+from otpmail.errors import MemoryFull
+from otpmail.limits.memory import Memory
 from otpmail.v1 import mail_pb2
+from otpmail.web.lines import LinesContext
 
 if TYPE_CHECKING:
     from service import Service
@@ -108,4 +111,56 @@ async def test_lines_in_both_directions(service: Service) -> None:
     writer.write(b"0\r\n\r\n")
     async with asyncio.timeout(20):
         assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"0\r\n\r\n")
+    writer.close()
+
+
+class _Lines:
+    """An exchange whose body comes in these parts."""
+
+    has_begun = True
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = list(parts)
+
+    async def read(self) -> bytes:
+        return self._parts.pop(0) if self._parts else b""
+
+
+async def _at_once() -> None:
+    pass
+
+
+async def test_lines_count_in_the_memory_until_they_are_decoded() -> None:
+    """Half a line counts as it comes, and nothing does after the call; a line too much is MemoryFull."""
+    memory = Memory(1 << 20, _Nothing(), _Nothing())
+    line = b'{"to":["ada@example.org"],"text":"%s"}\n' % (b"x" * 100_000)
+    exchange = _Lines(line[:50_000], line[50_000:] + b"{", b'"a":"' + b"x" * 600_000, b"x")
+    context = LinesContext(exchange, None, (), most=1 << 20, memory=memory, turn=_at_once)  # type: ignore[arg-type]
+    batch = mail_pb2.SendMailsRequest.FromString(await context.read())
+    assert len(batch.mails[0].text) == 100_000
+    assert memory.reading == 1
+    with pytest.raises(MemoryFull):
+        await context.read()
+    assert memory.reading > 600_000
+    context.close()
+    assert memory.reading == 0
+
+
+class _Nothing:
+    octets = 0
+
+    def forget_oldest(self) -> bool:
+        """There is nothing."""
+        return False
+
+
+@pytest.mark.service(**OPEN)
+async def test_lines_that_come_slowly_have_their_head_at_once(service: Service) -> None:
+    """A caller who may call knows it before the first line, by the status."""
+    url = urlsplit(url_of(service))
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = f"POST {SEND_MAILS} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/jsonl\r\n"
+    writer.write(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
+    async with asyncio.timeout(20):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     writer.close()

@@ -90,17 +90,20 @@ class Guard:
         """Return a method, by its path, in its guard. It reads one request, or where it is not unary by its context."""
         parse, memory, ended = self._parsers.get(method), self._memory, self._reads.ended
         for_mails, is_mail = is_for_mails(method), takes_mail(method)
-        read = self._reads.read_mail if is_mail else self._reads.read
+        read, note = self._reads.read_mail if is_mail else self._reads.read, self._reads.note
 
         async def guarded(requests: Any, context: Any) -> Any:
-            """Run one call: one with a single request, or one that reads and writes a stream by its context."""
+            """Run one call: one with a single request, or one that reads and writes a stream by its context.
+
+            `requests` are the octets of a small request where its door has read it already.
+            """
             running, taken, request = 0, CALL_OCTETS, requests
             memory.reading += taken
             try:
                 try:
                     self._admit_caller(method, context, for_mails=for_mails)
                     if unary:
-                        request = await read(context)
+                        request = note(context, requests) if isinstance(requests, bytes) else await read(context)
                     running = 1  # not before: a stop does not wait for a request that never comes
                     taken += (octets := self._begin(request if unary else b"", parse, unary=unary, is_mail=is_mail))
                     memory.reading += octets

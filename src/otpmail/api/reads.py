@@ -149,11 +149,16 @@ class Reads:
                     waits_for = reading.send(None)
         except StopIteration as end:
             octets = end.value
-        if (arrived := self.memory.arrived) is not None:
-            arrived[context.peer()] = arrived.get(context.peer(), 0) + len(octets) + HEAD_OCTETS
+        self.note(context, octets)
         if len(octets) >= LARGE:
             self._has_copied = True
             asyncio.get_running_loop().call_soon(self._end_round)
+        return octets
+
+    def note(self, context: Context, octets: Any) -> Any:
+        """Count a request that has come, while a flood is looked for, and return it. Doors that read call this too."""
+        if (arrived := self.memory.arrived) is not None:
+            arrived[context.peer()] = arrived.get(context.peer(), 0) + len(octets) + HEAD_OCTETS
         return octets
 
     def _end_round(self) -> None:

@@ -49,7 +49,7 @@ async def _read(context: Context, stream: MailStream, batches: BatchReader, read
             octets = await reads.read_batch(context, refuse)
         except reads.ended:  # the call is over, by `_answer` or by the end of the server
             return
-        except InvalidArgument as error:  # of a door that reads another form than protobuf
+        except (InvalidArgument, MemoryFull) as error:  # of a door that reads another form than protobuf
             stream.close(error.with_traceback(None))
             return
         if not isinstance(octets, bytes):  # the end

@@ -19,7 +19,7 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
     """Answer for a mail by its number, or for a part of it behind a slash."""
     number, _, part = name.partition("/")
     mail = inbox.get(int(number)) if number.isdecimal() and len(number) < 10 else None
-    verb = exchange.scope["method"]
+    verb = exchange.method
     if verb not in {"GET", "DELETE"} or (part and verb == "DELETE"):
         await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET" if part else b"GET, DELETE"))
     elif mail is None:
@@ -68,16 +68,14 @@ async def serve_events(exchange: Exchange, inbox: Inbox) -> None:
 
     unfollow = inbox.follow(told)
     try:
-        head = [(b"content-type", b"text/event-stream"), *PAGE_FIELDS]
-        await exchange.send({"type": "http.response.start", "status": 200, "headers": head})
-        await exchange.send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
+        await exchange.begin(200, (b"content-type", b"text/event-stream"), *PAGE_FIELDS)
+        await exchange.write(b": hello\n\n")
         while True:
             try:
                 async with asyncio.timeout(_BEAT_SECONDS):
                     text = f"data: {await waiting.get()}\n\n"
             except TimeoutError:
                 text = ": beat\n\n"
-            body = text.encode("utf-8", "backslashreplace")
-            await exchange.send({"type": "http.response.body", "body": body, "more_body": True})
+            await exchange.write(text.encode("utf-8", "backslashreplace"))
     finally:
         unfollow()

@@ -8,7 +8,7 @@ from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.mails import serve_events, serve_mail
 from otpmail.dev.served import FILES, PAGE_FIELDS, answer_json
 from otpmail.dev.show import summary
-from otpmail.web.exchange import Exchange, Receive, Scope, Send
+from otpmail.web.exchange import Exchange
 
 _INBOX = "/inbox"
 _CODE = "/code"
@@ -18,7 +18,7 @@ _LONGEST_WAIT = 60.0
 
 
 class DevPages:
-    """An ASGI application over an inbox."""
+    """Answers for the pages over an inbox."""
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
@@ -26,17 +26,16 @@ class DevPages:
     def __repr__(self) -> str:
         return f"<DevPages {self._inbox!r}>"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """Answer a request."""
-        exchange = Exchange.of(scope, receive, send)
-        path = scope["path"]
+        path = exchange.path
         if path == _INBOX or path.startswith(f"{_INBOX}/"):
             await self._serve_inbox(exchange, path[len(_INBOX) + 1 :])
         elif path.startswith(_MAILS):
             await serve_mail(exchange, self._inbox, path[len(_MAILS) :])
         elif (file := FILES.get(path)) is None and path != _EVENTS:
             await exchange.say(HTTPStatus.NOT_FOUND, "there is no such path")
-        elif scope["method"] not in {"GET", "HEAD"}:
+        elif exchange.method not in {"GET", "HEAD"}:
             await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, HEAD"))
         elif file is None:
             await serve_events(exchange, self._inbox)
@@ -45,7 +44,7 @@ class DevPages:
 
     async def _serve_inbox(self, exchange: Exchange, name: str) -> None:
         """Answer for the mails to an address, for their latest code, or without a name for all mails."""
-        verb = exchange.scope["method"]
+        verb = exchange.method
         if name.endswith(_CODE):
             if verb != "GET":
                 await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET"))
@@ -63,7 +62,7 @@ class DevPages:
 
         Without one it waits `wait` seconds.
         """
-        query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
+        query = parse_qs(exchange.query.decode("latin-1"))
         wait, after = _number(query, "wait"), _number(query, "after")
         if wait is None or after is None or not 0 <= wait <= _LONGEST_WAIT:
             text = f"wait must be seconds, at most {_LONGEST_WAIT:g}, and after the id of a mail"

@@ -1,13 +1,12 @@
-"""The ASGI application of HTTP_PORT: the methods by POST, and pages."""
+"""Answers the requests on HTTP_PORT by their paths: the methods by POST, probes, and pages."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Protocol
 
 from otpmail.telemetry.exposition import Probe, Request
-from otpmail.web.exchange import Exchange, Receive, Scope, Send
+from otpmail.web.exchange import Exchange
 from otpmail.web.gate import Gate
 from otpmail.web.methods import Method, Methods
 
@@ -21,11 +20,8 @@ OPENAPI = "/openapi.json"
 _LATER = ((b"retry-after", b"1"),)
 
 
-class Pages(Protocol):
-    """An ASGI application for paths that are no methods."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+Pages = Callable[[Exchange], Awaitable[None]]
+"""Answers for paths that are no methods."""
 
 
 class WebApp:
@@ -47,21 +43,20 @@ class WebApp:
     def __repr__(self) -> str:
         return f"<WebApp {self._methods!r}>"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """Answer one request. An error that nobody foresaw is logged, and answered 500 without a word of it."""
         try:
-            exchange = Exchange.of(scope, receive, send)
-            if exchange.connection.is_for_probes and scope["path"] not in self._probes:
+            if exchange.connection.is_for_probes and exchange.path not in self._probes:
                 await exchange.say(HTTPStatus.SERVICE_UNAVAILABLE, "there are MAX_CONNECTIONS connections", *_LATER)
             else:
                 await self._answer(exchange)
         except Exception:
-            fields = {"method": scope["path"]}
-            _log.exception("no answer to %s", scope["path"], extra={"event": "unforeseen", "fields": fields})
+            fields = {"method": exchange.path}
+            _log.exception("no answer to %s", exchange.path, extra={"event": "unforeseen", "fields": fields})
             raise
 
     async def _answer(self, exchange: Exchange) -> None:
-        scope, path = exchange.scope, exchange.scope["path"]
+        path, verb = exchange.path, exchange.method
         if self._methods is not None and (method := self._methods.by_path.get(path)) is not None:
             await self._call(method, exchange)
         elif (probe := self._probes.get(path)) is not None:
@@ -73,7 +68,7 @@ class WebApp:
             await exchange.say(HTTPStatus.NOT_FOUND, f"without CALLERS_FILE there are only {', '.join(self._probes)}")
         elif problem := self._gate.problem(exchange.headers):
             await exchange.say(HTTPStatus.FORBIDDEN, problem)
-        elif path == OPENAPI and scope["method"] in {"GET", "HEAD"}:
+        elif path == OPENAPI and verb in {"GET", "HEAD"}:
             kind = (b"content-type", b"application/json")
             await exchange.answer(HTTPStatus.OK, self._openapi, kind, *self._gate.cors(exchange.headers))
         elif path == OPENAPI:
@@ -81,13 +76,13 @@ class WebApp:
         elif self._pages is not None and not self._gate.is_on_loopback:
             await exchange.say(HTTPStatus.NOT_FOUND, "pages answer only where HTTP_HOST is a loopback address")
         elif self._pages is not None:
-            await self._pages(scope, exchange.receive, exchange.send)
+            await self._pages(exchange)
         else:
             await exchange.say(HTTPStatus.NOT_FOUND, "there is no such path")
 
     async def _call(self, method: Method, exchange: Exchange) -> None:
         assert self._methods is not None
-        headers, verb = exchange.headers, exchange.scope["method"]
+        headers, verb = exchange.headers, exchange.method
         if problem := self._gate.problem(headers):
             await exchange.say(HTTPStatus.FORBIDDEN, problem)
         elif verb == "POST":
@@ -99,9 +94,8 @@ class WebApp:
 
 
 async def _probe(page: Probe, exchange: Exchange) -> None:
-    scope = exchange.scope
     texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers.items()}
-    request = Request(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), texts)
+    request = Request(exchange.method, exchange.path, exchange.query.decode("latin-1"), texts)
     response = await page(request)
     fields = [(name.lower().encode(), value.encode()) for name, value in response.headers]
     await exchange.answer(response.status, response.body, *fields)

@@ -4,7 +4,6 @@ import re
 import zlib
 from collections.abc import Awaitable, Callable
 
-from otpmail.api.calls import CallEnded
 from otpmail.api.status import Code
 from otpmail.limits.memory import LARGE
 from otpmail.web.context import CallContext
@@ -19,22 +18,14 @@ Turn = Callable[[], Awaitable[None]]
 
 
 async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: Turn) -> bytes:
-    """Return the whole body. Raises CallEnded where the caller goes before, or the body is longer than `most`."""
-    event = await context.receive()
-    body: bytes = event.get("body", b"")
-    if event.get("more_body"):
-        parts, octets = [body], len(body)
-        while event.get("more_body"):
-            event = await context.receive()
-            parts.append(event.get("body", b""))
-            octets += len(parts[-1])
-            if octets > most:
-                await _refuse(context, most)
-        body = b"".join(parts)
-    if event["type"] == "http.disconnect":
-        raise CallEnded
-    if len(body) > most:
-        await _refuse(context, most)
+    """Return the whole body. Raises CallEnded where it is longer than `most`."""
+    parts, octets = list[bytes](), 0
+    while part := await context.exchange.read():
+        parts.append(part)
+        octets += len(part)
+        if octets > most:
+            await _refuse(context, most)
+    body = b"".join(parts)
     return await unpack(context, body, most=most, turn=turn) if encoding == GZIP else body
 
 

@@ -1,47 +1,26 @@
-"""The Connect protocol over HTTP/1.1: bodies in JSON or protobuf, errors, timeouts (https://connectrpc.com/docs/protocol).
+"""The Connect protocol over HTTP/1.1: bodies in JSON or protobuf, timeouts (https://connectrpc.com/docs/protocol).
 
 Bodies are read as the octets of protobuf, whatever the caller sends, so that the guard weighs and parses them as any.
 """
 
-import base64
 import json
 import re
 from collections.abc import Awaitable, Callable
+from operator import methodcaller
 from typing import Any, Final, NamedTuple
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from google.rpc.status_pb2 import Status
 
-from otpmail.api.status import Code
 from otpmail.errors import InvalidArgument
-from otpmail.limits.memory import READ_FACTOR, Memory
-
-HTTP_STATUS: Final = {
-    Code.CANCELLED: 499,
-    Code.UNKNOWN: 500,
-    Code.INVALID_ARGUMENT: 400,
-    Code.DEADLINE_EXCEEDED: 504,
-    Code.NOT_FOUND: 404,
-    Code.ALREADY_EXISTS: 409,
-    Code.PERMISSION_DENIED: 403,
-    Code.RESOURCE_EXHAUSTED: 429,
-    Code.FAILED_PRECONDITION: 400,
-    Code.ABORTED: 409,
-    Code.OUT_OF_RANGE: 400,
-    Code.UNIMPLEMENTED: 501,
-    Code.INTERNAL: 500,
-    Code.UNAVAILABLE: 503,
-    Code.DATA_LOSS: 500,
-    Code.UNAUTHENTICATED: 401,
-}
-"""The HTTP status of each code, by the protocol."""
+from otpmail.limits.memory import LARGE, READ_FACTOR, Memory
 
 VERSION = b"1"
 
+Turn = Callable[[], Awaitable[None]]
+
 _SIGNS = (b",", b"[", b"{")  # one of them is before each value, and others may be in texts
 _MOST_VALUES = 100_000  # that are read in 20 ms, since nothing else runs meanwhile
-_NAMES = {Code.CANCELLED: "canceled"}
 _TIMEOUT = re.compile(rb"[0-9]{1,10}")
 _UNKNOWN_FIELD = re.compile(r'has no field named "(\w{1,64})"')
 _BAD_FIELD = re.compile(r"Failed to parse (\w{1,64}) field")
@@ -91,13 +70,20 @@ def _to_json(message: Message) -> bytes:
 
 
 JSON = Codec(b"application/json", _from_json, _to_json)
-PROTO = Codec(b"application/proto", lambda body, _: body, lambda message: message.SerializeToString())
+PROTO = Codec(b"application/proto", lambda body, _: body, methodcaller("SerializeToString"))
 
 CODECS: Final = {codec.content_type: codec for codec in (JSON, PROTO)}
 
 
-async def decode_large(body: bytes, kind: type[Message], memory: Memory, turn: Callable[[], Awaitable[None]]) -> bytes:
-    """Decode a large body of JSON in a turn of its own. Raises MemoryFull where its octets do not fit.
+async def decode(codec: Codec, body: bytes, kind: type[Message], memory: Memory, turn: Turn) -> bytes:
+    """Return the octets of a message, of a large one in JSON in a turn of its own. Raises InvalidArgument."""
+    if codec is JSON and len(body) >= LARGE:
+        return await decode_large(body, kind, memory, turn)
+    return codec.decode(body, kind)
+
+
+async def decode_large(body: bytes, kind: type[Message], memory: Memory, turn: Turn) -> bytes:
+    """Decode a large body of JSON in a turn of its own. Raises InvalidArgument, and MemoryFull where it does not fit.
 
     They count here, since the guard weighs those of protobuf, which may be a sixth of them.
     """
@@ -128,23 +114,3 @@ def seconds_of(timeout: bytes | None) -> float | None:
     if not _TIMEOUT.fullmatch(timeout):
         raise InvalidArgument("Connect-Timeout-Ms", "must be milliseconds, of at most ten digits")
     return int(timeout) / 1000
-
-
-def error_body(code: Code, message: str, details: bytes) -> bytes:
-    """Return an error in JSON. `details` are the octets of google.rpc.Status, as gRPC's trailer has them."""
-    return json.dumps(error_of(code, message, details), ensure_ascii=False).encode()
-
-
-def error_of(code: Code, message: str, details: bytes) -> dict[str, Any]:
-    """Return an error as an object of JSON. Each detail is there twice: for programs, and in JSON for people."""
-    error: dict[str, Any] = {"code": _NAMES.get(code) or code.name.lower(), "message": message}
-    if details:
-        error["details"] = [
-            {
-                "type": detail.type_url.rpartition("/")[2],
-                "value": base64.b64encode(detail.value).decode().rstrip("="),
-                "debug": {key: value for key, value in json_format.MessageToDict(detail).items() if key != "@type"},
-            }
-            for detail in Status.FromString(details).details
-        ]
-    return error

@@ -1,39 +1,34 @@
-"""One connection of HTTP/1.1: uvicorn's protocol on httptools, with limits of its own.
+"""One connection of HTTP/1.1: its requests are answered one after the other, each within its time.
 
-uvicorn bounds neither the head of a request nor the time that it takes, and lets a call go on whose caller has gone.
+`web.requests` reads them, `web.exchange` is one of them with its answer, and the listener has the connections.
 """
 
 import asyncio
-import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
-
-HEAD_OCTETS = 64 << 10
-"""The most of a request's line and fields, as much as gRPC takes of metadata."""
-
-MOST_FIELDS = 100
+from otpmail.web.exchange import STATUS_LINES, Exchange, Headers
+from otpmail.web.requests import RequestReader, target_of
 
 HEAD_SECONDS = 10.0
 """The most that a head may take to come."""
 
+KEEP_SECONDS = 75.0
+"""The most from an answer to the next request; proxies give up their connections after 60 s."""
+
 _MOST_PIPELINED = 64
-_UPGRADE = frozenset((b"upgrade", b"http2-settings"))
-"""The fields, and the tokens of Connection, in which a client offers another protocol."""
 
-_SILENT = logging.Logger("uvicorn", logging.CRITICAL + 1)  # noqa: LOG001  any client can cause what uvicorn logs
-
-SCOPE = "otpmail.connection"
-"""The key of a scope under which a request has its connection."""
+Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
+"""Answers a request. What it raises is in the log already."""
 
 
 class Connections(Protocol):
-    """The connections of a server; uvicorn's protocol adds itself, and discards itself at its end."""
+    """The connections of a server, and the date of their answers."""
+
+    date: bytes
 
     def add(self, connection: "Connection") -> None:
         """Count a connection, or close it or another one where there are too many."""
@@ -41,41 +36,37 @@ class Connections(Protocol):
     def discard(self, connection: "Connection") -> None:
         """Count it no more."""
 
-    def is_retiring(self, connection: "Connection") -> bool:
-        """Whether it is to close after its next answer."""
 
-
-class Connection(HttpToolsProtocol):
-    """One connection. `peer` is its client as gRPC writes it."""
+class Connection(asyncio.Protocol):
+    """One connection. `peer` is its client as gRPC writes it. It closes after its first answer from `ends_at` on."""
 
     peer = "unix:"
+    ends_at = 0.0
 
     def __init__(
         self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
+        handler: Handler,
+        connections: Connections,
+        loop: asyncio.AbstractEventLoop,
         *,
         head_seconds: float = HEAD_SECONDS,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.logger, self.access_log = _SILENT, False
-        self.parser = self._new_parser()
-        self._head_seconds = head_seconds
-        self._in_head = True
-        self._head_octets = 0
-        self._fields = 0  # of the head and of the trailers
-        self._has_upgrade = False  # whether the request is to be read again, without its Upgrade
-        self._had_body = False  # whether the latest octets held any of a body
-        self._status = 400  # of the request that can't be read
-        self._timer: asyncio.TimerHandle | None = None
-        self.opened = self.loop.time()
-        self._running: asyncio.Task[None] | None = None
+        self._handler, self._connections, self._loop = handler, connections, loop
+        self._reader = RequestReader(self._begin)
+        # The request that is answered, those that wait for it, and the status of one that could not be read after them.
+        self._current: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._refusal = 0
+        self.running: asyncio.Task[None] | None = None
+        """The task that makes an answer, or has made the last one."""
+        self.is_writable = self._is_reading = True
+        self._drained: asyncio.Future[None] | None = None
         self.is_for_probes = False
         """Whether it came beyond the limit of connections, so that only probes are answered."""
-        self.used = 0
-        """At how many requests of the server it had its last one."""
+        self._head_seconds = head_seconds
+        self.opened = self.used = self._idle_since = loop.time()
+        self._head_since: float | None = self.opened
+        self._timer: asyncio.TimerHandle | None = None  # one, which looks at the times now and then
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer}{' idle' * self.is_idle}>"
@@ -83,7 +74,7 @@ class Connection(HttpToolsProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        return self._current is None
 
     @property
     def certificate(self) -> bytes | None:
@@ -91,169 +82,171 @@ class Connection(HttpToolsProtocol):
         found = self.transport.get_extra_info("ssl_object")
         return None if found is None else found.getpeercert(binary_form=True)
 
+    @property
+    def date(self) -> bytes:
+        """The field of an answer with the present date."""
+        return self._connections.date
+
     # asyncio calls these.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count it, and give it time for the head of its first request."""
-        super().connection_made(transport)
+        self.transport = transport
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             host = str(name[0]).partition("%")[0]
             self.peer = f"ipv6:{quote(f'[{host}]', safe=':')}:{name[1]}" if ":" in host else f"ipv4:{host}:{name[1]}"
-        self.used = self.server_state.total_requests
-        self._timer = self.loop.call_later(self._head_seconds, self._time_out)
+        self._connections.add(self)
+        self._timer = self._loop.call_later(self._head_seconds, self._look)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's own signature
         """Cancel the call that runs: its caller has gone."""
-        self._stop_timer()
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
-        self.pipeline.clear()
-        if self._running is not None:
-            self._running.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiting.clear()
+        self.resume_writing()
+        if self.running is not None:
+            self.running.cancel()
+        self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read on. A head must be whole in time, and neither it nor trailers may be too long."""
-        if self.transport.is_closing():
+        """Read on. A head must be whole in time."""
+        if self._refusal or self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
-        self._had_body = False
-        self._parse(data)
-        if not self._in_head:
-            self._head_octets = 0 if self._had_body else self._head_octets + len(data)
-            if self._head_octets > HEAD_OCTETS and not self.transport.is_closing():
-                self.transport.close()
-            return
-        self._head_octets += len(data)
-        if self._head_octets > HEAD_OCTETS:
-            self.refuse(431)
-        elif self._timer is None and not self.transport.is_closing():
-            self._timer = self.loop.call_later(self._head_seconds, self._time_out)
+        if status := self._reader.feed(data):
+            self.refuse(status)
+        elif self._head_since is None and self._reader.is_in_head:
+            self._head_since = self._loop.time()
 
-    def _parse(self, data: bytes) -> None:
-        """Parse octets. A request that offers another protocol is read again without its offer (RFC 9110, 7.8).
+    def pause_writing(self) -> None:
+        """Let answers wait: the client does not read them."""
+        self.is_writable = False
 
-        httptools takes what follows the head of such a request for the other protocol, its body included.
-        """
-        while True:
-            try:
-                self.parser.feed_data(data)
-            except HttpParserError:
-                self.send_400_response("")
-            except HttpParserUpgrade as upgrade:
-                data = self._head_without_upgrade() + data[upgrade.args[0] :]
-                self.parser = self._new_parser()
-                continue
-            return
+    def resume_writing(self) -> None:
+        """Let answers go on."""
+        self.is_writable = True
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
-    def _new_parser(self) -> HttpRequestParser:
-        parser = HttpRequestParser(self)
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        return parser
+    # Answering.
 
-    def _head_without_upgrade(self) -> bytes:
-        """Return the head of the latest request as its client would have written it without an offer."""
-        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = (token.strip() for token in value.split(b","))
-                kept = b", ".join(token for token in tokens if token.lower() not in _UPGRADE)
-                lines.append(b"connection: " + kept)
-            elif name not in _UPGRADE:
-                lines.append(name + b": " + value)
-        return b"\r\n".join((*lines, b"", b""))
+    def _begin(self, method: str, url: bytes, headers: Headers, version: str, goes_on: bool) -> Exchange | None:  # noqa: FBT001  see web.requests
+        """Answer a request, or let it wait for those before it. Raises ValueError for a target that has no path."""
+        path, query = target_of(url)
+        if len(self._waiting) >= _MOST_PIPELINED:
+            return None
+        self._head_since = None
+        self.used = now = self._loop.time()
+        keep_alive = goes_on and version != "1.0" and now < self.ends_at and not self.is_for_probes
+        exchange = Exchange(self, method, path, query, headers, is_old=version == "1.0", keep_alive=keep_alive)
+        if self._current is None:
+            self._start(exchange)
+        else:
+            self._waiting.append(exchange)
+            self.pause_reading()
+        return exchange
 
-    # Callbacks of the parser.
-
-    def on_message_begin(self) -> None:
-        """Begin to read the head of a request."""
-        super().on_message_begin()
-        self._in_head = True
-        self._has_upgrade = False
-        self._head_octets = 0
-        self._fields = 0
-        cast("dict[str, Any]", self.scope)[SCOPE] = self
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field. Raises ValueError for too many, which ends the connection.
-
-        A trailer is only counted: merged into the head it would be a field that nobody has checked (RFC 9110, 6.5.1).
-        """
-        if self._fields == MOST_FIELDS:
-            self._status = 431
-            raise ValueError
-        self._fields += 1
-        if self._in_head:
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Begin to answer. Raises ValueError for CONNECT, and for too many requests that wait for no answers."""
-        if self.parser.get_method() == b"CONNECT":
-            self._status = 405
-            raise ValueError
-        self._has_upgrade = self.parser.should_upgrade()
-        if self._has_upgrade:
-            return
-        self._in_head = False
-        self._stop_timer()
-        if len(self.pipeline) >= _MOST_PIPELINED:
-            self._status = 429
-            raise ValueError
-        self.used = self.server_state.total_requests
-        super().on_headers_complete()
-        if self.is_for_probes or cast("Connections", self.connections).is_retiring(self):
-            self.cycle.keep_alive = False
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        self._had_body = True
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """End the request, unless it is to be read again."""
-        if not self._has_upgrade:
-            super().on_message_complete()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _start(self, exchange: Exchange) -> None:
+        self._current = exchange
         # The task that ends one request starts the next one, whose caller may be another.
-        task = self.loop.create_task(cycle.run_asgi(app), context=Context())
-        self._running = task
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        self.running = self._loop.create_task(self._answer(exchange), context=Context())
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            await self._handler(exchange)
+        except Exception:  # noqa: BLE001  the handler has logged it
+            if not exchange.has_begun:
+                exchange.keep_alive = False
+                await exchange.answer(500, b"Internal Server Error\n", (b"content-type", b"text/plain; charset=utf-8"))
+        self._current = None
+        if self.transport.is_closing():
+            pass
+        elif not exchange.has_ended:
+            self.transport.abort()  # so that its client takes no part of an answer for the whole
+        elif self._waiting:
+            self._start(self._waiting.popleft())
+            self.resume_reading()
+        elif self._refusal:
+            self._write_refusal()
+        else:
+            self._idle_since = self._loop.time()
+            self.resume_reading()
+
+    def write(self, octets: bytes) -> None:
+        """Send octets, without a wait."""
+        self.transport.write(octets)
+
+    async def drain(self) -> None:
+        """Wait until the client has read what was sent."""
+        while not self.is_writable:
+            if self._drained is None or self._drained.done():
+                self._drained = self._loop.create_future()
+            await asyncio.shield(self._drained)  # more than one may wait
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        if self._is_reading and not self.transport.is_closing():
+            self._is_reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless requests wait, or one could not be read."""
+        if not (self._is_reading or self._waiting or self._refusal or self.transport.is_closing()):
+            self._is_reading = True
+            self.transport.resume_reading()
 
     # Ends.
 
-    def retire(self) -> None:
-        """Close after the answer that is being made, if there is one."""
-        if not self.is_idle:
-            self.cycle.keep_alive = False
-
-    def refuse(self, status: int) -> None:
-        """Answer that the request can't be taken, and close; only close where another answer has begun."""
-        if self.is_idle:
-            self._status = status
-            self.send_400_response("")
-        else:
-            self.transport.close()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  the status says enough
-        """Answer a request that can't be read, and close."""
-        self._in_head = False
-        line = STATUS_LINE[self._status]
-        body = line.split(b" ", 1)[1].strip() + b"\n"
-        fields = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
-            body
-        )
-        self.transport.write(line + fields + body)
+    def close(self) -> None:
+        """Close once all is sent."""
         self.transport.close()
 
-    def _time_out(self) -> None:
-        self._timer = None
-        if not self.transport.is_closing():
-            self.refuse(408)
+    def retire(self) -> None:
+        """Close after the answer that is being made, or after the next one."""
+        self.ends_at = 0.0
+        if self._current is not None:
+            self._current.keep_alive = False
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def shutdown(self) -> None:
+        """Close, once the answer that is being made is sent."""
+        self.retire()
+        if self.is_idle:
+            self.transport.close()
+
+    def refuse(self, status: int) -> None:
+        """Answer that the latest request can't be taken, once those before it are answered, and close."""
+        self.pause_reading()
+        self._refusal = status
+        broken, self._reader.latest = self._reader.latest, None
+        if broken is not None and broken in self._waiting:
+            self._waiting.remove(broken)
+        elif broken is not None and broken.has_begun:
+            self.transport.abort()  # a part of its answer is sent, or all of it
+        elif broken is not None or self.is_idle:
+            self._write_refusal()
+
+    def _write_refusal(self) -> None:
+        line = STATUS_LINES[self._refusal]
+        body = line.split(b" ", 1)[1].strip() + b"\n"
+        fields = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(line + fields % len(body) + body)
+        self.transport.close()
+        if self._current is not None:
+            self._current.has_ended = True
+            if self.running is not None:
+                self.running.cancel()
+
+    def _look(self) -> None:
+        """Close where a head or the next request has not come in time. Look again in a while otherwise."""
+        now = self._loop.time()
+        due = now + self._head_seconds
+        if self._head_since is not None and not self._refusal:
+            due = self._head_since + self._head_seconds
+            if now >= due:
+                self.refuse(408)
+        elif self.is_idle:
+            due = self._idle_since + KEEP_SECONDS
+            if now >= due:
+                self.transport.close()
+        if not self.transport.is_closing():
+            self._timer = self._loop.call_at(min(max(due, now), now + self._head_seconds), self._look)

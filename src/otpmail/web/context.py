@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Never
+from typing import Never, TypeVar
 
 from otpmail.api.calls import CallEnded
 from otpmail.api.status import Code
 from otpmail.web.certificate import properties_of
-from otpmail.web.connection import Connection
-from otpmail.web.exchange import Receive
+from otpmail.web.exchange import Exchange
 
+ResultT = TypeVar("ResultT")
 Trailers = Sequence[tuple[str, bytes]]
 Ended = tuple[Code, str, Trailers]
 """How a call has ended: its code, its message, and its details as gRPC's trailers."""
@@ -23,13 +23,11 @@ class CallContext:
 
     def __init__(
         self,
-        connection: Connection,
-        receive: Receive,
+        exchange: Exchange,
         read: Callable[["CallContext"], Awaitable[bytes]],
         seconds: float | None,
     ) -> None:
-        self.connection = connection
-        self.receive = receive
+        self.exchange = exchange
         self.ended: Ended | None = None
         self._read = read
         self._loop = asyncio.get_running_loop()
@@ -41,16 +39,26 @@ class CallContext:
             self._timer = self._loop.call_at(self._deadline, self._time_out)
 
     def __repr__(self) -> str:
-        return f"<CallContext of {self.connection!r}>"
+        return f"<CallContext of {self.exchange!r}>"
 
-    def close(self) -> None:
-        """Stop its clock."""
-        if self._timer is not None:
-            self._timer.cancel()
+    async def run(self, call: Awaitable[ResultT]) -> ResultT | None:
+        """Await the guarded method. Returns None where the call has `ended` otherwise, or its caller has gone."""
+        try:
+            return await call
+        except CallEnded:
+            return None
+        except asyncio.CancelledError:
+            if self.ended is None or self._task is None:
+                raise  # the connection has ended
+            self._task.uncancel()
+            return None
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     def peer(self) -> str:
         """Where the call comes from."""
-        return self.connection.peer
+        return self.exchange.connection.peer
 
     def time_remaining(self) -> float | None:
         """How many seconds the caller still waits; None where it sets no limit."""
@@ -58,7 +66,7 @@ class CallContext:
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """Return the names in the certificate of the client, as gRPC has them."""
-        der = self.connection.certificate
+        der = self.exchange.connection.certificate
         return {} if der is None else properties_of(der)
 
     async def read(self) -> bytes:
@@ -72,13 +80,6 @@ class CallContext:
             if asyncio.current_task() is not self._task and self._task is not None:
                 self._task.cancel()
         raise CallEnded
-
-    def take_cancellation(self) -> bool:
-        """Whether the call was cancelled to be answered, and not for the end of its connection."""
-        if self.ended is None or self._task is None:
-            return False
-        self._task.uncancel()
-        return True
 
     def _time_out(self) -> None:
         if self.ended is None and self._task is not None:

@@ -1,56 +1,201 @@
-"""One request over HTTP and the way to answer it."""
+"""One request over HTTP/1.1, its body as it comes, and the way to answer it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, NamedTuple, Self
-
-from otpmail.web.connection import SCOPE, Connection
+from typing import Protocol
 
 Headers = Mapping[bytes, bytes]
 Field = tuple[bytes, bytes]
 Fields = tuple[Field, ...]
-Event = dict[str, Any]
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
 
-CLOSE: Field = (b"connection", b"close")
-"""For an answer before the body was read: no other request can follow it on the connection."""
+_HIGH_WATER = 64 << 10  # octets of a body that wait to be read
+_BODILESS = frozenset((204, 304))
 
 
-class Exchange(NamedTuple):
-    """A request and its answer. Fields of one name are one, joined by commas (RFC 9110, 5.3)."""
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
-    scope: Scope
-    headers: Headers
-    receive: Receive
-    send: Send
 
-    def __repr__(self) -> str:
-        return "<Exchange>"  # its fields hold a token
+STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
 
-    @classmethod
-    def of(cls, scope: Scope, receive: Receive, send: Send) -> Self:
-        """Return what ASGI hands over as an exchange."""
-        headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            headers[name] = headers[name] + b", " + value if name in headers else value
-        return cls(scope, headers, receive, send)
+
+class Way(Protocol):
+    """What an exchange needs of its connection (`web.connection`)."""
+
+    peer: str
+    is_for_probes: bool
+    is_writable: bool
 
     @property
-    def connection(self) -> Connection:
-        """The connection of the request."""
-        connection: Connection = self.scope[SCOPE]
-        return connection
+    def certificate(self) -> bytes | None:
+        """The certificate that the client has shown, as DER; None without one."""
+
+    @property
+    def date(self) -> bytes:
+        """The field of an answer with the present date."""
+
+    def write(self, octets: bytes) -> None:
+        """Send octets, without a wait."""
+
+    async def drain(self) -> None:
+        """Wait until the client has read what was sent."""
+
+    def close(self) -> None:
+        """Close once all is sent."""
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+
+class Exchange:
+    """A request and its answer. Fields of one name are one, joined by commas (RFC 9110, 5.3).
+
+    With `keep_alive` another request may follow on the connection. `is_whole` says whether the whole body has come.
+    """
+
+    __slots__ = (
+        "_is_chunked",
+        "_octets",
+        "_parts",
+        "_waiter",
+        "_wants_continue",
+        "connection",
+        "has_begun",
+        "has_ended",
+        "headers",
+        "is_whole",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+    )
+
+    def __init__(
+        self, connection: Way, method: str, path: str, query: bytes, headers: Headers, *, is_old: bool, keep_alive: bool
+    ) -> None:
+        self.connection = connection
+        self.method, self.path, self.query, self.headers = method, path, query, headers
+        self.keep_alive = keep_alive
+        self.is_whole = self.has_begun = self.has_ended = False
+        self._is_chunked = not is_old
+        self._wants_continue = not is_old and headers.get(b"expect", b"").lower() == b"100-continue"
+        self._parts: list[bytes] = []  # of the body, that were not read
+        self._octets = 0  # of them
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.method} {self.path}>"  # its fields hold a token
+
+    # What comes, from the connection.
+
+    def add(self, part: bytes) -> None:
+        """Take a part of the body."""
+        if self.has_ended:
+            return
+        self._parts.append(part)
+        self._octets += len(part)
+        if self._octets > _HIGH_WATER:
+            self.connection.pause_reading()
+        self._wake()
+
+    def complete(self) -> None:
+        """Take note that the body is whole."""
+        self.is_whole = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # The body, for those that answer.
+
+    async def read(self) -> bytes:
+        """Return what has come of the body since the last read, and wait for more where nothing has.
+
+        It is empty at the end alone.
+        """
+        while not self._parts and not self.is_whole:
+            if self._wants_continue:
+                self._wants_continue = False
+                self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.connection.resume_reading()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._take()
+
+    def whole_body(self, most: int) -> bytes | None:
+        """Return the body where all of it is here, at most so many octets; None otherwise."""
+        return self._take() if self.is_whole and self._octets <= most else None
+
+    def _take(self) -> bytes:
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._parts, self._octets = [], 0
+        return body
+
+    # The answer.
 
     async def answer(self, status: int, body: bytes, *fields: Field) -> None:
-        """Send the whole answer."""
-        head = [(b"content-length", b"%d" % len(body)), *fields]
-        await self.send({"type": "http.response.start", "status": status, "headers": head})
-        await self.send({"type": "http.response.body", "body": body})
+        """Send the whole answer. What comes of the request's body after it is dropped."""
+        if not self.connection.is_writable:
+            await self.connection.drain()
+        if self.has_ended:  # refused meanwhile
+            return
+        length = b"" if status in _BODILESS else b"content-length: %d\r\n" % len(body)
+        head = self._head(status, fields, length)
+        self.has_begun = True
+        self._finish(head if self.method == "HEAD" or not length else head + body)
 
     async def say(self, status: HTTPStatus, why: str = "", *fields: Field) -> None:
         """Answer with a status in words, and close."""
+        self.keep_alive = False
         text = f"{status.value} {status.phrase}{f': {why}' * bool(why)}\n"
         plain = ((b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff"))
-        await self.answer(status, text.encode(), *plain, CLOSE, *fields)
+        await self.answer(status, text.encode(), *plain, *fields)
+
+    async def begin(self, status: int, *fields: Field) -> None:
+        """Send the head of an answer whose body is written as it comes. Old clients read until the connection ends."""
+        if not self._is_chunked:
+            self.keep_alive = False
+        self.has_begun = True
+        framing = b"transfer-encoding: chunked\r\n" if self._is_chunked else b""
+        self.connection.write(self._head(status, fields, framing))
+
+    async def write(self, body: bytes) -> None:
+        """Send a part of the body, once the client has read what was sent before."""
+        if not self.connection.is_writable:
+            await self.connection.drain()
+        if body and self.method != "HEAD":
+            self.connection.write(b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked else body)
+
+    async def end(self, body: bytes = b"") -> None:
+        """Send the last part of the body."""
+        await self.write(body)
+        if not self.is_whole:
+            self.keep_alive = False
+        self._finish(b"0\r\n\r\n" if self._is_chunked and self.method != "HEAD" else b"")
+
+    def _head(self, status: int, fields: Fields, framing: bytes) -> bytes:
+        """Return the head of an answer. Raises ValueError for a field that would hold another one."""
+        lines = [STATUS_LINES[status], self.connection.date, framing]
+        lines += [b"%b: %b\r\n" % field for field in fields]
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        head = b"".join(lines)
+        expected = len(lines) + (not self.keep_alive) - (not framing)
+        if head.count(b"\n") != expected or head.count(b"\r") != expected:
+            raise ValueError(f"a field of the answer to {self.path} holds the end of a line")
+        return head
+
+    def _finish(self, octets: bytes) -> None:
+        self.has_ended = True
+        self.connection.write(octets)
+        if not self.keep_alive:
+            self.connection.close()

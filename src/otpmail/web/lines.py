@@ -1,19 +1,22 @@
 """SendMails as lines of JSON, since Connect has no stream in both directions on HTTP/1.1.
 
 Each line of the request is a SendMailRequest, and each line of the answer a result, in the order in which mails are
-done. An error that ends the stream is its last line, as `{"error": {...}}`.
+done. A call that may not begin is answered by its status. Later an error that ends the stream is its last line, as
+`{"error": {...}}`.
 """
 
 import asyncio
 import json
 from typing import Any, Never
 
-from otpmail.api.calls import CallEnded, End
+from otpmail.api.calls import End
 from otpmail.api.status import Code
-from otpmail.errors import InvalidArgument
+from otpmail.errors import InvalidArgument, MemoryFull
+from otpmail.limits.memory import LARGE, Memory
 from otpmail.v1 import mail_pb2
-from otpmail.web.connect import JSON, error_of
+from otpmail.web.connect import JSON, Turn, decode
 from otpmail.web.context import CallContext, Trailers
+from otpmail.web.errors import answer_error, error_of
 from otpmail.web.exchange import Exchange, Fields
 
 LINES = frozenset({b"application/jsonl", b"application/x-ndjson"})
@@ -23,33 +26,88 @@ _MOST_OF_BATCH = 1000
 
 
 class LinesContext(CallContext):
-    """A call whose requests are lines of JSON, and whose responses are written as such.
+    """A call whose requests are lines of JSON, and whose responses are written as such, with `fields` in their head.
 
-    `read` returns the lines that are there as one batch in protobuf. A line has at most `most` octets.
+    `read` returns the lines that are there as one batch in protobuf. A line has at most `most` octets. Lines that are
+    not decoded yet count in the memory.
     """
 
-    def __init__(self, exchange: Exchange, seconds: float | None, *, most: int) -> None:
-        super().__init__(exchange.connection, exchange.receive, _read_batch, seconds)
-        self.exchange = exchange
+    def __init__(
+        self, exchange: Exchange, seconds: float | None, fields: Fields, *, most: int, memory: Memory, turn: Turn
+    ) -> None:
+        super().__init__(exchange, _read_batch, seconds)
+        self.fields = fields
         self.most = most
-        self.rest = bytearray()
-        self.lines: list[bytes] = []
-        self.count = 0
-        self.has_ended = False
+        self._memory, self._turn = memory, turn
+        self._rest = bytearray()
+        self._lines: list[bytes] = []
+        self._counted = 0  # octets of both in the memory
+        self._count = 0
+        self._has_ended = False
         self._reading: asyncio.Task[Any] | None = None
 
     async def read(self) -> bytes:
         """Return the next batch, anything but octets at the end. The end of the call ends it."""
         self._reading = asyncio.current_task()
         try:
+            if not self.exchange.has_begun:  # so that a caller who may not call has a status
+                await self.exchange.begin(200, (b"content-type", b"application/jsonl"), *self.fields)
             return await super().read()
         finally:
             self._reading = None
 
+    async def read_batch(self) -> Any:
+        """Return the lines that are there as one batch in protobuf. Raises InvalidArgument and MemoryFull."""
+        while not self._lines and not self._has_ended:
+            await self._read_more()
+        if not self._lines:
+            return End()
+        taken, self._lines = self._lines[:_MOST_OF_BATCH], self._lines[_MOST_OF_BATCH:]
+        batch = mail_pb2.SendMailsRequest()
+        for line in taken:
+            self._count += 1
+            try:
+                octets = await decode(JSON, line, mail_pb2.SendMailRequest, self._memory, self._turn)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"line {self._count}: {error.field}", error.description) from None
+            batch.mails.add().ParseFromString(octets)
+        self._weigh()
+        return batch.SerializeToString()
+
+    async def _read_more(self) -> None:
+        """Read a part of the body, and cut it into lines."""
+        part = await self.exchange.read()
+        self._rest += part
+        self._has_ended = not part
+        self._weigh()
+        if b"\n" not in part and not self._has_ended and len(self._rest) <= self.most:
+            return  # a long line comes in many parts
+        *whole, rest = self._rest.split(b"\n")
+        self._rest = rest
+        self._lines = [bytes(line) for line in whole if line.strip()]
+        if self._has_ended and rest.strip():
+            self._lines.append(bytes(rest))
+        if len(rest) > self.most:
+            raise InvalidArgument("request", f"has a line of more than {self.most} octets")
+
+    def _weigh(self) -> None:
+        """Count what is there now in the memory. Raises MemoryFull where calls take their part of it."""
+        octets = len(self._rest) + sum(map(len, self._lines))
+        self._memory.reading += octets - self._counted
+        self._counted = octets
+        if self._memory.reading > self._memory.for_calls and octets > LARGE:
+            raise MemoryFull
+
+    def close(self) -> None:
+        """Count nothing more."""
+        self._memory.reading -= self._counted
+        self._counted = 0
+        self._rest.clear()
+        self._lines.clear()
+
     async def write(self, response: mail_pb2.SendMailsResponse) -> None:
         """Send the results of a response."""
-        body = b"".join(JSON.encode(result) + b"\n" for result in response.results)
-        await self.exchange.send({"type": "http.response.body", "body": body, "more_body": True})
+        await self.exchange.write(b"".join(JSON.encode(result) + b"\n" for result in response.results))
 
     async def abort(self, code: Code, message: str, trailers: Trailers = ()) -> Never:
         """End the call with a status, and what reads its requests."""
@@ -60,52 +118,20 @@ class LinesContext(CallContext):
 
 async def _read_batch(context: CallContext) -> Any:
     assert isinstance(context, LinesContext)
-    while not context.lines and not context.has_ended:
-        event = await context.receive()
-        if event["type"] == "http.disconnect":
-            raise CallEnded
-        part = event.get("body", b"")
-        context.rest += part
-        context.has_ended = not event.get("more_body", False)
-        if b"\n" not in part and not context.has_ended and len(context.rest) <= context.most:
-            continue  # a long line comes in many parts
-        *whole, rest = context.rest.split(b"\n")
-        context.rest = rest
-        context.lines = [bytes(line) for line in whole if line.strip()]
-        if context.has_ended and rest.strip():
-            context.lines.append(bytes(rest))
-        if len(rest) > context.most:
-            raise InvalidArgument("request", f"has a line of more than {context.most} octets")
-    if not context.lines:
-        return End()
-    taken, context.lines = context.lines[:_MOST_OF_BATCH], context.lines[_MOST_OF_BATCH:]
-    batch = mail_pb2.SendMailsRequest()
-    for line in taken:
-        context.count += 1
-        try:
-            batch.mails.add().ParseFromString(JSON.decode(line, mail_pb2.SendMailRequest))
-        except InvalidArgument as error:
-            raise InvalidArgument(f"line {context.count}: {error.field}", error.description) from None
-    return batch.SerializeToString()
+    return await context.read_batch()
 
 
-async def run_lines(guarded: Any, context: LinesContext, fields: Fields) -> None:
+async def run_lines(guarded: Any, context: LinesContext) -> None:
     """Run a call, whose results are sent as they come."""
-    send = context.exchange.send
-    head = [(b"content-type", b"application/jsonl"), *fields]
-    await send({"type": "http.response.start", "status": 200, "headers": head})
+    exchange = context.exchange
     try:
-        await guarded(None, context)
-    except CallEnded:
-        pass
-    except asyncio.CancelledError:
-        if not context.take_cancellation():
-            raise
+        await context.run(guarded(None, context))
     finally:
         context.close()
+    if context.ended is not None and not exchange.has_begun:
+        await answer_error(exchange, context.ended, context.fields)
+        return
     last = b""
     if context.ended is not None:
-        code, text, trailers = context.ended
-        error = error_of(code, text, trailers[0][1] if trailers else b"")
-        last = json.dumps({"error": error}, ensure_ascii=False).encode() + b"\n"
-    await send({"type": "http.response.body", "body": last})
+        last = json.dumps({"error": error_of(context.ended)}, ensure_ascii=False).encode() + b"\n"
+    await exchange.end(last)

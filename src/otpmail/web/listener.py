@@ -9,24 +9,19 @@ import ssl
 from collections.abc import Iterable
 from email.utils import formatdate
 from random import Random
-from typing import Any, Self
-
-from uvicorn.config import Config
-from uvicorn.server import ServerState
+from typing import Self
 
 from otpmail.errors import SettingsError
 from otpmail.limits.descriptors import FOR_PROBES
 from otpmail.settings.certificates import CertificateFiles
 from otpmail.telemetry.logs import log_event
 from otpmail.web.binding import BACKLOG, close_sockets, open_sockets
-from otpmail.web.connection import HEAD_SECONDS, Connection
+from otpmail.web.connection import HEAD_SECONDS, Connection, Handler
 
-_KEEP_SECONDS = 75  # to the next request of a connection; proxies give up theirs after 60 s
-_BACKLOG = 1024
 _TICK_SECONDS = 1.0
 
 
-class _State(ServerState):
+class _Open:
     """The connections that are open, at most so many. One more takes the place of the one that has been idle longest.
 
     Where none is idle, a few more may come for probes, and the rest is sent 503. A connection that is older than
@@ -34,30 +29,40 @@ class _State(ServerState):
     """
 
     def __init__(self, most: int, age_seconds: float) -> None:
-        super().__init__()
         self._most = most
         self._age_seconds = age_seconds
         self._ages = Random()  # noqa: S311  no secret: it spreads the ends of connections
         self._is_retiring = False
-        self.open: dict[Connection, float] = {}
-        self.connections: Any = self  # uvicorn's protocol adds itself
+        self.open: dict[Connection, None] = {}
+        self.ending: set[asyncio.Task[None]] = set()
+        """Calls that are cancelled, since their connections have ended."""
+        self.date = b""
 
     def __len__(self) -> int:
         return len(self.open)
 
+    def __repr__(self) -> str:
+        return f"<_Open {len(self)} of {self._most}>"
+
     def add(self, connection: Connection) -> None:
         """Count a connection."""
-        self.open[connection] = connection.opened + self._age_seconds * self._ages.uniform(0.9, 1.1)
+        self.open[connection] = None
+        if not self._is_retiring:
+            connection.ends_at = connection.opened + self._age_seconds * self._ages.uniform(0.9, 1.1)
         if len(self.open) > self._most:
             asyncio.get_running_loop().call_soon(self._make_room, connection)
 
     def discard(self, connection: Connection) -> None:
         """Count it no more."""
         self.open.pop(connection, None)
+        if (task := connection.running) is not None and not task.done():
+            self.ending.add(task)
+            task.add_done_callback(self.ending.discard)
 
-    def is_retiring(self, connection: Connection) -> bool:
-        """Whether it is to close after its next answer."""
-        return self._is_retiring or asyncio.get_running_loop().time() >= self.open.get(connection, 0.0)
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """Return the calls that run."""
+        running = (connection.running for connection in self.open)
+        return self.ending | {task for task in running if task is not None and not task.done()}
 
     def retire(self) -> None:
         """Close connections after their next answers."""
@@ -80,31 +85,18 @@ class _State(ServerState):
 
 
 class Listener:
-    """Serves an ASGI application on every address of a host, until `close` or `stop`.
+    """Answers requests by `handler` on every address of a host, until `close` or `stop`.
 
     `most` is how many connections may be open, `head_seconds` how long the head of a request may take, and
     `age_seconds` how old a connection gets. Build it inside a running loop.
     """
 
     def __init__(
-        self, app: Any, *, most: int, head_seconds: float = HEAD_SECONDS, age_seconds: float = math.inf
+        self, handler: Handler, *, most: int, head_seconds: float = HEAD_SECONDS, age_seconds: float = math.inf
     ) -> None:
         self._head_seconds = head_seconds
-        self._config = Config(
-            app,
-            loop="none",
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_SECONDS,
-        )
-        self._config.load()
-        self._state = _State(most, age_seconds)
+        self._handler = handler
+        self._open = _Open(most, age_seconds)
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._ticking: asyncio.TimerHandle | None = None
@@ -113,7 +105,7 @@ class Listener:
         self._is_stale = False  # whether `_tls` is newer than the servers
 
     def __repr__(self) -> str:
-        return f"<Listener {len(self._state)} connections>"
+        return f"<Listener {len(self._open)} connections>"
 
     async def start(self, host: str, port: int, files: CertificateFiles | None = None) -> int:
         """Listen on every address of `host`, all on one port, and return it. Raises SettingsError."""
@@ -145,7 +137,7 @@ class Listener:
 
     def retire(self) -> None:
         """Close each connection after its next answer, so that its client finds another service."""
-        self._state.retire()
+        self._open.retire()
 
     async def stop(self, seconds: float = 0.0) -> None:
         """Stop listening, close what is idle, and the rest once it is answered, or after so many seconds."""
@@ -153,12 +145,12 @@ class Listener:
             self._renewing.cancel()
             await asyncio.wait((self._renewing,))
         self._close()
-        for connection in list(self._state.open):
+        for connection in list(self._open.open):
             connection.shutdown()
         ends = asyncio.get_running_loop().time() + seconds
-        while self._state.tasks and asyncio.get_running_loop().time() < ends:
-            await asyncio.wait(self._state.tasks, timeout=max(0.0, ends - asyncio.get_running_loop().time()))
-        for connection in list(self._state.open):
+        while (tasks := self._open.tasks()) and (left := ends - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(tasks, timeout=left)
+        for connection in list(self._open.open):
             connection.transport.abort()
         if self._ticking is not None:
             self._ticking.cancel()
@@ -181,11 +173,11 @@ class Listener:
 
     def _connection(self) -> Connection:
         loop = asyncio.get_running_loop()
-        return Connection(self._config, self._state, {}, loop, head_seconds=self._head_seconds)
+        return Connection(self._handler, self._open, loop, head_seconds=self._head_seconds)
 
     def _tick(self) -> None:
         """Write the date of answers anew."""
-        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self._open.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
         self._ticking = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
 
     def _close(self) -> None:

@@ -4,19 +4,16 @@ An envelope has a byte of flags, the length of its message in four octets, and t
 the call in JSON, with the error if there is one; the HTTP status is 200 in any case.
 """
 
-import asyncio
 import json
 from contextlib import aclosing
 from typing import Any
 
-from google.protobuf.message import Message
-
-from otpmail.api.calls import CallEnded
 from otpmail.errors import InvalidArgument
 from otpmail.web.body import GZIP, IDENTITY, Turn, read_body, unpack
-from otpmail.web.connect import JSON, PROTO, Codec, error_of
+from otpmail.web.connect import JSON, PROTO, Codec
 from otpmail.web.context import CallContext
-from otpmail.web.exchange import CLOSE, Exchange, Fields
+from otpmail.web.errors import error_of
+from otpmail.web.exchange import Exchange, Fields
 
 STREAM_CODECS = {b"application/connect+json": JSON, b"application/connect+proto": PROTO}
 
@@ -25,7 +22,7 @@ _PREFIX = 5
 
 
 async def read_one(context: CallContext, headers: Any, *, most: int, turn: Turn) -> bytes:
-    """Return the one message of the request. Raises InvalidArgument, and CallEnded where the caller goes before."""
+    """Return the one message of the request. Raises InvalidArgument, and CallEnded where it is longer than `most`."""
     body = await read_body(context, most=most, encoding=IDENTITY, turn=turn)
     flags, length = body[:1], int.from_bytes(body[1:_PREFIX], "big")
     if len(body) < _PREFIX or len(body) != _PREFIX + length or flags not in {b"\0", b"\1"}:
@@ -40,32 +37,20 @@ async def read_one(context: CallContext, headers: Any, *, most: int, turn: Turn)
 async def run_stream(guarded: Any, exchange: Exchange, context: CallContext, codec: Codec, fields: Fields) -> None:
     """Run a call, and send its messages as they come."""
     content_type = next(name for name, known in STREAM_CODECS.items() if known is codec)
-    head = [(b"content-type", content_type), *fields]
-    if exchange.connection.cycle.more_body:
-        head.append(CLOSE)
-    await exchange.send({"type": "http.response.start", "status": 200, "headers": head})
-    try:
+    await exchange.begin(200, (b"content-type", content_type), *fields)
+
+    async def send_all() -> None:
+        """Send the messages."""
         async with aclosing(guarded(None, context)) as messages:
             async for message in messages:
-                await _send(exchange, codec, message)
-    except CallEnded:
-        pass
-    except asyncio.CancelledError:
-        if not context.take_cancellation():
-            raise
-    finally:
-        context.close()
+                await exchange.write(_envelope(0, codec.encode(message)))
+
+    await context.run(send_all())
     end: dict[str, Any] = {}
     if context.ended is not None:
-        code, text, trailers = context.ended
-        end["error"] = error_of(code, text, trailers[0][1] if trailers else b"")
+        end["error"] = error_of(context.ended)
     last = json.dumps(end, ensure_ascii=False).encode()
-    await exchange.send({"type": "http.response.body", "body": _envelope(_LAST, last)})
-
-
-async def _send(exchange: Exchange, codec: Codec, message: Message) -> None:
-    body = _envelope(0, codec.encode(message))
-    await exchange.send({"type": "http.response.body", "body": body, "more_body": True})
+    await exchange.end(_envelope(_LAST, last))
 
 
 def _envelope(flags: int, octets: bytes) -> bytes:

@@ -1,0 +1,157 @@
+"""Reads the requests of one connection, by llhttp, with limits. It neither waits nor writes."""
+
+from collections.abc import Callable
+from urllib.parse import unquote
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
+
+from otpmail.web.exchange import Exchange, Headers
+
+HEAD_OCTETS = 64 << 10
+"""The most of a request's line and fields, as much as gRPC takes of metadata. It holds for trailers too."""
+
+MOST_FIELDS = 100
+
+_SLICE = 16 << 10
+"""Octets that are parsed at once: of one slice, the end of a body may count for the head behind it."""
+
+_UPGRADE = frozenset((b"upgrade", b"http2-settings"))
+"""The fields and the tokens of Connection by which a client offers another protocol."""
+
+Begin = Callable[[str, bytes, Headers, str, bool], Exchange | None]
+"""Begins to answer a request by its method, target, fields and version, and whether another may follow it.
+
+None where too many requests wait for their answers.
+"""
+
+
+class RequestReader:
+    """Reads octets. `begin` is called for each request once its head is read; its exchange then takes the body."""
+
+    def __init__(self, begin: Begin) -> None:
+        self._begin = begin
+        self._parser = self._new_parser()
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self.latest: Exchange | None = None
+        """The request whose body is being read."""
+        self.is_in_head = True
+        """Whether a head is being read, or the first one is to come."""
+        self._head_octets = 0
+        self._fields = 0  # of the head and of the trailers
+        self._has_upgrade = False  # whether the request is to be read again, without its Upgrade
+        self._had_body = False  # whether the latest octets held any of a body
+        self._status = 400  # of the request that can't be read
+
+    def __repr__(self) -> str:
+        return f"<RequestReader{' in a head' * self.is_in_head}>"
+
+    def feed(self, data: bytes) -> int:
+        """Read octets. Returns the status of a request that can't be taken, after which nothing is read; else 0."""
+        if len(data) <= _SLICE:
+            return self._feed(data)
+        slices = (data[start : start + _SLICE] for start in range(0, len(data), _SLICE))
+        return next(filter(None, map(self._feed, slices)), 0)
+
+    def _feed(self, data: bytes) -> int:
+        """Read a slice.
+
+        A request that offers another protocol is read again without its offer (RFC 9110, 7.8): httptools takes what
+        follows the head of such a request for the other protocol, its body included.
+        """
+        self._had_body, octets = False, len(data)
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserError:
+                return self._status
+            except HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self._parser = self._new_parser()
+                continue
+            break
+        self._head_octets = 0 if self._had_body and not self.is_in_head else self._head_octets + octets
+        return 431 if self._head_octets > HEAD_OCTETS else 0
+
+    def _new_parser(self) -> HttpRequestParser:
+        parser = HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # the answer before it is not to be cut
+        return parser
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return the head of the latest request as its client would have written it without an offer."""
+        method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (method, self._url, version)]
+        for name, value in self._headers.items():
+            if name == b"connection":
+                tokens = (token.strip() for token in value.split(b","))
+                kept = b", ".join(token for token in tokens if token.lower() not in _UPGRADE)
+                lines.append(b"connection: " + kept)
+            elif name not in _UPGRADE:
+                lines.append(name + b": " + value)
+        return b"\r\n".join((*lines, b"", b""))
+
+    # Callbacks of the parser. A ValueError in one ends the connection.
+
+    def on_message_begin(self) -> None:
+        """Begin to read the head of a request."""
+        self._url, self._headers = b"", {}
+        self.is_in_head, self._has_upgrade = True, False
+        self._head_octets = self._fields = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one field. Raises ValueError for too many.
+
+        A trailer is only counted: merged into the head it would be a field that nobody has checked (RFC 9110, 6.5.1).
+        """
+        if self._fields == MOST_FIELDS:
+            self._status = 431
+            raise ValueError
+        self._fields += 1
+        if self.is_in_head:
+            name, headers = name.lower(), self._headers
+            headers[name] = headers[name] + b", " + value if name in headers else value
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer. Raises ValueError for CONNECT, and for too many requests that wait for their answers."""
+        parser = self._parser
+        method = parser.get_method().decode("ascii")
+        if method == "CONNECT":
+            self._status = 405
+            raise ValueError
+        if b"upgrade" in self._headers and parser.should_upgrade():
+            self._has_upgrade = True
+            return
+        self.is_in_head = False
+        version, goes_on = parser.get_http_version(), parser.should_keep_alive()
+        self.latest = self._begin(method, self._url, self._headers, version, goes_on)
+        if self.latest is None:
+            self._status = 429
+            raise ValueError
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._had_body = True
+        if self.latest is not None:
+            self.latest.add(body)
+
+    def on_message_complete(self) -> None:
+        """End the request, unless it is to be read again."""
+        if not self._has_upgrade and self.latest is not None:
+            self.latest.complete()
+            self.latest = None
+
+
+def target_of(url: bytes) -> tuple[str, bytes]:
+    """Return the path and the query of a request's target. Raises ValueError for a target that has none."""
+    if url.startswith(b"/"):
+        raw, _, query = url.partition(b"#")[0].partition(b"?")
+    else:
+        parsed = parse_url(url)
+        raw, query = parsed.path or b"/", parsed.query or b""
+    path = raw.decode("ascii")
+    return unquote(path) if "%" in path else path, query
