@@ -117,7 +117,17 @@ class SyncClient:
         did not reach everyone, has an `error`. After a lost connection, or where the service stops, mails without a
         result are sent again by their request_id. So are mails that it refuses as UNAVAILABLE once all were taken.
         """
-        target, feed = self._endpoint.target, Feed(outgoing)
+        feed = Feed(outgoing)
+        try:
+            yield from self._results(feed, timeout)
+        finally:
+            feed.close()
+        if feed.error is not None:
+            raise feed.error
+
+    def _results(self, feed: Feed, timeout: float | None) -> Iterator[MailResult]:
+        """Send the mails of a feed over one stream after another, until each has its result."""
+        target = self._endpoint.target
         attempts, refusals = self._attempts(timeout, None), Refusals(self._retries)
         while True:
             method = self._channel(target).stream_stream(
@@ -139,17 +149,15 @@ class SyncClient:
             finally:
                 call.cancel()
             if failure is None and feed.is_done:
-                break
+                return
             try:
                 wait = attempts.wait_after(failure or Unavailable("the service has ended the stream"))
             except Unavailable:
                 if failure is not None or not feed.all_taken or not (refused := refusals.results(feed.open)):
                     raise
                 yield from map(decode.result, refused)
-                break
+                return
             self._sleep(wait)
-        if feed.error is not None:
-            raise feed.error
 
     def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
