@@ -1,6 +1,7 @@
 """Files about callers and TLS: read at the start, and again when they change."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,6 +179,68 @@ async def test_files_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     finally:
         answer.set()
     assert _who(access, "one") == "shop"
+
+
+async def test_files_that_do_not_change_cost_no_thread_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread looks at the files, and the loop reads them only where they may differ from what was read."""
+    file, noted, looks = tmp_path / "callers.toml", Noted(), asyncio.Queue[None]()
+    _write(file, _table("shop", "one"))
+    os.utime(file, (1_000_000_000, 1_000_000_000))  # long ago, so that no change could look the same
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    read, may_differ = WatchedFiles.read_if_changed, WatchedFiles.may_differ
+    reads: list[WatchedFiles[Any]] = []
+    loop = asyncio.get_running_loop()
+
+    def look(files: WatchedFiles[Any]) -> bool:
+        loop.call_soon_threadsafe(looks.put_nowait, None)
+        return may_differ(files)
+
+    def note(files: WatchedFiles[Any], **given: bool) -> object:
+        reads.append(files)
+        return read(files, **given)
+
+    monkeypatch.setattr(WatchedFiles, "may_differ", look)
+    monkeypatch.setattr(WatchedFiles, "read_if_changed", note)
+    threads = threading.active_count()
+    with _running(access):
+        async with asyncio.timeout(30):
+            for _ in range(10):
+                await looks.get()
+        assert not reads
+        assert threading.active_count() <= threads + 1
+        _write(file, _table("shop", "two"))
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+        assert reads
+    assert _who(access, "two") == "shop"
+
+
+async def test_a_look_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the thread that looks at the files gets no answer, they are read by another one all the same."""
+    file, noted, answer = tmp_path / "callers.toml", Noted(), threading.Event()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01, read_seconds=0.1)
+    monkeypatch.setattr(WatchedFiles, "may_differ", lambda _: answer.wait(60))
+    try:
+        with _running(access):
+            _write(file, _table("shop", "two"))
+            assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+    finally:
+        answer.set()
+
+
+async def test_without_a_thread_for_the_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread could be started for the looks, a change is in force as soon, once there are threads again."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    file, noted = tmp_path / "callers.toml", Noted()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    monkeypatch.setattr("otpmail.api.watched_files.start_daemon", refuse)
+    with _running(access):
+        _write(file, _table("shop", "two"))
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
 
 
 def _issue(folder: Path, first: datetime, last: datetime) -> dict[str, Path]:

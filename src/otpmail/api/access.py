@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from otpmail.api.auth import Authenticator
 from otpmail.api.methods import METHODS
-from otpmail.api.watched_files import WatchedFiles
+from otpmail.api.watched_files import ChangeWatch, WatchedFiles
 from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.callers import table_of
 from otpmail.errors import SettingsError
@@ -61,7 +61,8 @@ class Access:
         self._settings = settings
         self._observer = observer
         self._profiles = profiles
-        self._requested = asyncio.Event()
+        self._is_requested = False
+        self._wakes = asyncio.Event()
         self._callers: WatchedFiles[_Callers] | None = None
         self._certificates: WatchedFiles[CertificateFiles] | None = None
         if (path := settings.callers_file) is not None:
@@ -102,7 +103,8 @@ class Access:
 
     def request(self) -> None:
         """Read the files again soon, whether or not they look changed."""
-        self._requested.set()
+        self._is_requested = True
+        self._wakes.set()
 
     async def run(self) -> None:
         """Read the files whenever they change or it is requested, until cancelled; return at once if there are none.
@@ -110,18 +112,29 @@ class Access:
         At the start and at each reading, the observer learns of a certificate that callers refuse, or will soon.
         """
         self._notify_of_doubt()
-        while self._callers is not None or self._certificates is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._look_seconds):
-                    await self._requested.wait()
-            always = self._requested.is_set()
-            self._requested.clear()
-            if self._callers is not None:
-                await self._renew(self._callers, self._take_callers, always=always)
-            if self._certificates is not None:
-                is_new = await self._renew(self._certificates, self._take_certificates, always=always)
-                if is_new or always:
-                    self._notify_of_doubt()
+        files = [watched for watched in (self._callers, self._certificates) if watched is not None]
+        if not files:
+            return
+        watch = ChangeWatch(files, self._wakes.set, look_seconds=self._look_seconds)
+        with watch.running() as has_thread:
+            # A file system that does not answer stops the thread. A look from here finds that, and says so.
+            seconds = self._read_seconds if has_thread else self._look_seconds
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._wakes.wait()
+                self._wakes.clear()
+                always, self._is_requested = self._is_requested, False
+                await self._read_again(always=always)
+                watch.resume()
+
+    async def _read_again(self, *, always: bool) -> None:
+        if self._callers is not None:
+            await self._renew(self._callers, self._take_callers, always=always)
+        if self._certificates is not None:
+            is_new = await self._renew(self._certificates, self._take_certificates, always=always)
+            if is_new or always:
+                self._notify_of_doubt()
 
     def _notify_of_doubt(self) -> None:
         if self._certificates is not None:

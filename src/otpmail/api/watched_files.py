@@ -1,14 +1,17 @@
 """Files that are read at the start, and again when they change, with the folders that they name."""
 
+import asyncio
 import os
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from otpmail.errors import SettingsError
+from otpmail.threads import start_daemon
 
 _FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
 _LEVELS = 3  # of folders with templates: a locale, a purpose, the files
@@ -49,6 +52,10 @@ class WatchedFiles(Generic[ValueT]):
 
     def __repr__(self) -> str:
         return f"<WatchedFiles {self.setting} {self.problems}>"
+
+    def may_differ(self) -> bool:
+        """Whether the files look as if they were to be read again. Nothing changes by it. Runs in a thread."""
+        return self._was_fresh or self._look(self._all_paths())[0] != self._seen
 
     def read_if_changed(self, *, always: bool) -> ValueT | None:
         """Read the files again if they have changed. Returns what they hold, None if nothing is new.
@@ -103,6 +110,60 @@ class WatchedFiles(Generic[ValueT]):
             is_fresh = is_fresh or abs(now - found.st_mtime_ns) < _FRESH_NS
             look[path] = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
         return look, is_fresh
+
+
+class ChangeWatch:
+    """Looks at files in one thread, and calls `on_change` in the loop where some may differ from what was read.
+
+    A thread for each look, and a wake-up of the loop for its answer, would cost ten times as much. After `on_change` it
+    looks no more until `resume`, while others read the files.
+    """
+
+    def __init__(
+        self, files: Sequence[WatchedFiles[Any]], on_change: Callable[[], None], *, look_seconds: float
+    ) -> None:
+        self._files = files
+        self._on_change = on_change
+        self._look_seconds = look_seconds
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._rests = False
+
+    def __repr__(self) -> str:
+        return f"<ChangeWatch {', '.join(files.setting for files in self._files)}>"
+
+    @contextmanager
+    def running(self) -> Iterator[bool]:
+        """Look within the block; yields False where no thread can be started, and nobody looks."""
+        try:
+            start_daemon(self._run, "changes of files")
+            has_thread = True
+        except RuntimeError:  # a limit on processes and threads
+            has_thread = False
+        try:
+            yield has_thread
+        finally:
+            self._stopped.set()
+
+    def resume(self) -> None:
+        """Look again from now on."""
+        self._rests = False
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._look_seconds):
+            if self._rests or not self._may_differ():
+                continue
+            self._rests = True
+            try:
+                self._loop.call_soon_threadsafe(self._on_change)
+            except RuntimeError:  # the loop has ended
+                return
+
+    def _may_differ(self) -> bool:
+        try:
+            return any(files.may_differ() for files in self._files)
+        except Exception:  # noqa: BLE001  whatever it is, the reader will find it, and say so
+            return True
 
 
 def _paths_in(folder: Path, levels: int) -> Iterator[Path]:
