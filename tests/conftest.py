@@ -32,7 +32,7 @@ _MARKERS = (
     "one_contract: an attack whose outcome does not depend on the contract that ours is called by",
     "one_store: an attack whose outcome does not depend on the store of the service",
     "ours: an attack that reads the log or the store of a process, which a foreign target does not show",
-    "one_loop: runs on uvloop alone, since it waits for the end of a lease or the like",
+    "one_loop: runs on uvloop alone, since it waits for a process, the end of a lease or the like",
     "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",
     "requests(seconds, most): for how long the `mails` fixture keeps request ids, and how many",
     "v1: an attack by means that otpmail.v1 alone has",
@@ -76,7 +76,8 @@ def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run a test on both loops, unless it starts the service: that has its loop in a process of its own."""
-    if _PROCESS_TESTS.intersection(item.path.parts):
+    fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+    if "service" in fixtures or _PROCESS_TESTS.intersection(item.path.parts):
         return {"asyncio": asyncio.new_event_loop}
     if item.get_closest_marker("one_loop"):
         return {"uvloop": uvloop.new_event_loop}

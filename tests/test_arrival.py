@@ -115,6 +115,7 @@ async def test_mails_that_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert words.endswith("none reaches --relay-listen; have it mail there")
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

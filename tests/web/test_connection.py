@@ -70,9 +70,10 @@ async def test_a_head_that_does_not_come() -> None:
         await listener.stop()
 
 
-@pytest.mark.parametrize(
-    "octets",
-    [
+@pytest.mark.service(**OPEN)
+async def test_octets_that_are_no_request(service: Service, subtests: pytest.Subtests) -> None:
+    """They are answered 400, and the connection is closed: two readers of them would not agree."""
+    for octets in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(512),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
@@ -82,15 +83,12 @@ async def test_a_head_that_does_not_come() -> None:
         HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
         HEAD + b"x: a\x00b\r\n\r\n",
         b"\x00" * 100,
-    ],
-)
-@pytest.mark.service(**OPEN)
-async def test_octets_that_are_no_request(service: Service, octets: bytes) -> None:
-    """They are answered 400, and the connection is closed: two readers of them would not agree."""
-    answer = await converse(service, octets)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.count(b"HTTP/1.1 ") == 1
-    assert await _is_live(service)
+    ):
+        with subtests.test(octets=octets):
+            answer = await converse(service, octets)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert await _is_live(service)
 
 
 @pytest.mark.service(**OPEN)

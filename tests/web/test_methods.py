@@ -70,9 +70,10 @@ async def test_an_error_has_its_details(service: Service) -> None:
         assert answer.json["details"][1]["debug"]["fieldViolations"][0]["field"] == "email"
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
+@pytest.mark.service(**OPEN)
+async def test_a_body_that_is_no_request(service: Service, subtests: pytest.Subtests) -> None:
+    """The error names the message or the field, and repeats no value."""
+    for body, words in (
         (b"", "request: is no otpmail.v1.SendCodeRequest in JSON"),
         (b"{", "request: is no otpmail.v1.SendCodeRequest in JSON"),
         (b"[]", "request: is no otpmail.v1.SendCodeRequest in JSON"),
@@ -82,14 +83,11 @@ async def test_an_error_has_its_details(service: Service) -> None:
         (b'{"email": ["secret"]}', "email: has a value of another type in JSON"),
         (b'{"email": "a@b.example", "email": "secret"}', "request: is no otpmail.v1.SendCodeRequest in JSON"),
         (b'{"waitFor": "secret"}', "waitFor: has a value of another type in JSON"),
-    ],
-)
-@pytest.mark.service(**OPEN)
-async def test_a_body_that_is_no_request(service: Service, body: bytes, words: str) -> None:
-    """The error names the message or the field, and repeats no value."""
-    answer = await request(service, SEND_CODE, body, JSON)
-    assert (answer.status, answer.json["code"], answer.json["message"]) == (400, "invalid_argument", words)
-    assert b"secret" not in answer.body
+    ):
+        with subtests.test(body=body):
+            answer = await request(service, SEND_CODE, body, JSON)
+            assert (answer.status, answer.json["code"], answer.json["message"]) == (400, "invalid_argument", words)
+            assert b"secret" not in answer.body
 
 
 @pytest.mark.service(**OPEN)
