@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hypothesis import settings
 from attacks.options import add_options
 from redis_server import KINDS, RedisServer
 from relay import Certificates, Faults, Relay
+from run_folder import make_run_folder
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ _PROCESS_TESTS = {
     "faults",
     "integration",
 }  # folders whose tests start the service
+_RUN_FOLDER = pytest.StashKey["Path"]()
 _MARKERS = (
     "full: an attack or a fault that runs with --full only",
     "one_contract: an attack whose outcome does not depend on the contract that ours is called by",
@@ -48,11 +51,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)  # the plugin of `tmp_path` reads --basetemp in this hook
 def pytest_configure(config: pytest.Config) -> None:
     """Register our markers, and end at SIGTERM and SIGHUP as at Ctrl-C: fixtures then end what they have started.
 
-    No example of a property has a time limit: on a busy machine any may take long.
+    No example of a property has a time limit: on a busy machine any may take long. The run has a folder of its own.
     """
+    if config.option.basetemp is None:
+        config.option.basetemp = config.stash[_RUN_FOLDER] = make_run_folder()
     for sign in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(sign) is signal.SIG_DFL:
             signal.signal(sign, signal.default_int_handler)
@@ -60,6 +66,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("any machine")
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remove the folder of a run that has failed nowhere."""
+    folder = session.config.stash.get(_RUN_FOLDER, None)
+    if folder is not None and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -207,7 +207,10 @@ async def test_ci_says_that_it_is_ci(tree: Path) -> None:
 @pytest.fixture
 def stubs(tree: Path) -> Path:
     """A tree in which each command of `scripts/test` only prints its name and arguments."""
-    for name in ("venv", "install-servers", "generate", "contract", "test-pythons", "attacks", "faults", "bench"):
+    for name in (
+        *("venv", "install-servers", "generate", "contract"),
+        *("test-pythons", "attacks", "faults", "browser", "bench"),
+    ):
         _write_script(tree / "scripts" / name, f'echo "{name} $*"')
     for name in ("ruff", "mypy", "lint-imports", "python"):
         _write_script(tree / ".venv/bin" / name, f'echo "{name} $*"')
@@ -223,11 +226,12 @@ async def test_test_prints_one_line_for_each_step(stubs: Path) -> None:
         "contract ",
         *(f"{name}: good" for name in ("format", "lint", "types", "import rules")),
         (
-            "python -m pytest --numprocesses 3 --dist worksteal "
+            "python -m pytest --numprocesses 4 --dist worksteal "
             "--ignore tests/attacks --ignore tests/faults --ignore tests/browser"
         ),
         "attacks --quick",
         "faults --quick",
+        "browser --quick",
         "benchmarks: good",
     ]
     code, out = await _run(stubs / "scripts/test")
@@ -277,6 +281,35 @@ async def test_other_pythons(tree: Path) -> None:
         assert f"Python {missing}: not installed here, skipped" in out.splitlines()
 
 
+def _written(tree: Path) -> list[int]:
+    return [int(written) for file in tree.glob("pid-*") if (written := file.read_text().strip())]
+
+
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_a_signal_ends_other_pythons(tree: Path) -> None:
+    """SIGTERM ends `scripts/test-pythons` and the tests that run under each Python."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    others = [version for version in ("3.11", "3.12", "3.13") if version != own]
+    for version in others:
+        _write_script(tree / f"pyenv/versions/{version}.1/bin/python", "exit 0")
+        _write_script(tree / f"bin/python{version}", "exit 127")
+    _write_script(tree / "scripts/venv", f'mkdir -p $VENV/bin; cp "{tree}/pytest" $VENV/bin/python')
+    _write_script(tree / "pytest", f'echo "$$" >"$(mktemp "{tree}/pid-XXXX")"; sleep 1000 | cat')
+    path = f"{tree}/bin:{os.environ['PATH']}"
+    process = await _start(tree / "scripts/test-pythons", PATH=path, PYENV_ROOT=f"{tree}/pyenv")
+    async with asyncio.timeout(60):
+        while len(_written(tree)) < len(others):  # noqa: ASYNC110  other processes write them
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        while any(_runs(pid) for pid in _written(tree)):  # noqa: ASYNC110  nobody is told of the end
+            await asyncio.sleep(0.01)
+    assert process.returncode == 143
+
+
 @pytest.mark.parametrize(("name", "limits"), [("attacks", (600, 1800)), ("faults", (900, 3600))])
 async def test_attacks_and_faults_in_full_and_quick(tree: Path, name: str, limits: tuple[int, int]) -> None:
     """The scripts ask pytest for the full tests, with --quick for the short ones; other arguments follow."""
@@ -307,6 +340,7 @@ async def test_lock_writes_both_locks_and_checks_them(tree: Path) -> None:
     assert await _run(tree / "scripts/lock", "--check") == (0, "")
 
 
+_NO_CHROMIUM = "browser: Chromium is not installed here, and to install it needs root and apt-get; skipped"
 _EVERYWHERE = (
     *("bash", "cat", "cksum", "cp", "dirname", "env", "find", "flock", "git", "grep", "id", "kill", "mkdir", "mktemp"),
     *("mv", "realpath", "rm", "sed", "sleep", "sort", "timeout", "touch", "tr"),
@@ -345,11 +379,21 @@ async def test_venv_needs_nothing_but_python(tree: Path, bare_path: str) -> None
 
 async def test_test_needs_nothing_but_python(stubs: Path, bare_path: str) -> None:
     """`scripts/test` names the servers that it can't install and what it skips for them, and runs all other steps."""
-    for name in ("install-servers", "contract"):
+    for name in ("install-servers", "contract", "browser", "chromium.bash"):
         _copy(f"scripts/{name}", stubs)
     (stubs / "protos").mkdir()
     code, out = await _run(stubs / "scripts/test", PATH=bare_path)
     assert (code, out.splitlines()[-1]) == (0, "benchmarks: good"), out
     assert "install-servers: Exim cannot be installed" in out
     assert "contract: npm is not installed here, skipped" in out
+    assert _NO_CHROMIUM in out.splitlines()
     assert "not found" not in out
+
+
+async def test_ci_needs_chromium(stubs: Path, bare_path: str) -> None:
+    """With CI=true `scripts/browser` fails where there is no Chromium, and it can't be installed."""
+    for name in ("browser", "chromium.bash"):
+        _copy(f"scripts/{name}", stubs)
+    script = stubs / "scripts/browser"
+    assert await _run(script, "--quick", PATH=bare_path) == (0, f"{_NO_CHROMIUM}\n")
+    assert await _run(script, "--quick", PATH=bare_path, CI="true") == (1, f"{_NO_CHROMIUM}\n")
