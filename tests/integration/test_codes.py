@@ -61,15 +61,16 @@ async def test_a_pasted_code_and_address_are_read(service: Service, relay: Relay
     assert (await _validate(service, typed, email=f"\t{ADA}\u200b")).result == VALID
 
 
-@pytest.mark.parametrize("typed", ["12345", "1234567", "12 34 5a", "\u200b", "1" * 1000])
-async def test_a_text_that_can_not_be_a_code_costs_no_attempt(service: Service, typed: str) -> None:
+async def test_a_text_that_can_not_be_a_code_costs_no_attempt(service: Service, subtests: pytest.Subtests) -> None:
     """A text of another length or alphabet is WRONG_CODE, NO_LIVE_CODE without one, and costs no attempt."""
-    assert (await _validate(service, typed)).result == NONE
-    sent = await _send(service)
-    for _ in range(11):
-        answer = await _validate(service, typed)
-        assert (answer.result, answer.attempts_left) == (WRONG, 5)
-    assert (await _validate(service, sent.otp_code)).result == VALID
+    for typed in ("12345", "1234567", "12 34 5a", "\u200b", "1" * 1000):
+        with subtests.test(typed=typed):
+            assert (await _validate(service, typed)).result == NONE
+            sent = await _send(service)
+            for _ in range(11):
+                answer = await _validate(service, typed)
+                assert (answer.result, answer.attempts_left) == (WRONG, 5)
+            assert (await _validate(service, sent.otp_code)).result == VALID
 
 
 async def test_a_resend_is_the_same_code(service: Service, relay: Relay) -> None:
@@ -181,13 +182,14 @@ async def test_a_repeated_check_has_its_first_answer(service: Service) -> None:
     assert (await _validate(service, sent.otp_code, request_id="r-3")).result == NONE
 
 
-@pytest.mark.parametrize("request_id", ["x" * 129, "a\nb", "\u200e"])
-async def test_a_request_id_that_is_none(service: Service, request_id: str) -> None:
+async def test_a_request_id_that_is_none(service: Service, subtests: pytest.Subtests) -> None:
     """A request id that is too long or not printable is refused by its name, for a code and for a check."""
-    for call in (_send(service, request_id=request_id), _validate(service, "123456", request_id=request_id)):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call
-        assert bad_field(caught.value) == "request_id"
+    for request_id in ("x" * 129, "a\nb", "\u200e"):
+        with subtests.test(request_id=request_id):
+            for call in (_send(service, request_id=request_id), _validate(service, "123456", request_id=request_id)):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert bad_field(caught.value) == "request_id"
 
 
 @pytest.mark.service(OTP_SENDS_PER_HOUR=2)
@@ -246,13 +248,14 @@ async def test_limits_in_shadow_refuse_nothing(service: Service, relay: Relay) -
     await service.wait_for_log("limit-in-shadow", limit="caller", caller="anonymous")
 
 
-@pytest.mark.parametrize("field", ["session", "device_token"])
-async def test_a_field_that_is_too_long(service: Service, field: str) -> None:
+async def test_a_field_that_is_too_long(service: Service, subtests: pytest.Subtests) -> None:
     """A session or token longer than any is refused by its name, for a code and for a check."""
-    for call in (_send(service, **{field: "x" * 257}), _validate(service, "123456", **{field: "x" * 257})):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call
-        assert bad_field(caught.value) == field
+    for field in ("session", "device_token"):
+        with subtests.test(field=field):
+            for call in (_send(service, **{field: "x" * 257}), _validate(service, "123456", **{field: "x" * 257})):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert bad_field(caught.value) == field
 
 
 @pytest.mark.service(OTP_RESEND_SECONDS=30)
@@ -326,9 +329,9 @@ async def test_the_mail_is_in_the_persons_language(service: Service, relay: Rela
     ]
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "named"),
-    [
+async def test_bad_fields_are_named(service: Service, relay: Relay, subtests: pytest.Subtests) -> None:
+    """A field out of bounds is INVALID_ARGUMENT and named, and nothing is mailed."""
+    for field, value, named in (
         ("email", "", "email"),
         ("email", "a" * 250 + "@example.org", "email"),
         ("email", "ada@example.org\r\nRCPT TO:<eve@example.org>", "email"),
@@ -342,15 +345,13 @@ async def test_the_mail_is_in_the_persons_language(service: Service, relay: Rela
         ("request_id", "x" * 129, "request_id"),
         ("client_ip", "not-an-ip", "client_ip"),
         ("wait_for", 9, "wait_for"),
-    ],
-)
-async def test_bad_fields_are_named(service: Service, relay: Relay, field: str, value: object, named: str) -> None:
-    """A field out of bounds is INVALID_ARGUMENT and named, and nothing is mailed."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await _send(service, **{field: value})
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert bad_field(caught.value) == named
-    assert relay.mails == []
+    ):
+        with subtests.test(field=field, value=value, named=named):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await _send(service, **{field: value})
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert bad_field(caught.value) == named
+            assert relay.mails == []
 
 
 @pytest.mark.parametrize(("field", "value"), [("code", ""), ("code", "1" * 1001), ("challenge_id", "zz")])

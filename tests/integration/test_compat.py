@@ -58,25 +58,25 @@ async def test_a_wrong_code_leaves_the_right_one_valid(service: Service) -> None
     assert await _validate(service, code) == (mail_pb2.SUCCESS, True)
 
 
-@pytest.mark.parametrize("typed", ["", "12345", "1234567", "abcdef", "1" * 60_000])
-async def test_a_text_that_can_not_be_a_code_is_no_error(service: Service, typed: str) -> None:
+async def test_a_text_that_can_not_be_a_code_is_no_error(service: Service, subtests: pytest.Subtests) -> None:
     """A text of any length is answered with OK: FAILED without a live code, else not valid, and costs no attempt."""
-    assert await _validate(service, typed) == (mail_pb2.FAILED, False)
-    code = (await _send(service)).otpCode
-    for _ in range(11):
-        assert await _validate(service, typed) == (mail_pb2.SUCCESS, False)
-    assert await _validate(service, f" {code[:3]}\u00a0{code[3:]}\r\n") == (mail_pb2.SUCCESS, True)
+    for typed in ("", "12345", "1234567", "abcdef", "1" * 60_000):
+        with subtests.test(typed=typed):
+            assert await _validate(service, typed) == (mail_pb2.FAILED, False)
+            code = (await _send(service)).otpCode
+            for _ in range(11):
+                assert await _validate(service, typed) == (mail_pb2.SUCCESS, False)
+            assert await _validate(service, f" {code[:3]}\u00a0{code[3:]}\r\n") == (mail_pb2.SUCCESS, True)
 
 
-@pytest.mark.parametrize(
-    "email", ["", "ada", "ada@", "ada@example.org, eve@example.org", "a\r\nb@example.org", "x" * 60_000]
-)
-async def test_an_invalid_address_is_failed_with_ok(service: Service, relay: Relay, email: str) -> None:
+async def test_an_invalid_address_is_failed_with_ok(service: Service, relay: Relay, subtests: pytest.Subtests) -> None:
     """A text that is no address is answered with OK and FAILED, and nothing is mailed."""
-    sent = await service.original_otp.SendCode(mail_pb2.SendCodeRequest(email=email))
-    assert sent == mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
-    assert await _validate(service, "123456", email) == (mail_pb2.FAILED, False)
-    assert relay.mails == []
+    for email in ("", "ada", "ada@", "ada@example.org, eve@example.org", "a\r\nb@example.org", "x" * 60_000):
+        with subtests.test(email=email):
+            sent = await service.original_otp.SendCode(mail_pb2.SendCodeRequest(email=email))
+            assert sent == mail_pb2.SendCodeResponse(status=mail_pb2.FAILED)
+            assert await _validate(service, "123456", email) == (mail_pb2.FAILED, False)
+            assert relay.mails == []
 
 
 async def test_spaces_around_an_address_are_ignored(service: Service, relay: Relay) -> None:
@@ -134,26 +134,26 @@ async def test_send_mail(service: Service, relay: Relay) -> None:
     assert text_of(mail.content) == "Guten Tag.\nHeute nichts.\n"
 
 
-@pytest.mark.parametrize("to", ["", " \n"])
-async def test_send_mail_without_recipient(service: Service, relay: Relay, to: str) -> None:
+async def test_send_mail_without_recipient(service: Service, relay: Relay, subtests: pytest.Subtests) -> None:
     """An empty `to` is INVALID_ARGUMENT with exactly the original's text, which clients may compare."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.original_mail.SendMail(mail_pb2.SendEmailRequest(to=to, subject="x", body="y"))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "recipient email is required"
-    assert bad_field(caught.value) == "to"
-    assert relay.mails == []
+    for to in ("", " \n"):
+        with subtests.test(to=to):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await service.original_mail.SendMail(mail_pb2.SendEmailRequest(to=to, subject="x", body="y"))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert caught.value.details() == "recipient email is required"
+            assert bad_field(caught.value) == "to"
+            assert relay.mails == []
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("to", "not an address"), ("subject", "a\r\nBcc: x@y.z"), ("body", "a\0b")]
-)
-async def test_bad_input_names_the_contracts_own_field(service: Service, field: str, value: str) -> None:
+async def test_bad_input_names_the_contracts_own_field(service: Service, subtests: pytest.Subtests) -> None:
     """A mail that cannot be sent is INVALID_ARGUMENT, with the field's name in this contract."""
-    request = mail_pb2.SendEmailRequest(**{"to": ADA, "subject": "s", "body": "b", field: value})
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.original_mail.SendMail(request)
-    assert bad_field(caught.value) == field
+    for field, value in (("to", "not an address"), ("subject", "a\r\nBcc: x@y.z"), ("body", "a\0b")):
+        with subtests.test(field=field, value=value):
+            request = mail_pb2.SendEmailRequest(**{"to": ADA, "subject": "s", "body": "b", field: value})
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await service.original_mail.SendMail(request)
+            assert bad_field(caught.value) == field
 
 
 @pytest.mark.relay(final_reply="554 5.7.1 not wanted")

@@ -57,22 +57,20 @@ async def test_headers_in_their_order(service: Service, relay: Relay) -> None:
     assert [(name, value) for name, value in mail.items() if name.lower().startswith("x-")] == given
 
 
-@pytest.mark.parametrize(
-    ("return_path", "sender"),
-    [
+@pytest.mark.service(EMAIL_FROM_ALLOWED=ALLOWED)
+async def test_where_bounces_go(service: Service, relay: Relay, subtests: pytest.Subtests) -> None:
+    """The return path is the envelope's sender and stands in no header; without one, bounces go to the author."""
+    for return_path, sender in (
         ("", "news@shop.example"),
         ("bounces+ada=example.org@shop.example", "bounces+ada=example.org@shop.example"),
         ("<bounces@shop.example>", "bounces@shop.example"),
         (" <> ", ""),
         ("<>", ""),
-    ],
-)
-@pytest.mark.service(EMAIL_FROM_ALLOWED=ALLOWED)
-async def test_where_bounces_go(service: Service, relay: Relay, return_path: str, sender: str) -> None:
-    """The return path is the envelope's sender and stands in no header; without one, bounces go to the author."""
-    mail = await _arrives(service, relay, return_path=return_path, **{"from": "News <news@shop.example>"})
-    assert relay.mails[-1].sender == sender
-    assert (mail["From"], mail["Return-Path"]) == ("News <news@shop.example>", None)
+    ):
+        with subtests.test(return_path=return_path, sender=sender):
+            mail = await _arrives(service, relay, return_path=return_path, **{"from": "News <news@shop.example>"})
+            assert relay.mails[-1].sender == sender
+            assert (mail["From"], mail["Return-Path"]) == ("News <news@shop.example>", None)
 
 
 @pytest.mark.relay(final_reply="451 4.3.0 later", times=1)
@@ -93,34 +91,37 @@ async def test_one_who_sends_for_the_author(service: Service, relay: Relay) -> N
 
 
 @pytest.mark.service(EMAIL_FROM_ALLOWED=ALLOWED)
-@pytest.mark.parametrize("field", ["from", "sender", "return_path"])
-async def test_who_may_not_send(service: Service, relay: Relay, field: str) -> None:
+async def test_who_may_not_send(service: Service, relay: Relay, subtests: pytest.Subtests) -> None:
     """EMAIL_FROM_ALLOWED covers author, sender and return path: another address is PERMISSION_DENIED, and named."""
-    await _send(service, **{field: "anybody@shop.example"})
-    await _send(service, **{field: "codes@example.org"})
-    assert await _status(service, **{field: "eve@example.org"}) == (
-        grpc.StatusCode.PERMISSION_DENIED,
-        f"{field}: eve@example.org may not be used: EMAIL_FROM_ALLOWED does not hold it",
-    )
-    request = _request(request_id="r1")
-    setattr(request, field, "eve@example.org")
-    batch = mail_pb2.SendMailsRequest(mails=[request, _request(request_id="r2", return_path="<>")])
-    results = [one async for answer in service.mail.SendMails(iter([batch])) for one in answer.results]
-    codes = {result.request_id: result.code for result in results}
-    assert codes == {"r1": grpc.StatusCode.PERMISSION_DENIED.value[0], "r2": 0}
-    assert len(relay.mails) == 3
+    for field in ("from", "sender", "return_path"):
+        with subtests.test(field=field):
+            sent = len(relay.mails)
+            await _send(service, **{field: "anybody@shop.example"})
+            await _send(service, **{field: "codes@example.org"})
+            assert await _status(service, **{field: "eve@example.org"}) == (
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{field}: eve@example.org may not be used: EMAIL_FROM_ALLOWED does not hold it",
+            )
+            request = _request(request_id=f"{field}-1")
+            setattr(request, field, "eve@example.org")
+            batch = mail_pb2.SendMailsRequest(mails=[request, _request(request_id=f"{field}-2", return_path="<>")])
+            results = [one async for answer in service.mail.SendMails(iter([batch])) for one in answer.results]
+            codes = {result.request_id: result.code for result in results}
+            assert codes == {f"{field}-1": grpc.StatusCode.PERMISSION_DENIED.value[0], f"{field}-2": 0}
+            assert len(relay.mails) - sent == 3
 
 
-@pytest.mark.parametrize("given", ["<order-1.a=b@shop.example>", "order-1.a=b@shop.example", "<1@[192.0.2.1]>"])
-async def test_a_message_id_of_the_caller(service: Service, relay: Relay, given: str) -> None:
+async def test_a_message_id_of_the_caller(service: Service, relay: Relay, subtests: pytest.Subtests) -> None:
     """A message id with or without angle brackets is the mail's, with them, in the header and in the answer."""
-    sent = await _send(service, message_id=given)
-    expected = given if given.startswith("<") else f"<{given}>"
-    assert f"\r\nMessage-ID: {expected}\r\n".encode() in relay.mails[-1].content
-    assert (sent.message_id, (await service.mail.GetMail(mail_pb2.GetMailRequest(id=sent.id))).message_id) == (
-        expected,
-        expected,
-    )
+    for given in ("<order-1.a=b@shop.example>", "order-1.a=b@shop.example", "<1@[192.0.2.1]>"):
+        with subtests.test(given=given):
+            sent = await _send(service, message_id=given)
+            expected = given if given.startswith("<") else f"<{given}>"
+            assert f"\r\nMessage-ID: {expected}\r\n".encode() in relay.mails[-1].content
+            assert (sent.message_id, (await service.mail.GetMail(mail_pb2.GetMailRequest(id=sent.id))).message_id) == (
+                expected,
+                expected,
+            )
 
 
 async def test_a_message_id_of_the_service(service: Service, relay: Relay) -> None:

@@ -100,20 +100,21 @@ async def test_a_mail_is_cancelled_by_its_request_id(service: Service, relay: Re
     assert relay.mails == []
 
 
-@pytest.mark.parametrize("names", [{}, {"id": "m1", "request_id": "r1"}], ids=["neither", "both"])
-async def test_a_mail_is_named_by_exactly_one_of_two(service: Service, names: dict[str, str]) -> None:
+async def test_a_mail_is_named_by_exactly_one_of_two(service: Service, subtests: pytest.Subtests) -> None:
     """GetMail, WatchMail and CancelMail refuse neither and both of id and request_id, and name the two."""
-    mails = service.mail
-    calls: list[Any] = [
-        mails.GetMail(mail_pb2.GetMailRequest(**names)),
-        mails.CancelMail(mail_pb2.CancelMailRequest(**names)),
-        anext(aiter(mails.WatchMail(mail_pb2.WatchMailRequest(**names)))),
-    ]
-    for call in calls:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert caught.value.details() == "id: exactly one of id and request_id must be given"
+    for names in ({}, {"id": "m1", "request_id": "r1"}):
+        with subtests.test(names=names):
+            mails = service.mail
+            calls: list[Any] = [
+                mails.GetMail(mail_pb2.GetMailRequest(**names)),
+                mails.CancelMail(mail_pb2.CancelMailRequest(**names)),
+                anext(aiter(mails.WatchMail(mail_pb2.WatchMailRequest(**names)))),
+            ]
+            for call in calls:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert caught.value.details() == "id: exactly one of id and request_id must be given"
 
 
 async def test_a_request_id_that_nobody_used(service: Service) -> None:

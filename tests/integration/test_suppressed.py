@@ -227,24 +227,22 @@ async def test_a_retry(service: Service, relay: Relay) -> None:
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
 
 
-@pytest.mark.parametrize(
-    "faults",
-    [
-        pytest.param(Faults(refuse_recipients={ADA: "550 No such user"}), id="no enhanced code"),
-        pytest.param(Faults(refuse_recipients={ADA: "550 5.7.1 rejected by policy"}), id="policy"),
-        pytest.param(Faults(refuse_recipients={ADA: "550 5.4.1 no route"}), id="route"),
-        pytest.param(Faults(refuse_recipients={ADA: "552 5.2.2 mailbox full"}), id="full"),
-        pytest.param(Faults(refuse_sender="550 5.1.1 unknown"), id="sender"),
-        pytest.param(Faults(final_reply=lambda _: "550 5.7.1 spam"), id="content"),
-    ],
-)
-async def test_refusals_that_do_not_suppress(service: Service, relay: Relay, faults: Faults) -> None:
+async def test_refusals_that_do_not_suppress(service: Service, relay: Relay, subtests: pytest.Subtests) -> None:
     """A refusal that is not of the address as such suppresses nobody: the next mail is sent."""
-    relay.faults = faults
-    assert (await _send(service)).state == FAILED
-    assert await _known(service) is None
-    relay.faults = Faults()
-    assert (await _send(service)).state == RELAYED
+    for name, faults in {
+        "no enhanced code": Faults(refuse_recipients={ADA: "550 No such user"}),
+        "policy": Faults(refuse_recipients={ADA: "550 5.7.1 rejected by policy"}),
+        "route": Faults(refuse_recipients={ADA: "550 5.4.1 no route"}),
+        "full": Faults(refuse_recipients={ADA: "552 5.2.2 mailbox full"}),
+        "sender": Faults(refuse_sender="550 5.1.1 unknown"),
+        "content": Faults(final_reply=lambda _: "550 5.7.1 spam"),
+    }.items():
+        with subtests.test(name):
+            relay.faults = faults
+            assert (await _send(service)).state == FAILED
+            assert await _known(service) is None
+            relay.faults = Faults()
+            assert (await _send(service)).state == RELAYED
 
 
 async def test_refusals_of_content(service: Service, relay: Relay) -> None:
