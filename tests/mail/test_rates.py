@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from drafts import read_draft
 from mail.rigs import DRAFT, Rig
 from mail.test_group_commit import GroupStore
 from otpmail.call_events import LimitReached
 from otpmail.callers import Call, Caller, Permissions, Rates
 from otpmail.delivery.job import Job
+from otpmail.delivery.suppressions import whose
 from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
+from otpmail.limits import suppressing
 from otpmail.limits.rules import total_of
 from otpmail.mail.rates import Rates as Counting
 from otpmail.mail.submission import Submission
@@ -78,6 +82,28 @@ async def test_what_is_not_accepted_counts_for_nothing(rig: Rig) -> None:
     await rig.mails.accept(call, SUBMISSION)
     with pytest.raises(LimitExceeded):
         await rig.mails.accept(call, SUBMISSION)
+
+
+async def _suppress(rig: Rig) -> None:
+    """Have nothing sent to the recipients of DRAFT."""
+    for address in DRAFT.to:
+        rule = partial(suppressing.refused, now=rig.now, reason="550 5.1.1 no such user")
+        await rig.memory.addresses.update(whose("shop", address.spec), rule)
+
+
+async def test_a_mail_that_nobody_is_sent_counts_for_nothing(rig: Rig) -> None:
+    """A mail whose recipients are all suppressed uses nothing up, and one with another recipient does."""
+    call = _call(mails_per_hour=2)
+    await _suppress(rig)
+    for _ in range(5):
+        job = await rig.mails.accept(call, SUBMISSION)
+        assert job.state is MailState.FAILED
+        await rig.mails.rates.close(10)
+    assert _counted(rig) == 0
+    others = replace(SUBMISSION, draft=read_draft(to=(*[to.spec for to in DRAFT.to], "other@example.org")))
+    await rig.mails.accept(call, others)
+    await rig.mails.rates.close(10)
+    assert _counted(rig) == 1
 
 
 async def test_calls_at_once(rig: Rig) -> None:
@@ -217,10 +243,12 @@ async def test_a_call_that_is_cancelled_before_the_commit(durable: DurableRig) -
     assert (durable.queue.qsize(), _counted(durable)) == (0, 0)
 
 
-@pytest.mark.parametrize("end", ["kept", "refused", "earlier", "cancelled", "dropped"])
+@pytest.mark.parametrize("end", ["kept", "refused", "earlier", "cancelled", "dropped", "suppressed"])
 async def test_the_mails_of_a_stream_count_once_they_are_accepted(durable: DurableRig, end: str) -> None:
     """Of the mails that a stream has prepared those count that the store has accepted, and no others."""
     call = _call(mails_per_hour=9)
+    if end == "suppressed":
+        await _suppress(durable)
     submission = replace(SUBMISSION, request_id="known" if end == "earlier" else "new", fingerprint=b"f")
     prepared = await durable.mails.prepare(call, submission, durable.admission, lambda: None)
     assert prepared is not None

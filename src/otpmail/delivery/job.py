@@ -103,6 +103,12 @@ class Job:
         """The recipients that the next transaction is for: a group of those that are pending."""
         return self.pending[:GROUP]
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether nothing is sent to any of its recipients, since all of them are suppressed."""
+        results = self.results.values()
+        return bool(results) and not self.pending and all(result.suppression is not None for result in results)
+
     def defer(self) -> None:
         """Take turns with all deferred mails from now on, so that no number of retries is ahead of fresh mails."""
         self.is_fresh = False

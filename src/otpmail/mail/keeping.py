@@ -123,10 +123,10 @@ class Keeping:
     def release(self, prepared: Prepared, end: Job | CallerError | None = None) -> None:
         """Free the place and the request id of a prepared mail, with its job where it has one.
 
-        It counts for no rate where it was not accepted, or its request id has found another.
+        It counts for no rate where it was not accepted, its request id has found another, or nobody is sent it.
         """
         job = end if isinstance(end, Job) else None
-        if prepared.counted is not None and job is not prepared.job:
+        if prepared.counted is not None and (job is not prepared.job or job.is_left_out):
             self._rates.take_back(prepared.counted)
         prepared.place.leave(is_accepted=job is not None)
         self._idempotency.end(prepared.request, job)

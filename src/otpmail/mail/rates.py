@@ -46,7 +46,7 @@ class Rates:
     async def counted(self, caller: Caller, mail_id: str, accept: Callable[[], Awaitable[Job]]) -> Job:
         """Count a mail and return its job, which `accept` accepts. Raises LimitExceeded, and accepts nothing then.
 
-        A mail whose request id has found another counts for nothing either.
+        A mail whose request id has found another counts for nothing either, and nor does one that nobody is sent.
         """
         counted = await self.count(caller)
         try:
@@ -54,7 +54,7 @@ class Rates:
         except BaseException:
             await self._undoing.run(partial(self._uncount, counted))
             raise
-        if job.id != mail_id:
+        if job.id != mail_id or job.is_left_out:
             self.take_back(counted)
         return job
 
