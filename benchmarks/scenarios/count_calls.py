@@ -2,9 +2,9 @@
 
 It counts Python's call events for code under src/otpmail in the loop's thread: a resumed coroutine is another call.
 Generated code and comprehensions are left out. A move is a call whose file differs from that of the call before.
-Each method is called without tokens and with the settings that ship, and then with a token and all limits.
-The counts do not depend on the machine. `scripts/count-calls` prints them and fails above the limits; with `--tree` it
-prints each call below its caller.
+Each method is called over gRPC, and ValidateCode over HTTP too: without tokens and with the settings that ship, and
+then with a token and all limits. The counts do not depend on the machine. `scripts/count-calls` prints them and fails
+above the limits; with `--tree` it prints each call below its caller.
 """
 
 from __future__ import annotations  # generated stubs name types that exist for the type checker alone
@@ -12,6 +12,7 @@ from __future__ import annotations  # generated stubs name types that exist for 
 import argparse
 import asyncio
 import json
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -50,9 +51,11 @@ LIMITS = {
     "SendMail": (130, 90),
     "SendCode": (180, 120),
     "ValidateCode": (54, 35),
+    "ValidateCode over HTTP": (86, 56),
     f"SendMail{_ASKING}": (146, 102),
     f"SendCode{_ASKING}": (196, 132),
     f"ValidateCode{_ASKING}": (66, 45),
+    f"ValidateCode over HTTP{_ASKING}": (98, 67),
 }
 """The most calls and moves of one call to each method."""
 
@@ -108,7 +111,9 @@ class CallTracer:
 class Caller:
     """Makes the calls; each code that SendCode returns is validated once."""
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata) -> None:
+    def __init__(self, channel: grpc.aio.Channel, http_port: int, metadata: Metadata) -> None:
+        self._http_port = http_port
+        self._http: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._metadata = metadata
         self._mails: mail_pb2_grpc.MailServiceAsyncStub = mail_pb2_grpc.MailServiceStub(channel)
         self._codes: otp_pb2_grpc.OtpServiceAsyncStub = otp_pb2_grpc.OtpServiceStub(channel)
@@ -137,6 +142,33 @@ class Caller:
         request = otp_pb2.ValidateCodeRequest(email=self._email, code=self._code)
         answer = await self._codes.ValidateCode(request, metadata=self._metadata)
         assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
+
+    async def validate_over_http(self) -> None:
+        """Validate the last code by a POST in protobuf, on a connection that stays open."""
+        if self._http is None:
+            self._http = await asyncio.open_connection("127.0.0.1", self._http_port)
+        reader, writer = self._http
+        body = otp_pb2.ValidateCodeRequest(email=self._email, code=self._code).SerializeToString()
+        fields = [f"{name}: {value}\r\n" for name, value in self._metadata]
+        fields += ["host: localhost\r\n", "content-type: application/proto\r\n", f"content-length: {len(body)}\r\n"]
+        writer.write(f"POST /otpmail.v1.OtpService/ValidateCode HTTP/1.1\r\n{''.join(fields)}\r\n".encode() + body)
+        head = await reader.readuntil(b"\r\n\r\n")
+        octets = await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+        assert head.startswith(b"HTTP/1.1 200 ")
+        answer = otp_pb2.ValidateCodeResponse.FromString(octets)
+        assert answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID
+
+    def close(self) -> None:
+        """Close the connection of calls over HTTP."""
+        if self._http is not None:
+            self._http[1].close()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
@@ -183,13 +215,17 @@ async def measure() -> dict[str, Trace]:
 
 async def measure_with(directory: Path, changed: Mapping[str, object], metadata: Metadata) -> dict[str, Trace]:
     """Return the shortest trace of each method with some settings changed."""
+    port = free_port()
+    changed = {"HTTP_PORT": port, **changed}
     async with serving(directory, changed) as address, grpc.aio.insecure_channel(address) as channel:
-        caller = Caller(channel, metadata)
+        caller = Caller(channel, port, metadata)
         samples = {
             "SendMail": await trace(caller.send_mail, None),
             "SendCode": await trace(caller.send_code, None),
             "ValidateCode": await trace(caller.validate_code, caller.send_code),
+            "ValidateCode over HTTP": await trace(caller.validate_over_http, caller.send_code),
         }
+        caller.close()
     return {method: min(traces, key=len) for method, traces in samples.items()}
 
 

@@ -149,7 +149,8 @@ class Reads:
                     waits_for = reading.send(None)
         except StopIteration as end:
             octets = end.value
-        self.note(context, octets)
+        if self.memory.arrived is not None:
+            self.note(context, octets)
         if len(octets) >= LARGE:
             self._has_copied = True
             asyncio.get_running_loop().call_soon(self._end_round)

@@ -37,6 +37,7 @@ class WebApp:
         self._probes = probes
         self._gate = gate
         self._methods = methods
+        self._by_path: Mapping[str, Method] = {} if methods is None else methods.by_path
         self._pages = pages
         self._openapi = files("otpmail.web").joinpath("openapi.json").read_bytes()
 
@@ -48,6 +49,8 @@ class WebApp:
         try:
             if exchange.connection.is_for_probes and exchange.path not in self._probes:
                 await exchange.say(HTTPStatus.SERVICE_UNAVAILABLE, "there are MAX_CONNECTIONS connections", *_LATER)
+            elif (method := self._by_path.get(exchange.path)) is not None:
+                await self._call(method, exchange)
             else:
                 await self._answer(exchange)
         except Exception:
@@ -57,9 +60,7 @@ class WebApp:
 
     async def _answer(self, exchange: Exchange) -> None:
         path, verb = exchange.path, exchange.method
-        if self._methods is not None and (method := self._methods.by_path.get(path)) is not None:
-            await self._call(method, exchange)
-        elif (probe := self._probes.get(path)) is not None:
+        if (probe := self._probes.get(path)) is not None:
             if path not in _OPEN and (problem := self._gate.problem(exchange.headers)):
                 await exchange.say(HTTPStatus.FORBIDDEN, problem)
             else:

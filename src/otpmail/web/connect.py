@@ -97,20 +97,8 @@ async def decode_large(body: bytes, kind: type[Message], memory: Memory, turn: T
         memory.reading -= octets
 
 
-def codec_of(content_type: bytes) -> Codec | None:
-    """Return the codec of a unary call by its Content-Type, None for another type."""
-    found = CODECS.get(content_type)
-    if found is not None:
-        return found
-    media, _, parameters = content_type.partition(b";")
-    charset = parameters.strip().lower().replace(b'"', b"")
-    return CODECS.get(media.strip().lower()) if charset in {b"", b"charset=utf-8"} else None
-
-
-def seconds_of(timeout: bytes | None) -> float | None:
-    """Return the seconds of Connect-Timeout-Ms, None without one. Raises InvalidArgument."""
-    if timeout is None:
-        return None
+def seconds_of(timeout: bytes) -> float:
+    """Return the seconds of Connect-Timeout-Ms. Raises InvalidArgument."""
     if not _TIMEOUT.fullmatch(timeout):
         raise InvalidArgument("Connect-Timeout-Ms", "must be milliseconds, of at most ten digits")
     return int(timeout) / 1000

@@ -170,7 +170,8 @@ class Connection(asyncio.Protocol):
             self._write_refusal()
         else:
             self._idle_since = self._loop.time()
-            self.resume_reading()
+            if not self._is_reading:
+                self.resume_reading()
 
     def write(self, octets: bytes) -> None:
         """Send octets, without a wait."""

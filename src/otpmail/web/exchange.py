@@ -104,16 +104,19 @@ class Exchange:
         self._octets += len(part)
         if self._octets > _HIGH_WATER:
             self.connection.pause_reading()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def complete(self) -> None:
         """Take note that the body is whole."""
         self.is_whole = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        self._waiter = None
 
     # The body, for those that answer.
 

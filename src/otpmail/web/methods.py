@@ -1,6 +1,6 @@
 """The methods of otpmail.v1 over HTTP, each by POST to its path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
 from otpmail.limits.memory import LARGE
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from otpmail.web.body import GZIP, IDENTITY, pack, read_body, takes_gzip
-from otpmail.web.connect import JSON, PROTO, VERSION, Codec, codec_of, decode, seconds_of
+from otpmail.web.connect import CODECS, JSON, PROTO, VERSION, Codec, decode, seconds_of
 from otpmail.web.context import CallContext
 from otpmail.web.errors import answer_error
 from otpmail.web.exchange import Exchange, Fields, Headers
@@ -38,6 +38,13 @@ class Kind(Enum):
     LINES = "application/jsonl, application/x-ndjson"
 
 
+_CODECS: Mapping[Kind, Mapping[bytes, Codec]] = {
+    Kind.UNARY: CODECS,
+    Kind.STREAM: STREAM_CODECS,
+    Kind.LINES: dict.fromkeys(LINES, JSON),
+}
+
+
 class Method(NamedTuple):
     """A method in its guard, and what its request is."""
 
@@ -45,6 +52,7 @@ class Method(NamedTuple):
     kind: Kind
     guarded: Callable[..., Any]
     request: type[Message]
+    codecs: Mapping[bytes, Codec]
 
     def __repr__(self) -> str:
         return f"<Method {self.path}>"
@@ -65,7 +73,7 @@ class Methods:
                 for method in service.methods:
                     path = f"/{service.full_name}/{method.name}"
                     guarded, kind = _guarded(api, path, getattr(servicers[service.name], method.name), method)
-                    self.by_path[path] = Method(path, kind, guarded, GetMessageClass(method.input_type))
+                    self.by_path[path] = Method(path, kind, guarded, GetMessageClass(method.input_type), _CODECS[kind])
 
     def __repr__(self) -> str:
         return f"<Methods {len(self.by_path)}>"
@@ -73,7 +81,8 @@ class Methods:
     async def serve(self, method: Method, exchange: Exchange, fields: Fields) -> None:
         """Answer one call, with these fields beside its own."""
         headers = exchange.headers
-        codec = _codec(method.kind, headers.get(b"content-type", b""))
+        content_type = headers.get(b"content-type", b"")
+        codec = method.codecs.get(content_type) or _codec(method, content_type)
         if codec is None:
             text = f"the content-type must be {method.kind.value.replace(', ', ' or ')}"
             accepted = (b"accept-post", method.kind.value.encode())
@@ -81,8 +90,10 @@ class Methods:
             return
         encoding = headers.get(b"content-encoding", IDENTITY)
         try:
-            seconds = seconds_of(headers.get(b"connect-timeout-ms"))
-            _check_version(headers)
+            timeout = headers.get(b"connect-timeout-ms")
+            seconds = None if timeout is None else seconds_of(timeout)
+            if headers.get(b"connect-protocol-version", VERSION) != VERSION:
+                raise InvalidArgument("Connect-Protocol-Version", "must be 1")
             if method.kind is not Kind.UNARY:
                 self._check_certificate(exchange)
         except CallerError as error:
@@ -155,18 +166,11 @@ def _guarded(api: Api, path: str, behaviour: Callable[..., Any], method: Any) ->
     return api.guard.guard_call(path, behaviour, unary=True), Kind.UNARY
 
 
-def _codec(kind: Kind, content_type: bytes) -> Codec | None:
-    """Return the codec of a body, None for a type that such a method does not take."""
-    if kind is Kind.UNARY:
-        return codec_of(content_type)
-    media = content_type.partition(b";")[0].strip().lower()
-    return STREAM_CODECS.get(media) if kind is Kind.STREAM else JSON if media in LINES else None
-
-
-def _check_version(headers: Headers) -> None:
-    version = headers.get(b"connect-protocol-version")
-    if version not in {None, VERSION}:
-        raise InvalidArgument("Connect-Protocol-Version", "must be 1")
+def _codec(method: Method, content_type: bytes) -> Codec | None:
+    """Return the codec of a body whose type is written in a rare way, None for a type that the method does not take."""
+    media, _, parameters = content_type.partition(b";")
+    charset = parameters.strip().lower().replace(b'"', b"")
+    return method.codecs.get(media.strip().lower()) if charset in {b"", b"charset=utf-8"} else None
 
 
 async def _answer_message(exchange: Exchange, codec: Codec, message: Message, fields: Fields) -> None:
