@@ -65,6 +65,23 @@ def unary() -> str:
     )
 
 
+def callers() -> str:
+    """What tokens and limits cost, beside services without them."""
+    heads = ("Method", "Tokens and limits", "Calls a second", "Of none", "CPU of a call, us", "Calls for the same CPU")
+    lines = [
+        [
+            f"`{row['method']}`",
+            row["callers"],
+            _count(row["calls/s"]),
+            f"{row['of those without']:.2f}",
+            _count(row["server us/call"]),
+            f"{row['calls for the same CPU']:.2f}",
+        ]
+        for row in _rows("callers")
+    ]
+    return _table(heads, lines)
+
+
 def stores() -> str:
     """Calls a second with each store, and what a call costs the service."""
     loads: dict[str, dict[str, dict[str, Any]]] = {}
@@ -262,7 +279,7 @@ def missed() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
-        *(summary, distance, unary, stores, load, batching, batches, recycling, calls, resources, missed),
+        *(summary, distance, unary, callers, stores, load, batching, batches, recycling, calls, resources, missed),
         *(memory, capacity, simulation, shard, scaling, processes, spread),
     )
 }
