@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from playwright.async_api import expect
 from http1 import SEND_CODE, SEND_MAIL, call
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from playwright.async_api import Browser, Page, Route
 
 ADA = "ada@example.org"
 
@@ -42,15 +43,24 @@ async def _six_digits(page: Page) -> None:
 async def test_axe_finds_nothing(page: Page, url: str) -> None:
     """Empty, with a code open, and with each part of a mail: axe-core has no finding, in light and dark."""
     await _without_findings(page)
+    await page.get_by_text("Purpose and language").click()
+    await _without_findings(page)
     await _send(url, "Refused", "550@fail.example")
+    await page.get_by_role("link", name="Help").click()
     await page.get_by_role("button", name="Send a code").click()
     await _six_digits(page)
-    await page.get_by_text("The same call in code").click()
-    for tab in ("HTML", "Text", "Headers", "Source", "Attachments", "Recipients"):
+    for tab in ("HTML", "Text", "Headers", "Source", "Recipients"):
         await page.get_by_role("button", name=tab, exact=True).click()
         await _without_findings(page)
-    await page.locator("#mails button.refused").click()
-    await expect(page.locator("#people")).to_contain_text("550 5.1.1 there is no such mailbox")
+    await page.locator("#mails a", has_text="Refused").click()
+    await expect(page.locator("#refused")).to_contain_text("550 5.1.1 there is no such mailbox")
+    await _without_findings(page)
+    await page.get_by_label("Search mails").fill("no such words")
+    await expect(page.locator("#empty")).to_have_text('No mail has "no such words".')
+    await _without_findings(page)
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await _without_findings(page)
+    await page.get_by_role("link", name="All mails").click()
     await _without_findings(page)
 
 
@@ -67,10 +77,10 @@ async def test_the_focus_stays(page: Page, url: str) -> None:
         await page.get_by_role("button", name=name, exact=True).focus()
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("button", name=name, exact=True)).to_be_focused()
-    first = page.locator("#mails button", has_text="code")
+    first = page.locator("#mails a", has_text="code")
     await first.focus()
     await _send(url, "Hello")
-    await expect(page.locator("#mails button")).to_have_count(2)
+    await expect(page.locator("#mails a")).to_have_count(2)
     await expect(first).to_be_focused()
 
 
@@ -79,15 +89,35 @@ async def test_mails_open_after_a_deletion(page: Page, url: str) -> None:
     await _send(url, "One")
     await expect(page.locator("#subject")).to_have_text("One")
     await _send(url, "Two")
-    await expect(page.locator("#mails button")).to_have_count(2)
+    await expect(page.locator("#mails a")).to_have_count(2)
     await page.keyboard.press("k")
     await expect(page.locator("#subject")).to_have_text("Two")
     await page.keyboard.press("Delete")
     await expect(page.locator("#subject")).to_have_text("One")
     await page.get_by_role("button", name="Delete all").click()
-    await expect(page.locator("#none")).to_be_visible()
+    await expect(page.locator("#start")).to_be_visible()
     await _send(url, "Three")
     await expect(page.locator("#subject")).to_have_text("Three")
+
+
+async def test_a_mail_that_comes_while_the_list_is_read_stays(page: Page, url: str) -> None:
+    """A list that was read before a mail came does not take that mail away."""
+    old = await page.evaluate("fetch('/inbox').then((answer) => answer.text())")
+    go_on = asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        """Answer with the list of before, once the mail has come."""
+        await go_on.wait()
+        await route.fulfill(body=old, content_type="application/json")
+
+    await page.route("**/inbox", answer_late, times=1)
+    await page.reload()
+    await _send(url, "Hello")
+    await expect(page.locator("#mails a")).to_have_count(1)
+    go_on.set()
+    await expect(page.locator("#status")).to_have_text("1 mail, 0 unread")
+    await page.wait_for_timeout(200)
+    await expect(page.locator("#mails a")).to_have_count(1)
 
 
 async def test_a_page_reads_the_list_once(page: Page, url: str) -> None:
@@ -98,10 +128,110 @@ async def test_a_page_reads_the_list_once(page: Page, url: str) -> None:
     page.on("request", lambda one: asked.append(one.url))
     for number in range(10):
         await _send(url, f"Mail {number}")
-    await expect(page.locator("#mails button")).to_have_count(11)
+    await expect(page.locator("#mails a")).to_have_count(11)
     assert [one for one in asked if one.endswith("/inbox")] == []
     await page.get_by_label("Search mails").fill("mail 7")
-    await expect(page.locator("#mails button:visible")).to_have_count(1)
+    await expect(page.locator("#mails a:visible")).to_have_count(1)
+
+
+async def test_a_mail_is_unread_until_somebody_opens_it(page: Page, browser: Browser, url: str) -> None:
+    """The list and the title count unread mails, also in another page and after a reload."""
+    await _send(url, "One")
+    await expect(page.locator("#subject")).to_have_text("One")
+    await _send(url, "Two")
+    await expect(page.locator("#status")).to_have_text("2 mails, 1 unread")
+    await expect(page).to_have_title("(1) otpmail dev: inbox")
+    other = await browser.new_page()
+    await other.goto(f"{url}/#/help")
+    await expect(other.locator("#mails a.unread")).to_have_count(1)
+    await expect(other.locator("#mails a.unread")).to_have_text(re.compile("^Unread: Two"))
+    await page.keyboard.press("k")
+    await expect(page.locator("#mails a.unread")).to_have_count(0)
+    await expect(page).to_have_title("otpmail dev: inbox")
+    await expect(other.locator("#mails a.unread")).to_have_count(0)
+    await other.reload()
+    await expect(other.locator("#status")).to_have_text("2 mails, 0 unread")
+
+
+async def test_an_address_leads_to_a_mail(page: Page, url: str) -> None:
+    """A mail has a URL, the back button returns to the one before, and a mail that has gone is said to have."""
+    for subject in ("One", "Two"):
+        await _send(url, subject)
+    await expect(page.locator("#mails a")).to_have_count(2)
+    await page.locator("#mails a", has_text="Two").click()
+    await expect(page).to_have_url(f"{url}/#/mails/2")
+    await page.reload()
+    await expect(page.locator("#subject")).to_have_text("Two")
+    await page.go_back()
+    await expect(page.locator("#subject")).to_have_text("One")
+    await page.goto(f"{url}/#/mails/77")
+    await expect(page.locator("#gone")).to_be_visible()
+    await expect(page.locator("#open")).to_be_hidden()
+
+
+async def test_the_search_reads_whole_mails(page: Page, url: str) -> None:
+    """A word far down in a text is found, and Escape ends the search."""
+    text = "words " * 2000 + "needle in a haystack"
+    await call(url.replace("localhost", "127.0.0.1"), SEND_MAIL, {"to": [ADA], "subject": "Long", "text": text})
+    await _send(url, "Short")
+    await expect(page.locator("#mails a")).to_have_count(2)
+    await page.keyboard.press("/")
+    await page.keyboard.type("HAYSTACK needle")
+    await expect(page.locator("#mails a:visible")).to_have_count(1)
+    await expect(page.locator("#mails a:visible")).to_have_text(re.compile("Long"))
+    await _send(url, "Another")
+    await expect(page.locator("#status")).to_have_text("1 of 3 mails")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#mails a:visible")).to_have_count(3)
+
+
+async def test_what_a_mail_has_is_seen(page: Page, url: str) -> None:
+    """Files stand in the list and above the text, a mail without HTML opens as text, and Hebrew runs to the left."""
+    file = {"filename": "report.pdf", "contentType": "application/pdf", "content": "AAAA" * 1000}
+    fields = {"to": [ADA], "subject": "\u05e9\u05dc\u05d5\u05dd", "text": "Hi there", "attachments": [file]}
+    await call(url.replace("localhost", "127.0.0.1"), SEND_MAIL, fields)
+    await expect(page.locator("#mails a")).to_contain_text("ada@example.org · 1 file")
+    await expect(page.locator("#files a")).to_have_text("report.pdf3.0 kB")
+    await expect(page.locator("#panel pre")).to_have_text("Hi there\n")
+    await expect(page.get_by_role("button", name="HTML", exact=True)).to_be_hidden()
+    assert await page.evaluate("getComputedStyle(document.getElementById('subject')).direction") == "rtl"
+    assert await page.evaluate("getComputedStyle(document.querySelector('#mails strong')).direction") == "rtl"
+
+
+async def test_a_phone_shows_the_list_or_a_mail(page: Page, url: str) -> None:
+    """At 360 pixels the list and a mail are a page each. The way back keeps the place, and nothing overflows."""
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await _send(url, "One")
+    await page.locator("#mails a").click()
+    await expect(page.locator("#subject")).to_be_focused()
+    await expect(page.locator("#side")).to_be_hidden()
+    assert await page.evaluate("document.documentElement.scrollWidth") == 360
+    await page.get_by_role("link", name="All mails").click()
+    await expect(page.locator("#mails a")).to_be_focused()
+    await expect(page.locator("#mail")).to_be_hidden()
+    assert await page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+async def test_the_purpose_of_a_code(page: Page) -> None:
+    """The form sends and checks a code of the purpose, in the language, and shows the call with them."""
+    await page.get_by_text("Purpose and language").click()
+    await page.get_by_label("Purpose", exact=True).fill("reset")
+    await page.get_by_label("Language", exact=True).fill("de")
+    await expect(page.locator("#call")).to_contain_text('"purpose":"reset","locale":"de"')
+    await page.get_by_role("button", name="Send a code").click()
+    await expect(page.locator("#subject")).to_contain_text("Passwort")
+    await page.get_by_role("button", name="Put it into the form").click()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#answer")).to_contain_text("RESULT_VALID")
+
+
+async def test_a_service_that_has_gone_is_said_to_have(page: Page) -> None:
+    """While the stream of events is broken, the page says so; once it is back, the list is read anew."""
+    await page.route("**/events", lambda route: route.abort())
+    await page.reload()
+    await expect(page.locator("#status")).to_have_text(re.compile("does not answer"))
+    await page.unroute("**/events")
+    await expect(page.locator("#status")).to_have_text("No mail yet.", timeout=15_000)
 
 
 async def test_an_answer_that_is_no_json_is_shown(page: Page) -> None:

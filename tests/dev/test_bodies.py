@@ -7,7 +7,7 @@ from email.message import EmailMessage
 import pytest
 
 from otpmail.cli.dev import Screen
-from otpmail.dev.bodies import body_of, html_with_images
+from otpmail.dev.bodies import body_of, html_with_images, text_of, text_of_html
 from otpmail.dev.caught import CaughtMail
 from otpmail.telemetry.writer import BackgroundWriter
 
@@ -71,3 +71,32 @@ def test_images_of_the_mail_are_shown() -> None:
     assert shown.count('<img src="data:image/gif;base64,R0lGODlh">') == 2
     assert '"cid:page@a.example"' in shown
     assert '"cid:none@a.example"' in shown
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>See the <b>file</b>.</p><p>Bye</p>", "See the file. Bye"),
+        ("<head><title>x</title><style>p { a < b }</style></head><body>1 &lt; 2 &amp; 3</body>", "1 < 2 & 3"),
+        ("a<!-- b > c <p>d</p> --> e<script>if (a<b) c()</script>f", "a e f"),
+        ("a <br/>b<!-- never closed <p>c", "a b"),
+        ("1 < 2<", "1"),
+        ("<style>", ""),
+        ("", ""),
+    ],
+)
+def test_the_text_of_html(html: str, text: str) -> None:
+    """Tags, comments, styles and scripts are no text, also where the HTML is broken."""
+    assert " ".join(text_of_html(html).split()) == text
+
+
+def test_html_alone_is_read_as_text() -> None:
+    """The text of a mail that has HTML alone is what a reader sees of it."""
+    message = message_from_bytes(b"Content-Type: text/html\r\n\r\n<style>p{}</style><p>Hi</p>", policy=policy.default)
+    assert text_of(message).strip() == "Hi"
+
+
+def test_hostile_html_takes_no_long_time() -> None:
+    """Many openings of what is not shown cost no more than as many paragraphs: each piece is read once."""
+    for opening in ("<style", "<!--", "<style>", "<", "<!-- -->"):
+        assert len(text_of_html(opening * 200_000)) < 2_000_000

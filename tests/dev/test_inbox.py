@@ -67,7 +67,7 @@ async def test_a_wait_without_an_address_ends_with_any_mail() -> None:
     assert found.number == 1
 
 
-@pytest.mark.parametrize(("most_mails", "most_octets", "left"), [(3, 1 << 20, 3), (1000, 5000, 4), (1000, 10, 1)])
+@pytest.mark.parametrize(("most_mails", "most_octets", "left"), [(3, 1 << 20, 3), (1000, 9000, 4), (1000, 10, 1)])
 async def test_the_oldest_mails_give_way(most_mails: int, most_octets: int, left: int) -> None:
     """The inbox holds so many mails and octets, and the latest mail in any case."""
     inbox = Inbox(most_mails=most_mails, most_octets=most_octets)
@@ -112,3 +112,33 @@ async def test_a_line_of_the_list_is_short() -> None:
     (mail,) = inbox.mails()
     assert len(to_json(summary(mail))) < 1200
     assert not any(isinstance(value, EmailMessage) for value in vars(mail).values())
+
+
+async def test_the_search_covers_all_that_people_read() -> None:
+    """Words are found in any order and case, in the text, the HTML, addresses, replies and names of files."""
+    inbox = Inbox()
+    content = (
+        b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+        b"--b\r\nContent-Type: multipart/alternative; boundary=c\r\n\r\n"
+        b"--c\r\n\r\n%s the end\r\n--c\r\nContent-Type: text/html\r\n\r\n<p>in <b>HTML</b>alone</p>\r\n--c--\r\n"
+        b"--b\r\nContent-Disposition: attachment; filename=report.pdf\r\n\r\nx\r\n--b--\r\n"
+    ) % (b"words " * 5000)
+    _add(inbox, CaughtMail("a@b.example", (ADA,), content, (("550@fail.example", "550 5.1.1 no such mailbox"),)))
+    (mail,) = inbox.mails()
+    for words in ("END words", "GRÜSSE", "htmlalone", "report.PDF", "ada@", "such 550@fail", "a@b.example", " "):
+        assert mail.has(words), words
+    assert not mail.has("end missing")
+    assert mail.files == ["report.pdf"]
+
+
+async def test_a_mail_that_was_opened_is_read() -> None:
+    """It stays read, and followers learn of that once."""
+    inbox = Inbox()
+    _add(inbox, _mail())
+    seen: list[bool] = []
+    inbox.follow(lambda mail: seen.append(mail is not None and mail.is_read))
+    assert inbox.mark_read(1)
+    assert inbox.mark_read(1)
+    assert not inbox.mark_read(2)
+    assert seen == [True]
+    assert [summary(mail)["read"] for mail in inbox.mails()] == [True]

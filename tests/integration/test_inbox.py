@@ -50,6 +50,27 @@ async def test_a_code_is_read_and_validated(dev: tuple[Service, str]) -> None:
     assert (await request(url, "/inbox")).json == {"mails": []}
 
 
+async def test_mails_are_searched_and_marked_as_read(dev: tuple[Service, str]) -> None:
+    """`search` finds words of a text, for an address too; PUT marks a mail as read, and no other verb does."""
+    _, url = dev
+    for name in ("ada", "bob"):
+        await call(url, SEND_MAIL, {"to": [f"{name}@example.org"], "subject": "Hi", "text": f"Grüße, {name}"})
+
+    async def found(path: str) -> list[int]:
+        """Return the numbers of the mails that are found."""
+        return [mail["id"] for mail in (await request(url, path)).json["mails"]]
+
+    assert await found("/inbox?search=gr%C3%BC%C3%9Fe") == [2, 1]
+    assert await found("/inbox?search=bob+hi") == [2]
+    assert await found(f"/inbox/{ADA}?search=bob") == []
+    assert (await request(url, "/mails/1/read", method="PUT")).json == {"read": 1}
+    assert [mail["read"] for mail in (await request(url, "/inbox")).json["mails"]] == [False, True]
+    assert (await request(url, "/mails/1/read")).status == 405
+    assert (await request(url, "/mails/9/read", method="PUT")).status == 404
+    evil = {"origin": "https://evil.example"}
+    assert (await request(url, "/mails/2/read", method="PUT", headers=evil)).status == 403
+
+
 async def test_requests_that_the_inbox_does_not_take(dev: tuple[Service, str]) -> None:
     """A wait that is no number or too long is 400, other verbs are 405, and pages of others are 403."""
     _, url = dev
@@ -71,7 +92,7 @@ HOSTILE = (
 async def test_the_page(dev: tuple[Service, str]) -> None:
     """The page and its files name no other host, and its policy lets nothing else in."""
     _, url = dev
-    scripts = [(f"/page/{name}.js", "text/javascript") for name in ("inbox", "mail", "calls", "dom")]
+    scripts = [(f"/page/{name}.js", "text/javascript") for name in ("inbox", "mail", "calls", "dom", "times")]
     for path, kind in (("/", "text/html"), ("/page/inbox.css", "text/css"), *scripts):
         answer = await request(url, path)
         assert (answer.status, answer.fields["content-type"]) == (200, f"{kind}; charset=utf-8")

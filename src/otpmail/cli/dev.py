@@ -217,9 +217,9 @@ class Screen:
 
     def show_mail(self, mail: "CaughtMail", message: "EmailMessage") -> None:
         """Show a mail's envelope, subject and text, and who refused it. Control characters are escaped."""
-        from otpmail.dev.bodies import body_of
+        from otpmail.dev.bodies import text_of
 
-        text = body_of(message, "plain", "html").rstrip()
+        text = text_of(message).rstrip()
 
         def render(console: Console) -> None:
             """Print the envelope, the subject and the text."""

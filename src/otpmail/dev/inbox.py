@@ -9,7 +9,7 @@ from itertools import count
 from time import time
 
 from otpmail.address import parse_address
-from otpmail.dev.bodies import body_of
+from otpmail.dev.bodies import body_of, text_of, text_of_html
 from otpmail.dev.caught import CaughtMail
 from otpmail.errors import InvalidArgument
 
@@ -34,9 +34,24 @@ class InboxMail:
         self.time = time()
         self.subject = _one_line(str(message.get("Subject", "")), _MOST_SUBJECT)
         self.code = _one_line(str(message.get(CODE_HEADER, "")), _MOST_SUBJECT)
-        self.preview = _one_line(body_of(message, "plain", "html"), _MOST_PREVIEW)
+        text = text_of(message)
+        self.preview = _one_line(text, _MOST_PREVIEW)
+        self.files = [part.get_filename() or "" for part in message.iter_attachments()]
+        self.is_read = False
         self.delivered = frozenset(key_of(address) for address in caught.recipients)
         self.keys = self.delivered | {key_of(address) for address, _ in caught.refused}
+        people = caught.sender, *caught.recipients, *(part for refused in caught.refused for part in refused)
+        parts = self.subject, self.code, *people, *self.files, text, text_of_html(body_of(message, "html"))
+        self._searched = "\n".join(parts).casefold()
+
+    @property
+    def octets(self) -> int:
+        """About how much memory it takes."""
+        return len(self.caught.content) + len(self._searched)
+
+    def has(self, words: str) -> bool:
+        """Whether each of these words stands in the subject, the text, an address, a reply or the name of a file."""
+        return all(word in self._searched for word in words.casefold().split())
 
     def __repr__(self) -> str:
         return f"<InboxMail {self.number}, {len(self.caught.content)} octets>"
@@ -68,15 +83,14 @@ class Inbox:
         """Take a mail, with what it parses to."""
         mail = InboxMail(next(self._numbers), caught, message)
         self._mails[mail.number] = mail
-        self._octets += len(caught.content)
+        self._octets += mail.octets
         while len(self._mails) > self._most_mails or (self._octets > self._most_octets and len(self._mails) > 1):
             self._remove(next(iter(self._mails)))
         for key in (*mail.keys, ""):  # "" is the key of who waits for a mail to any address
             for waiting in self._waiting.pop(key, ()):
                 if not waiting.done():
                     waiting.set_result(None)
-        for follower in list(self._followers):
-            follower(mail)
+        self._tell(mail)
 
     def get(self, number: int) -> InboxMail | None:
         """Return a mail by its number."""
@@ -95,8 +109,16 @@ class Inbox:
         if number not in self._mails:
             return False
         self._remove(number)
-        self._tell_deleted()
+        self._tell(None)
         return True
+
+    def mark_read(self, number: int) -> bool:
+        """Note that somebody has opened a mail; whether it is there."""
+        mail = self._mails.get(number)
+        if mail is not None and not mail.is_read:
+            mail.is_read = True
+            self._tell(mail)
+        return mail is not None
 
     def clear(self, address: str = "") -> int:
         """Delete the mails to an address, or all; returns how many."""
@@ -104,7 +126,7 @@ class Inbox:
         for number in numbers:
             self._remove(number)
         if numbers:
-            self._tell_deleted()
+            self._tell(None)
         return len(numbers)
 
     async def wait_for(self, find: Callable[[], InboxMail | None], address: str, seconds: float) -> InboxMail | None:
@@ -127,16 +149,19 @@ class Inbox:
         return found
 
     def follow(self, follower: Callable[[InboxMail | None], None]) -> Callable[[], None]:
-        """Call `follower` with each mail from now on, and with None where some were deleted. Returns what ends that."""
+        """Call `follower` with each mail that comes or is opened, and with None where some were deleted.
+
+        Returns what ends that.
+        """
         self._followers.add(follower)
         return lambda: self._followers.discard(follower)
 
     def _remove(self, number: int) -> None:
-        self._octets -= len(self._mails.pop(number).caught.content)
+        self._octets -= self._mails.pop(number).octets
 
-    def _tell_deleted(self) -> None:
+    def _tell(self, mail: InboxMail | None) -> None:
         for follower in list(self._followers):
-            follower(None)
+            follower(mail)
 
 
 def _one_line(text: str, most: int) -> str:

@@ -10,6 +10,7 @@ from otpmail.dev.show import details, octets_of, summary
 from otpmail.web.exchange import Exchange
 
 _ATTACHMENTS = "attachments/"
+_READ = "read"
 _MOST_EVENTS = 1000
 _RELOAD = '{"reload": true}'
 _BEAT_SECONDS = 20.0  # between two lines of a stream that says nothing, so that a broken connection is noticed
@@ -20,7 +21,9 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
     number, _, part = name.partition("/")
     mail = inbox.get(int(number)) if number.isdecimal() and len(number) < 10 else None
     verb = exchange.method
-    if verb not in {"GET", "DELETE"} or (part and verb == "DELETE"):
+    if part == _READ:
+        await _mark_read(exchange, inbox, mail)
+    elif verb not in {"GET", "DELETE"} or (part and verb == "DELETE"):
         await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET" if part else b"GET, DELETE"))
     elif mail is None:
         await exchange.say(HTTPStatus.NOT_FOUND, "there is no such mail")
@@ -31,6 +34,15 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
         await answer_json(exchange, details(mail))
     else:
         await _serve_part(exchange, mail, part)
+
+
+async def _mark_read(exchange: Exchange, inbox: Inbox, mail: InboxMail | None) -> None:
+    if exchange.method != "PUT":
+        await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"PUT"))
+    elif mail is None or not inbox.mark_read(mail.number):
+        await exchange.say(HTTPStatus.NOT_FOUND, "there is no such mail")
+    else:
+        await answer_json(exchange, {"read": 1})
 
 
 async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:

@@ -51,7 +51,9 @@ class DevPages:
                 return
             await self._serve_code(exchange, name.removesuffix(_CODE))
         elif verb == "GET":
-            await answer_json(exchange, {"mails": [summary(mail) for mail in self._inbox.mails(name)]})
+            words = parse_qs(exchange.query.decode("latin-1")).get("search", [""])[-1]
+            found = [summary(mail) for mail in self._inbox.mails(name) if mail.has(words)]
+            await answer_json(exchange, {"mails": found})
         elif verb == "DELETE":
             await answer_json(exchange, {"deleted": self._inbox.clear(name)})
         else:

@@ -51,7 +51,7 @@ FILES = {
     "/page/inbox.css": _read("inbox.css", b"text/css; charset=utf-8"),
     **{
         f"/page/{name}": _read(name, b"text/javascript; charset=utf-8")
-        for name in ("inbox.js", "mail.js", "calls.js", "dom.js")
+        for name in ("inbox.js", "mail.js", "calls.js", "dom.js", "times.js")
     },
 }
 

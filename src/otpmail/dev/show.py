@@ -22,6 +22,8 @@ def summary(mail: InboxMail) -> dict[str, Any]:
         "subject": mail.subject,
         "code": mail.code,
         "preview": mail.preview,
+        "files": len(mail.files),
+        "read": mail.is_read,
     }
 
 
@@ -33,6 +35,7 @@ def details(mail: InboxMail) -> dict[str, Any]:
         "text": body_of(message, "plain"),
         "html": body_of(message, "html"),
         "headers": [[name, str(value)] for name, value in message.items()],
+        "octets": len(caught.content),
         "source": caught.content[:_MOST_SOURCE].decode("utf-8", "replace"),
         "attachments": [
             {"name": part.get_filename() or "", "type": part.get_content_type(), "octets": len(octets_of(part))}

@@ -3,14 +3,19 @@ import { $, choices, copyOnClick } from "./dom.js";
 
 const PATH = "/otpmail.v1.OtpService/";
 const RESULTS = {
-  RESULT_VALID: "the code is right",
+  RESULT_VALID: "the code is right, and used up",
   RESULT_WRONG_CODE: "the code is wrong",
+  RESULT_NO_LIVE_CODE: "there is no code for this address and purpose: never sent, used, replaced or expired",
+  RESULT_TOO_MANY_ATTEMPTS: "this code or address has no attempts left",
 };
+const GOOD = new Set(["RESULT_VALID", "STATE_RELAYED"]);
 let language = "curl";
 let last = null;
 
 const email = () => $("send").elements.email.value;
 const token = () => $("token").querySelector("input").value;
+const chosen = (name) => ($(name).value.trim() ? { [name]: $(name).value.trim() } : {});
+const toSend = () => ({ email: email(), ...chosen("purpose"), ...chosen("locale") });
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 const LANGUAGES = {
@@ -55,13 +60,19 @@ const LANGUAGES = {
     'request.Header.Set("content-type", "application/json")',
     ...(asks ? ['request.Header.Set("authorization", "Bearer "+os.Getenv("OTPMAIL_TOKEN"))'] : []),
     "answer, err := http.DefaultClient.Do(request)",
+    "if err != nil {",
+    "\tlog.Fatal(err)",
+    "}",
+    "defer answer.Body.Close()",
+    "io.Copy(os.Stdout, answer.Body)",
   ],
 };
 
 const showCall = () => {
-  const [method, message] = last ?? ["SendCode", { email: email() }];
+  const [method, message] = last ?? ["SendCode", toSend()];
   const lines = LANGUAGES[language](location.origin + PATH + method, JSON.stringify(message), token() !== "");
   $("call").textContent = lines.join("\n");
+  $("test-call").textContent = `curl '${location.origin}/inbox/${encodeURI(email())}/code?wait=5'`;
 };
 
 const post = async (method, message) => {
@@ -79,10 +90,15 @@ const post = async (method, message) => {
 const describe = (value) => {
   if (value.result) {
     const left = value.attemptsLeft === undefined ? "" : `, ${value.attemptsLeft} attempts left`;
-    return value.result in RESULTS ? `${value.result}: ${RESULTS[value.result]}${left}` : value.result;
+    return `${value.result}: ${RESULTS[value.result]}${left}`;
   }
   const replies = (value.mail.recipients ?? []).map((one) => [one.code, one.enhancedCode, one.reply].filter(Boolean).join(" "));
   return `The mail is ${value.mail.state}: ${replies.join("; ")}`;
+};
+
+const say = (words, isGood) => {
+  $("answer").textContent = words;
+  $("answer").className = isGood ? "good" : "bad";
 };
 
 const call = async (method, message) => {
@@ -90,15 +106,21 @@ const call = async (method, message) => {
   showCall();
   try {
     const { ok, value } = await post(method, message);
-    $("answer").textContent = ok ? describe(value) : `${value.code}: ${value.message}`;
+    say(ok ? describe(value) : `${value.code}: ${value.message}`, ok && GOOD.has(value.result ?? value.mail.state));
     if (value.code === "unauthenticated") {
       $("token").hidden = false;
       $("token").querySelector("input").focus();
       $("answer").textContent += ". This service asks who calls: give the token of a caller.";
     }
   } catch (error) {
-    $("answer").textContent = `The service gave no answer (${error.message}).`;
+    say(`The service gave no answer (${error.message}).`, false);
   }
+};
+
+// Puts an address and its code into the forms.
+export const fillIn = (address, code) => {
+  $("send").elements.email.value = address;
+  $("check").elements.code.value = code;
 };
 
 // Calls `sent` with the address before a code is sent there.
@@ -106,17 +128,21 @@ export const serveForms = (sent) => {
   $("send").onsubmit = (event) => {
     event.preventDefault();
     sent(email());
-    call("SendCode", { email: email() });
+    call("SendCode", toSend());
   };
   $("check").onsubmit = (event) => {
     event.preventDefault();
-    call("ValidateCode", { email: email(), code: $("check").elements.code.value.trim() });
+    call("ValidateCode", { email: email(), code: $("check").elements.code.value.trim(), ...chosen("purpose") });
   };
-  $("token").oninput = showCall;
+  $("try").oninput = (event) => {
+    if (event.target.name !== "code") last = null;
+    showCall();
+  };
   choices($("languages"), Object.keys(LANGUAGES), language, (name) => {
     language = name;
     showCall();
   });
   copyOnClick($("copy-call"), () => $("call").textContent);
+  copyOnClick($("copy-test"), () => $("test-call").textContent);
   showCall();
 };

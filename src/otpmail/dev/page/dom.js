@@ -10,10 +10,10 @@ export const make = (tag, fields = {}, ...children) => {
 export const pairs = (list) =>
   list.flatMap(([name, value]) => [
     make("dt", { textContent: name }),
-    make("dd", { textContent: value }),
+    make("dd", { dir: "auto" }, value),
   ]);
 
-// Buttons of which one at most is pressed. They are made once, so that the focus stays where it is.
+// Buttons of which one at most is pressed. They stay as they are, so that the focus does too. Returns what presses one.
 export const choices = (group, names, chosen, act) => {
   const buttons = names.map((name) => make("button", { type: "button", textContent: name }));
   const press = (name) => {
@@ -27,9 +27,12 @@ export const choices = (group, names, chosen, act) => {
   }
   press(chosen);
   group.replaceChildren(...buttons);
+  return press;
 };
 
 export const copyOnClick = (button, text) => {
+  const usual = button.textContent;
+  let end = 0;
   button.onclick = async () => {
     try {
       await navigator.clipboard.writeText(text());
@@ -37,6 +40,16 @@ export const copyOnClick = (button, text) => {
     } catch {
       button.textContent = "Not copied";
     }
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+    $("said").textContent = button.textContent;
+    clearTimeout(end);
+    end = setTimeout(() => {
+      button.textContent = usual;
+      $("said").textContent = "";
+    }, 2000);
   };
+};
+
+export const size = (octets) => {
+  if (octets < 1000) return `${octets} bytes`;
+  return octets < 1e6 ? `${(octets / 1000).toFixed(octets < 10_000 ? 1 : 0)} kB` : `${(octets / 1e6).toFixed(1)} MB`;
 };

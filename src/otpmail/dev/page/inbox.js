@@ -1,29 +1,41 @@
-// The inbox of `otpmail dev`: the list, and what opens which mail.
-import { serveForms } from "./calls.js";
+// The inbox of `otpmail dev`: the list, the search, the keys, and the part behind # that says which mail is open.
+import { fillIn, serveForms } from "./calls.js";
 import { $, make } from "./dom.js";
-import { codeOfMail, showMail } from "./mail.js";
+import { openMail, showMail } from "./mail.js";
+import { time } from "./times.js";
 
+const wide = matchMedia("(min-width: 60rem)");
 let mails = []; // the newest first
-let chosen = null;
+let found = null; // the ids that a search has found, null without one
+let chosen = null; // the id of the mail that is open
 let awaited = null; // the address to which the form sent a code: its mail opens at once
 const items = new Map(); // an element for each mail; it stays, and so does the focus in it
 
 const item = (mail) => {
-  const time = new Date(mail.time * 1000).toLocaleTimeString();
-  const button = make("button", { type: "button" },
-    make("strong", { textContent: mail.subject || "(no subject)" }),
-    make("span", { textContent: `${time} · ${mail.to.join(", ")}` }),
-    make("span", { textContent: mail.refused.length ? `Refused: ${mail.refused[0].reply}` : mail.preview }));
-  if (mail.refused.length) button.className = "refused";
-  button.onclick = () => choose(mail.id);
-  return make("li", {}, button);
+  const files = mail.files ? ` · ${mail.files} file${mail.files > 1 ? "s" : ""}` : "";
+  const link = make("a", { href: `#/mails/${mail.id}` },
+    make("span", { className: "top" },
+      make("span", { className: "unseen", textContent: "Unread: " }),
+      make("strong", { dir: "auto", textContent: mail.subject || "(no subject)" }), time(mail.time)),
+    make("span", { textContent: `${mail.to.join(", ") || "nobody"}${files}` }),
+    mail.refused.length
+      ? make("span", { className: "bad", textContent: `Refused: ${mail.refused[0].reply}` })
+      : make("span", { dir: "auto", textContent: mail.preview }));
+  return make("li", {}, link);
 };
 
-const shown = () => {
-  const words = $("search").value.toLowerCase();
-  const found = (mail) =>
-    [mail.subject, mail.preview, mail.code, mail.from, ...mail.to].join("\n").toLowerCase().includes(words);
-  return words ? mails.filter(found) : mails;
+const linkOf = (id) => items.get(id)?.firstChild;
+const shown = () => (found === null ? mails : mails.filter((mail) => found.has(mail.id)));
+
+const count = () => {
+  const unread = mails.filter((mail) => !mail.read).length;
+  const words = mails.length ? `${mails.length} mail${mails.length > 1 ? "s" : ""}, ${unread} unread` : "No mail yet.";
+  $("status").textContent = found === null ? words : `${shown().length} of ${mails.length} mails`;
+  $("status").className = "";
+  document.title = `${unread ? `(${unread}) ` : ""}otpmail dev: inbox`;
+  $("clear").disabled = mails.length === 0;
+  $("empty").hidden = shown().length > 0;
+  $("empty").textContent = mails.length ? `No mail has "${$("search").value.trim()}".` : "No mail yet. Send a code to begin.";
 };
 
 const showList = () => {
@@ -34,34 +46,75 @@ const showList = () => {
     items.delete(id);
   }
   for (const mail of [...mails].reverse()) {
-    if (items.has(mail.id)) continue;
-    items.set(mail.id, item(mail));
-    $("mails").prepend(items.get(mail.id));
+    if (!items.has(mail.id)) {
+      items.set(mail.id, item(mail));
+      $("mails").prepend(items.get(mail.id));
+    }
+    const link = linkOf(mail.id);
+    link.parentNode.hidden = found !== null && !found.has(mail.id);
+    link.classList.toggle("unread", !mail.read);
+    if (mail.id === chosen) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
   }
-  const found = new Set(shown().map((mail) => mail.id));
-  for (const [id, element] of items) {
-    element.hidden = !found.has(id);
-    element.firstChild.toggleAttribute("aria-current", id === chosen);
-    if (id === chosen) element.firstChild.setAttribute("aria-current", "true");
-  }
-  $("status").textContent = mails.length ? `${found.size} of ${mails.length} mails` : "No mail yet.";
+  count();
 };
 
-const choose = async (id) => {
+// Many mails that come at once are shown at once.
+let planned = false;
+const showListSoon = () => {
+  if (planned) return;
+  planned = true;
+  requestAnimationFrame(() => {
+    planned = false;
+    showList();
+  });
+};
+
+const markRead = (id) => {
+  const mail = mails.find((one) => one.id === id);
+  if (!mail || mail.read) return;
+  mail.read = true;
+  fetch(`/mails/${id}/read`, { method: "PUT" });
+};
+
+const open = async (id) => {
+  const before = chosen;
   chosen = id;
-  showList();
+  document.body.dataset.view = id !== null || location.hash === "#/help" ? "mail" : "list";
   if (id === null) {
     showMail(null);
+    showList();
+    if (before !== null && !wide.matches) linkOf(before)?.focus();
     return;
   }
+  markRead(id);
+  showList();
   items.get(id)?.scrollIntoView({ block: "nearest" });
-  const answer = await fetch(`/mails/${id}`);
-  if (answer.ok && chosen === id) showMail(await answer.json());
+  if (openMail()?.id !== id) {
+    const answer = await fetch(`/mails/${id}`);
+    const mail = answer.ok ? await answer.json() : undefined;
+    if (chosen !== id) return;
+    showMail(mail);
+  }
+  if (!wide.matches) $("subject").focus();
 };
 
-// One load at a time; what asks meanwhile is answered by one more.
+const route = () => {
+  const place = /^#\/mails\/(\d{1,9})$/.exec(location.hash);
+  return open(place && Number(place[1]));
+};
+
+// Goes to a mail, or with null to where none is open. A step through the list is no step back.
+const visit = (id, replace = false) => {
+  const hash = id === null ? "#/" : `#/mails/${id}`;
+  if (location.hash !== hash) history[replace ? "replaceState" : "pushState"](null, "", hash);
+  return route();
+};
+
+// One load at a time; what asks meanwhile is answered by one more, and so is a mail that comes, which the list may lack.
 let loading = false;
 let again = false;
+let first = true;
 const load = async () => {
   again = true;
   if (loading) return;
@@ -71,75 +124,130 @@ const load = async () => {
       again = false;
       const answer = await fetch("/inbox");
       if (!answer.ok) {
-        $("status").textContent = (await answer.text()).trim();
+        say((await answer.text()).trim());
         return;
       }
       mails = (await answer.json()).mails;
-      if (mails.some((mail) => mail.id === chosen)) showList();
-      else choose(mails.length ? mails[0].id : null);
+      settle();
     }
   } catch {
-    $("status").textContent = "The service gave no answer.";
+    say("The service gave no answer.");
   } finally {
     loading = false;
   }
 };
 
-// Deletes the mail that is chosen, and opens the next one.
+// Opens what the address bar names. Where that is nothing, or the mail that was open has gone, opens the newest.
+const settle = () => {
+  const gone = chosen !== null && !mails.some((mail) => mail.id === chosen);
+  if (first && location.hash.length > 2) route();
+  else if (first || gone) visit(wide.matches && mails.length ? mails[0].id : null, true);
+  first = false;
+  search();
+};
+
+const say = (words) => {
+  $("status").textContent = words;
+  $("status").className = "bad";
+};
+
+let asked = 0;
+const search = async () => {
+  const words = $("search").value.trim();
+  const number = ++asked;
+  if (words) {
+    const answer = await fetch(`/inbox?search=${encodeURIComponent(words)}`);
+    if (number !== asked || !answer.ok) return;
+    found = new Set((await answer.json()).mails.map((mail) => mail.id));
+  } else {
+    found = null;
+  }
+  showList();
+};
+let pause = 0;
+const searchSoon = () => {
+  clearTimeout(pause);
+  pause = setTimeout(search, $("search").value ? 80 : 0);
+};
+
+// Deletes the mail that is open, and opens the next one.
 const remove = async () => {
   if (chosen === null) return;
   const id = chosen;
   const list = shown();
   const place = list.findIndex((mail) => mail.id === id);
-  const next = list[place + 1] ?? list[place - 1] ?? null;
+  const next = (wide.matches && (list[place + 1] ?? list[place - 1])) || null;
   mails = mails.filter((mail) => mail.id !== id);
   const lost = items.get(id)?.contains(document.activeElement);
-  choose(next && next.id);
-  if (lost) (next ? items.get(next.id).firstChild : $("search")).focus();
+  visit(next && next.id, true);
+  if (lost) (next ? linkOf(next.id) : $("search")).focus();
   await fetch(`/mails/${id}`, { method: "DELETE" });
 };
 
-const onKey = (event) => {
-  if (event.target.matches("input, pre") || event.ctrlKey || event.metaKey || event.altKey) return;
+const step = (by) => {
   const list = shown();
-  const step = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 }[event.key];
-  if (event.key === "/") {
-    event.preventDefault();
-    $("search").focus();
-  } else if (step && list.length) {
-    event.preventDefault();
-    const place = list.findIndex((mail) => mail.id === chosen);
-    const next = list[Math.min(Math.max(place + step, 0), list.length - 1)];
-    choose(next.id);
-    if ($("mails").contains(document.activeElement)) items.get(next.id).firstChild.focus();
-  } else if (event.key === "Delete") {
-    remove();
+  if (!list.length) return;
+  const place = list.findIndex((mail) => mail.id === chosen);
+  const next = list[Math.min(Math.max(place + by, 0), list.length - 1)];
+  visit(next.id, true);
+  if ($("mails").contains(document.activeElement)) linkOf(next.id).focus();
+};
+
+const KEYS = {
+  "/": () => $("search").focus(),
+  "?": () => { location.hash = "#/help"; },
+  j: () => step(1),
+  ArrowDown: () => step(1),
+  k: () => step(-1),
+  ArrowUp: () => step(-1),
+  c: () => { if (openMail()?.code) $("copy-code").click(); },
+  Delete: remove,
+  Escape: () => { if (!wide.matches && chosen !== null) visit(null); },
+};
+
+const onKey = (event) => {
+  if (event.target === $("search") && event.key === "Escape") {
+    $("search").value = "";
+    $("search").blur();
+    search();
+    return;
   }
+  if (event.target.matches("input, pre") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!Object.hasOwn(KEYS, event.key)) return;
+  event.preventDefault();
+  KEYS[event.key]();
 };
 
 const onMail = ({ mail, oldest }) => {
-  mails = [mail, ...mails.filter((one) => one.id >= oldest && one.id !== mail.id)];
-  if (chosen !== null && chosen < oldest) chosen = null;
-  if (chosen === null || mail.to.includes(awaited)) {
-    awaited = null;
-    choose(mail.id);
-  } else {
-    showList();
-  }
+  if (loading) again = true;
+  const known = mails.some((one) => one.id === mail.id);
+  const empty = mails.length === 0;
+  const others = mails.filter((one) => one.id >= oldest);
+  mails = known ? others.map((one) => (one.id === mail.id ? mail : one)) : [mail, ...others];
+  const wanted = mail.to.includes(awaited) && !known;
+  if (wanted) awaited = null;
+  if (wanted || (empty && wide.matches && location.hash !== "#/help")) visit(mail.id);
+  else if (chosen !== null && chosen < oldest) visit(mails[0].id, true);
+  else showListSoon();
+  if (found !== null) searchSoon();
 };
 
 serveForms((address) => { awaited = address; });
 $("use-code").onclick = () => {
-  $("check").elements.code.value = codeOfMail();
+  const mail = openMail();
+  fillIn(mail.to[0], mail.code);
+  if (!wide.matches) visit(null);
   $("check").elements.code.focus();
 };
 $("delete").onclick = remove;
 $("clear").onclick = () => fetch("/inbox", { method: "DELETE" });
-$("search").oninput = showList;
+$("search").oninput = searchSoon;
 document.addEventListener("keydown", onKey);
+window.addEventListener("hashchange", route);
 
 const events = new EventSource("/events");
 events.onopen = load;
+events.onerror = () => say("The service does not answer. This page tries again by itself.");
 events.onmessage = (event) => {
   const told = JSON.parse(event.data);
   if (told.reload) load();

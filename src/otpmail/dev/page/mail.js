@@ -1,79 +1,109 @@
-// The mail that is chosen. Its HTML goes only into a frame that is sandboxed twice, by its attribute and by its own policy.
-import { $, choices, copyOnClick, make, pairs } from "./dom.js";
+// The mail that is open. Its HTML goes only into a frame that is sandboxed twice, by its attribute and by its own policy.
+import { $, choices, copyOnClick, make, pairs, size } from "./dom.js";
+import { exact, time } from "./times.js";
 
-const TABS = ["HTML", "Text", "Headers", "Source", "Attachments", "Recipients"];
-const LOOKS = { Phone: false, Dark: matchMedia("(prefers-color-scheme: dark)").matches };
-let tab = "HTML";
+const TAKEN = "250 ";
+const TABS = ["HTML", "Text", "Headers", "Source", "Recipients"];
+const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+const looks = { width: "Desktop", colours: dark ? "Dark" : "Light" };
+let tab = "HTML"; // that was chosen; a mail without it shows another
 let mail = null;
 
 const pre = (text, label) => {
-  const made = make("pre", { textContent: text, tabIndex: 0 });
+  const made = make("pre", { textContent: text, tabIndex: 0, dir: "auto" });
   made.setAttribute("role", "region");
   made.setAttribute("aria-label", label);
   return made;
 };
 
+const look = () => `${looks.width} ${looks.colours}`.toLowerCase();
+
 const frame = () => {
   const made = make("iframe", { title: "The mail's HTML" });
   made.setAttribute("sandbox", "");
-  made.className = looks();
+  made.className = look();
   made.src = `/mails/${mail.id}/html`;
   return made;
 };
 
-const attachment = (one, number) =>
-  make("li", {},
-    make("a", { href: `/mails/${mail.id}/attachments/${number}`, textContent: one.name || "(no name)" }),
-    ` ${one.type}, ${one.octets} octets`);
+const source = () => {
+  const cut = mail.octets > mail.source.length && mail.octets > 1 << 20;
+  return [
+    make("p", {}, make("a", { href: `/mails/${mail.id}/source`, textContent: "Download" }),
+      `, ${size(mail.octets)}${cut ? "; its first megabyte is shown" : ""}`),
+    pre(mail.source, "Source"),
+  ];
+};
+
+const recipient = (one) => {
+  const taken = one.reply.startsWith(TAKEN);
+  const state = make("span", { className: taken ? "good" : "bad", textContent: taken ? "taken" : "refused" });
+  return [one.address, make("span", {}, state, ` ${one.reply}`)];
+};
 
 const PANELS = {
-  HTML: () => [mail.html ? frame() : make("p", { textContent: "This mail has no HTML." })],
+  HTML: () => [frame()],
   Text: () => [pre(mail.text, "Text")],
   Headers: () => [make("dl", {}, ...pairs(mail.headers))],
-  Source: () => [make("p", {}, make("a", { href: `/mails/${mail.id}/source`, textContent: "Download" })), pre(mail.source, "Source")],
-  Attachments: () => [
-    mail.attachments.length
-      ? make("ul", { className: "files" }, ...mail.attachments.map(attachment))
-      : make("p", { textContent: "This mail has no attachments." }),
-  ],
-  Recipients: () => [make("dl", {}, ...pairs(mail.recipients.map((one) => [one.address, one.reply])))],
+  Source: source,
+  Recipients: () => [make("dl", {}, ...pairs(mail.recipients.map(recipient)))],
 };
 
-const looks = () => Object.keys(LOOKS).filter((name) => LOOKS[name]).join(" ").toLowerCase();
+const has = (name) => (name === "HTML" ? mail.html !== "" : name !== "Text" || mail.text !== "" || mail.html === "");
+
+const shownTab = () => (has(tab) ? tab : TABS.find(has));
 
 const showPanel = () => {
-  $("looks").hidden = tab !== "HTML" || !mail.html;
-  $("panel").replaceChildren(...PANELS[tab]());
+  const name = shownTab();
+  $("looks").hidden = name !== "HTML";
+  $("panel").className = name.toLowerCase();
+  $("panel").replaceChildren(...PANELS[name]());
 };
 
+const attachment = (one, number) => {
+  const link = make("a", { className: "button", href: `/mails/${mail.id}/attachments/${number}` },
+    make("bdi", { textContent: one.name || "(no name)" }), make("small", { textContent: size(one.octets) }));
+  link.title = one.type;
+  return make("li", {}, link);
+};
+
+const refusal = (one) =>
+  make("p", { className: "refusal" }, make("b", { textContent: one.address }), " refused it: ", one.reply);
+
+// Shows a mail; the start of the page for null, and where a mail has gone for undefined.
 export const showMail = (shown) => {
-  mail = shown;
-  $("none").hidden = mail !== null;
+  mail = shown ?? null;
+  $("gone").hidden = shown !== undefined;
+  $("start").hidden = shown !== null;
   $("open").hidden = mail === null;
   if (mail === null) return;
   $("subject").textContent = mail.subject || "(no subject)";
-  const refused = mail.refused.map((one) => ["Refused", `${one.address}: ${one.reply}`]);
-  $("people").replaceChildren(...pairs([["From", mail.from], ["To", mail.to.join(", ")], ...refused]));
+  const when = make("span", {}, `${exact(mail.time)} (`, time(mail.time), ")");
+  $("people").replaceChildren(...pairs([["From", mail.from], ["To", mail.to.join(", ") || "nobody"], ["Time", when]]));
+  $("refused").replaceChildren(...mail.refused.map(refusal));
   $("code").hidden = !mail.code;
   $("code").querySelector(".code").textContent = mail.code;
+  $("files").hidden = mail.attachments.length === 0;
+  $("files").replaceChildren(...mail.attachments.map(attachment));
+  for (const one of $("tabs").children) one.hidden = !has(one.textContent);
+  press(shownTab());
   showPanel();
 };
 
-export const codeOfMail = () => (mail === null ? "" : mail.code);
+export const openMail = () => mail;
 
-choices($("tabs"), TABS, tab, (name) => {
+const press = choices($("tabs"), TABS, tab, (name) => {
   tab = name;
   showPanel();
 });
-for (const name of Object.keys(LOOKS)) {
-  const look = make("button", { type: "button", textContent: name });
-  look.setAttribute("aria-pressed", String(LOOKS[name]));
-  look.onclick = () => {
-    LOOKS[name] = !LOOKS[name];
-    look.setAttribute("aria-pressed", String(LOOKS[name]));
+
+const chooseLook = (group, name, names) =>
+  choices(group, names, looks[name], (chosen) => {
+    looks[name] = chosen;
     const shown = $("panel").querySelector("iframe");
-    if (shown) shown.className = looks();
-  };
-  $("looks").append(look);
-}
-copyOnClick($("copy-code"), codeOfMail);
+    if (shown) shown.className = look();
+  });
+const [widths, colours] = $("looks").children;
+chooseLook(widths, "width", ["Desktop", "Phone"]);
+chooseLook(colours, "colours", ["Light", "Dark"]);
+copyOnClick($("copy-code"), () => mail.code);
