@@ -1,5 +1,7 @@
--- Drops what is known of addresses that has ended. All replicas have forgotten it by themselves.
--- KEYS: the hash of a part of the addresses. ARGV: the time, then fields. A value begins with the time when it ends.
+-- Drops records of addresses that have ended. All replicas have forgotten them by themselves.
+-- KEYS: the hash of a part of the addresses.
+-- ARGV: the time in seconds, then fields. A value begins with the time when it ends.
+-- Returns 0.
 
 local now = tonumber(ARGV[1])
 for at = 2, #ARGV do

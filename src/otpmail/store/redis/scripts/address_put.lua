@@ -1,8 +1,11 @@
--- Replaces what is known of an address, unless that has changed meanwhile, and announces it to all replicas.
--- KEYS: how many changes there were; for each field that the address may have, the newest first, the hash of its part.
--- ARGV: what is expected in the first of them that is there ('' for nothing), what is to be in the newest ('' for
--- nothing), the channel, the fields. The others are there no more then.
--- Returns 1, or 0 where something else is there than what was expected.
+-- Replaces the record of an address, unless it has changed meanwhile, and announces it to all replicas.
+-- KEYS: the count of changes; for each field that the address may have, the newest first, the hash of its part.
+-- ARGV:
+--   1  the record that is expected in the first of the fields that is there, '' for none
+--   2  the record for the newest field, '' for none; the other fields are dropped
+--   3  the channel
+--   4  the fields, the newest first
+-- Returns 1, or 0 where another record is there than the expected one.
 
 local expected, put, channel, BEHIND = ARGV[1], ARGV[2], ARGV[3], 3
 local kept, there = '', {}

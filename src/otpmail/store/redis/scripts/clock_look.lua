@@ -1,8 +1,9 @@
--- Tells the time that codes go by, which does not fall back while a replica lives, and the layout that all of them know.
--- KEYS: a key to write, the clock, the owners, the layout. The write fails on a server that has become a replica or has
--- no memory. ARGV: the time that it is at least by the caller's clock ('' for none), the layout that the caller knows.
--- The clock holds by how much it is ahead of the server's, and the latest time that was told.
--- Returns the time, the server's own, the layout that all living owners know, and the one that the server has.
+-- Reads the clock of codes, which does not fall back while a replica lives, and the layout that all replicas know.
+-- KEYS: a key to write, the clock, the owners, the layout. The write fails on a server that has become a replica or
+-- has no memory.
+-- ARGV: the least time by the caller's clock, '' for none; the layout that the caller knows.
+-- Returns {time, the server's own time, the layout that all living owners know, the layout that the server has}.
+-- The clock holds how many seconds it is ahead of the server's, and the latest time that it gave.
 
 local STEP = 0.1 -- seconds that the server's clock must fall back to count as set back
 local SLOWER = 0.001 -- of the time that passes, until the clock is the server's again

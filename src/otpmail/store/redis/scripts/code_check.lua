@@ -1,12 +1,21 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
 -- KEYS: the names of the record and the clock (as `open` has them), a record that belongs to nobody, and the names of
--- counts (counts.lua). ARGV: time, how many names, how many earlier ones, the rules; scope, device, the id that the
--- attempt is bound to or '', the digest of a request id or '', a device for a right code, whether the original's
--- contract asks ('1'), which code the text can be, as a number and as letters; the channel of used codes and our name
--- there; limits over many addresses (counts.lua); then id and proof for each of our keys, also for the earlier record.
--- Returns {result, attempts left, retry time or false, device, time}. Behind a right code stand id and expiry of the
--- challenge, and behind a wrong one that counts what is worth a line, unless it is an earlier answer. Returns {limit,
--- seconds} where a limit over many addresses is reached.
+-- counts (counts.lua).
+-- ARGV:
+--   1  the time, how many names the record has, how many earlier ones
+--   4  the rules (`rules_of`), then counted from behind them:
+--  +0  scope, device
+--  +2  the id that the attempt is bound to, '' for none
+--  +3  the digest of a request id, '' for none
+--  +4  a device for a right code
+--  +5  '1' for the original's contract
+--  +6  which code the text can be, as a number and as letters: lengths
+--  +8  the channel of used codes, and our name there
+-- +10  the limits over many addresses (`quotas_of`)
+--      then, for each of our keys and for the earlier record, the key's id and the proof
+-- Returns {result, attempts left, retry time or false, device, time}. A right code adds id and expiry of the challenge,
+-- a wrong one that counts adds the limits that the log has a line about, unless the answer is an earlier one.
+-- Returns {limit, seconds} where a limit over many addresses is reached.
 
 local ANSWER = 60 -- seconds for which the same check has the same answer
 local MOST_ANSWERS = 4 -- of each kind

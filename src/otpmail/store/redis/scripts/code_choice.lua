@@ -10,10 +10,16 @@ local function near_end(lifespan)
   return lifespan / 2
 end
 
--- ARGV from `first`: the rules; whether limits of mails hold ('1'), scope, device, whether the original's contract asks
--- ('1'); then id, key id, lifespan, length and proof of the fresh challenge, its proof if it is a long one, and how
--- many attempts it has, 0 for as many as are set. Its life begins now. Then the limits over many addresses
--- (counts.lua), and whether the mail counts for a mailbox too ('1').
+-- Reads what is asked. The life of the fresh challenge begins now. ARGV from `first`:
+--      the rules (`rules_of`), then counted from behind them:
+--  +0  '1' where limits of mails hold
+--  +1  scope, device
+--  +3  '1' for the original's contract
+--  +4  id, key id, lifespan, length and proof of the fresh challenge
+--  +9  its proof if it is a long one
+-- +10  how many attempts it has, 0 for as many as are set
+-- +11  the limits over many addresses (`quotas_of`)
+--      then '1' where the mail counts for a mailbox too
 local function question(first, now)
   local rules, at = rules_of(first)
   local id = ARGV[at + 4]
@@ -29,7 +35,7 @@ local function question(first, now)
   }
 end
 
--- The record as it is, the slot that is asked for, and its lane, as they are before the mail.
+-- Returns the record as it is before the mail, and notes the slot that is asked for and its lane.
 local function standing(record, asked, old)
   if old then record = adopt(record, old, asked.scope, asked.rules) end
   record = recent(record, asked.now, asked.rules.resend)

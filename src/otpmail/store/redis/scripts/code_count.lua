@@ -1,7 +1,8 @@
 -- Counts a mail for the rates of its caller, or takes that back (otp.policy.Policy.admit). It is behind counts.lua.
--- KEYS: the clock, the mark of the step where one is taken back, and the names of counts. ARGV: time, how many names,
--- when it was counted or '' to count it now, and the limits.
--- Returns {why refused, seconds} or {'', time, what is worth a line}.
+-- KEYS: the clock, the mark of the step where one is taken back, and the names of counts.
+-- ARGV: the time, how many names a count has, when the mail was counted ('' to count it now), and the limits
+-- (`quotas_of`).
+-- Returns {limit, seconds} where it is refused, else {'', time, the limits that the log has a line about}.
 
 local names, counted = tonumber(ARGV[2]), ARGV[3]
 local asked = { quotas = quotas_of(4), reached = {}, now = time(ARGV[1], redis.call('GET', KEYS[1])) }

@@ -1,11 +1,15 @@
 -- Decides which challenge to mail, and keeps the mail of that one, in one step.
 -- KEYS: as in mail_accept.lua for one mail; the names of the code's record and the clock (as `open` has them), and
 -- those of counts (counts.lua).
--- ARGV: as in mail_accept.lua; time, how many names, how many earlier ones; id, key id, expiry and length of the
--- challenge in the mail, and the next send that its answer names; what `question` reads.
--- Returns {'OK', changes counted, the answer about the mail, that of code_send.lua}. Without an answer about the mail
--- nothing has changed: it must name another challenge, expiry, length or next send, or none may be sent. Without the
--- other the request id came before.
+-- ARGV:
+--   1  as in mail_accept.lua
+--   9  the time, how many names the record has, how many earlier ones
+--  12  id, key id, expiry and length of the challenge in the mail
+--  16  the next send that the answer to its caller names
+--  17  as `question` reads it
+-- Returns {'OK', changes counted, the answer about the mail, that of code_send.lua}. An empty answer about the mail:
+-- nothing has changed, since it must name another challenge, expiry, length or next send, or none may be sent. An empty
+-- other answer: the request id came before.
 
 local CLOCKS = 1 -- seconds that the time in an answer may differ from our clock
 
@@ -14,8 +18,9 @@ if why then
   return {why}
 end
 local own, mail, request = KEYS[3], KEYS[4], KEYS[5]
-local written =
-  { id = ARGV[12], key_id = ARGV[13], expires = tonumber(ARGV[14]), attempts = 0, length = tonumber(ARGV[15]), most = 0 }
+local written = {
+  id = ARGV[12], key_id = ARGV[13], expires = tonumber(ARGV[14]), attempts = 0, length = tonumber(ARGV[15]), most = 0
+}
 local named = tonumber(ARGV[16])
 
 local came = came_before(mail, request, ARGV[7], ARGV[4], tonumber(ARGV[3]))
@@ -35,7 +40,9 @@ if refused then return {'OK', 0, '', refused} end
 local mailed, replaced = choose(asked)
 local next_send = now + asked.rules.resend
 if math.abs(next_send - named) < CLOCKS then next_send = named end
-if mailed == asked.fresh and math.abs(mailed.expires - written.expires) < CLOCKS then mailed.expires = written.expires end
+if mailed == asked.fresh and math.abs(mailed.expires - written.expires) < CLOCKS then
+  mailed.expires = written.expires
+end
 local answer = answer_of(mailed, next_send)
 if
   mailed.id ~= written.id or mailed.expires ~= written.expires or mailed.length ~= written.length or next_send ~= named

@@ -1,7 +1,12 @@
--- Takes back what was spent of the budgets of an address (otp.records.released), or forgets it.
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, how many earlier ones;
--- 'release', whether records of an earlier version may be there ('1'), and how many mails a lane has; or 'forget', and
--- whether its mails count for a mailbox too ('1'), the names of whose record are the last of KEYS then.
+-- Takes back what was spent of the budgets of an address (otp.records.released), or forgets the address.
+-- KEYS: the names of the record and the clock (as `open` has them). To forget an address with a mailbox, the names of
+-- that mailbox's record are the last.
+-- ARGV:
+--   1  the time, how many names the record has, how many earlier ones
+--   4  'release' or 'forget'
+--   5  to release: '1' where records of an earlier version may be there. To forget: '1' where mails count for a mailbox
+--   6  to release: how many mails a lane has
+-- Returns 1, or 0 where there is nothing to release.
 
 local names, earlier = tonumber(ARGV[2]), tonumber(ARGV[3])
 local record, now, places = open(1, names, ARGV[1], earlier)

@@ -1,8 +1,8 @@
 -- Decides which challenge to mail now: the live one, or a fresh one (otp.policy.Policy.send).
--- KEYS: the names of the record and the clock (as `open` has them), and those of counts (counts.lua). ARGV: time, how
--- many names, how many earlier ones, and what `question` reads.
--- Returns {why refused, seconds, whether it is a device's limit} or {'', id, key id, expiry, attempts, length, next
--- send, what is worth a line, most attempts}.
+-- KEYS: the names of the record and the clock (as `open` has them), and those of counts (counts.lua).
+-- ARGV: the time, how many names the record has, how many earlier ones, then as `question` reads it.
+-- Returns {limit, seconds, whether it is a device's limit} where it is refused. Else returns {'', id, key id, expiry,
+-- attempts, length, next send, the limits that the log has a line about, most attempts}.
 
 local found, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
 local asked = question(4, now)

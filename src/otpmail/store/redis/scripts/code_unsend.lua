@@ -1,10 +1,14 @@
 -- Takes back what code_send has changed, since its mail was not sent (otp.policy.Policy.unsend, refuse and withdraw).
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, 0; 'unsend' or 'refuse'
--- and the id of the mailed challenge, or 'withdraw' and the mark of the call; the next send that went with the mail, or
--- '' for 'withdraw'; the seconds between two mails; for how many limits over many addresses the mail has counted, and
--- whether for a mailbox too ('1'). The last KEYS are the names of that mailbox's record, and those of counts
--- (counts.lua).
--- Returns 1 where the mail was known, or its slot.
+-- KEYS: the names of the record and the clock (as `open` has them). The last are the names of the mailbox's record, and
+-- those of counts (counts.lua).
+-- ARGV:
+--   1  the time, how many names the record has, 0
+--   4  'unsend' or 'refuse', and the id of the mailed challenge; or 'withdraw', and the mark of the call
+--   6  the next send that went with the mail, '' for 'withdraw'
+--   7  the seconds between two mails
+--   8  for how many limits over many addresses the mail has counted
+--   9  '1' where it has counted for a mailbox too
+-- Returns 1, or 0 where neither the mail nor its slot is known.
 
 local kind, mark, mail, resend = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local names, limits, has_mailbox = tonumber(ARGV[2]), tonumber(ARGV[8]), ARGV[9] == '1'

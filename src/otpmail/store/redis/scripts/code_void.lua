@@ -1,6 +1,8 @@
 -- Ends the live challenges of a scope unused (otp.policy.Policy.void).
--- KEYS: the names of the record and the clock (as `open` has them). ARGV: time, how many names, how many
--- earlier ones, the digits of a code, the scope, and an id or ''.
+-- KEYS: the names of the record and the clock (as `open` has them).
+-- ARGV: the time, how many names the record has, how many earlier ones; the digits of a code, the scope, and the id of
+-- the one challenge to end, '' for all.
+-- Returns 1, or 0 without a record.
 
 local record, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
 local scope, id = ARGV[5], ARGV[6]

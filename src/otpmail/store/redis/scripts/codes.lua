@@ -1,6 +1,6 @@
--- The record of an address's codes and the clock, for the scripts that decide about codes. They say what otp/policy.py
--- says, with the words of code_record.py. A value is an octet with the version, and MessagePack of the record. Beside
--- each challenge stands the proof of its code, which is compared in place of that.
+-- The record of an address's codes and the clock, for the scripts that decide about codes. They follow the rules of
+-- otp/policy.py, with the words of code_record.py. A value is an octet with the version, and MessagePack of the record.
+-- Beside each challenge stands the proof of its code, which is compared in place of the code.
 
 local HOUR, DAY = 3600, 86400
 local KEPT = 60 -- seconds that a record is kept after its end, so that no two clocks disagree about it
@@ -39,8 +39,8 @@ end
 
 local function challenge_of(packed)
   return packed and {
-    id = packed[1], key_id = packed[2], expires = packed[3], attempts = packed[4], length = packed[5], proof = packed[6],
-    most = packed[7] or 0
+    id = packed[1], key_id = packed[2], expires = packed[3], attempts = packed[4], length = packed[5],
+    proof = packed[6], most = packed[7] or 0
   } or nil
 end
 
@@ -73,7 +73,8 @@ local function encode(record)
   for place, slot in ipairs(record.slots) do
     local older, mails = false, {}
     if slot.replaced then older, mails = packed_challenge(slot.replaced.challenge), slot.replaced.mails end
-    slots[place] = { slot.scope, slot.device, slot.next_send, slot.call, packed_challenge(slot.challenge), older, mails }
+    local challenge = packed_challenge(slot.challenge)
+    slots[place] = { slot.scope, slot.device, slot.next_send, slot.call, challenge, older, mails }
   end
   for place, lane in ipairs(record.lanes) do lanes[place] = { lane.device, lane.failures, lane.sends } end
   return string.char(VERSION) .. cmsgpack.pack({ slots, lanes, record.answers })
@@ -91,10 +92,10 @@ local function ends_of(record)
   return ends
 end
 
--- Reads the record of an address, and the clock. KEYS from `first`: `count` names of the record, of which the first is
--- written and the others may hold it still, and the clock; then `earlier` names that the record of a purpose may have
--- that an earlier version has written. `given` is a time, as above.
--- Returns the record, nil for none; the time; the names where something is; and the earlier record's name and value.
+-- Reads the record of an address, and the clock. KEYS from `first`: `count` names of the record, then the clock, then
+-- `earlier` names under which an earlier version may have written the record of a purpose. The first name is written,
+-- the others may still hold the record. `given` is a time, as above.
+-- Returns the record (nil for none), the time, the names that are there, and name and value of the earlier record.
 local function open(first, count, given, earlier)
   local values = redis.call('MGET', unpack(KEYS, first, first + count + earlier))
   local record, found = nil, {}
@@ -216,7 +217,8 @@ local function adopt(record, old, scope, rules)
   record = record or { slots = {}, lanes = {}, answers = {} }
   local version = string.byte(old.value, PROOF + 1)
   if not HEADS[version] then error('a code record in the store has version ' .. version) end
-  local _, _, expires, next_send, id, attempts, count, _, _, length = struct.unpack(HEADS[version], old.value, PROOF + 1)
+  local _, _, expires, next_send, id, attempts, count, _, _, length =
+    struct.unpack(HEADS[version], old.value, PROOF + 1)
   local at = PROOF + 1 + struct.size(HEADS[version])
   local key_id = version == 1 and string.sub(old.value, at + 8 * count) or string.sub(old.value, at, at + length - 1)
   if version ~= 1 then at = at + length end

@@ -1,12 +1,12 @@
--- The counts of limits over many addresses, by stretches of time, as limits/rules.py has them: a stretch's
--- number since the epoch, then its count, the oldest first, in MessagePack. It is behind codes.lua.
+-- The counts of limits over many addresses, by stretches of time (limits/rules.py). It is behind codes.lua. A value is
+-- MessagePack of each stretch's number since the epoch, then its count, the oldest first.
 
 local STRETCH = 300 -- seconds of a count, where a limit is one of an hour
 local STRETCHES = 13 -- which an hour or a day touches
 
--- The limits over many addresses that ARGV has from `first` on, and the place behind them: how many, and of each its
--- name, the most, whether it is in shadow ('1'), whether it warns ('1'), and the seconds of a stretch. The last of KEYS
--- are the names of their counts.
+-- Returns the limits over many addresses that ARGV has from `first` on, and the place behind them. First comes how many
+-- there are. Each has its name, the most, '1' where it is in shadow, '1' where it warns, and the seconds of a stretch.
+-- The last of KEYS are the names of their counts.
 local function quotas_of(first)
   local quotas, count = {}, tonumber(ARGV[first])
   for place = 1, count do
@@ -19,7 +19,7 @@ local function quotas_of(first)
   return quotas, first + 1 + 5 * count
 end
 
--- The counts in the last of KEYS, where `names` names are those of one limit, for these `quotas`.
+-- Returns the counts of these `quotas`, which are the last of KEYS: `names` names for each limit.
 local function read_counts(quotas, names)
   local found = {}
   if #quotas == 0 then return found end
@@ -35,7 +35,7 @@ local function read_counts(quotas, names)
   return found
 end
 
--- So many limits of mails with codes, of which no more is known.
+-- Returns `count` limits of mails with codes, of which no more is known.
 local function codes_quotas(count)
   local quotas = {}
   for place = 1, count do quotas[place] = { stretch = STRETCH } end

@@ -1,5 +1,7 @@
--- Notes with which keys a replica reads and writes, and tells which others were there in the last while.
--- KEYS: the marks of keys. ARGV: those of the replica's keys, for how many milliseconds marks are kept.
+-- Notes with which keys a replica reads and writes.
+-- KEYS: the marks of keys.
+-- ARGV: the marks of the replica's keys, for how many milliseconds marks are kept.
+-- Returns the marks of all replicas that were there in that time.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

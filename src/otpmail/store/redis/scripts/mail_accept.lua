@@ -1,7 +1,7 @@
 -- Keeps mails with their request ids, in one step.
--- Returns {'OK', changes counted}, and for each mail that is not kept its place among them and the answer about it.
 -- KEYS: own set; for each mail its record and that of its request id (the mail's own again where it has none).
 -- ARGV: the time in seconds; for each mail its id, score, octets, fingerprints and head.
+-- Returns {'OK', changes counted}, and for each mail that is not kept its place among them and the answer about it.
 
 local why = refusal()
 if why then

@@ -1,5 +1,6 @@
--- Tells whose settled mails are, by a digest of the caller's name; it is empty where an earlier version has written one.
+-- Reads whose some settled mails are.
 -- KEYS: the record of each mail.
+-- Returns a digest of each caller's name, '' where an earlier version has written the record.
 
 local callers = {}
 for number = 1, #KEYS do

@@ -1,5 +1,7 @@
 -- Asks the owner of a mail to cancel it, if the mail has not settled.
--- KEYS: the mail's record; the cancels of its owner. ARGV: mail id, owner, for how many milliseconds it is asked.
+-- KEYS: the mail's record; the cancels of its owner.
+-- ARGV: mail id, owner, for how many milliseconds it is asked.
+-- Returns 1, or 0 where that is not its owner, as after its end.
 
 if redis.call('HGET', KEYS[1], 'own') ~= ARGV[2] then
   return 0

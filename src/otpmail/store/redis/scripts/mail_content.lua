@@ -1,5 +1,5 @@
--- Keeps the contents of settled mails that may be retried, within a bound.
--- `contents` is a set of `id:octets`, by when each mail is forgotten in milliseconds; `sum` is how many octets they have.
+-- Keeps the contents of settled mails that may be retried, within a bound. It has no KEYS: the scripts behind it pass
+-- `contents`, a set of `id:octets` by when each mail is forgotten in milliseconds, and `sum`, their octets.
 
 local function forget_content(contents, sum, id, size)
   if redis.call('ZREM', contents, id .. ':' .. size) == 1 then

@@ -1,5 +1,6 @@
 -- Keeps a settled mail without a person, in place of what was read of it. It is behind mail_content.lua.
--- KEYS: the contents, the sum of their octets, the mail's record. ARGV: mail id, octets as they were read, new octets.
+-- KEYS: the contents, the sum of their octets, the mail's record.
+-- ARGV: mail id, octets as they were read, new octets.
 -- Returns 1, or 0 where the mail has changed meanwhile.
 
 local record, id = KEYS[3], ARGV[1]

@@ -1,6 +1,7 @@
 -- Takes the lease of an owner for good, if it has ended, and names the first mails that it owned.
--- KEYS: the other's set, the other's cancels. ARGV: the other's name; how many mails to name.
--- Returns {'OK', 0, the ids of the mails}: nothing of this owner's changes that would count.
+-- KEYS: the other's set, the other's cancels.
+-- ARGV: the other's name; how many mails to name.
+-- Returns {'OK', 0, the ids of the mails...}. The 0 says that none of this owner's changes counts.
 
 local why = refusal()
 if why then

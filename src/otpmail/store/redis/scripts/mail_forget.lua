@@ -1,7 +1,8 @@
--- Forgets settled mails with their request ids; one that was opened again meanwhile stays as it is.
+-- Forgets settled mails with their request ids. A mail that was opened again meanwhile stays as it is.
 -- KEYS: the settled mails of their kind, the contents, the sum of their octets. Then for each mail its record and that
 -- of its request id (as in mail_note).
 -- ARGV: the id of each mail.
+-- Returns 1.
 
 for number = 0, (#KEYS - 3) / 2 - 1 do
   local record, request, id = KEYS[4 + 2 * number], KEYS[5 + 2 * number], ARGV[1 + number]

@@ -1,6 +1,6 @@
 -- Keeps one mail, for the scripts that open mails.
 
--- The mail has an id, a score, octets, a fingerprint, and a head if it is large. Its request id is to be free, or its own.
+-- `mail` has an id, a score, octets, a fingerprint, and a head if it is large. Its request id must be free, or its own.
 local function keep_as(own, record, request, mail)
   if request ~= record then
     redis.call('DEL', record) -- that of a claim, which ends by itself
@@ -17,7 +17,7 @@ local function keep_as(own, record, request, mail)
   end
 end
 
--- The mail whose id, score, octets, fingerprints and head are in ARGV from `first`.
+-- Keeps the mail whose id, score, octets, fingerprints and head are in ARGV from `first`.
 local function keep(own, record, request, first)
   local id, score, octets, fingerprints, head = unpack(ARGV, first, first + 4)
   local fingerprint = first_of(fingerprints)
@@ -30,7 +30,7 @@ local function came_before(record, request, fingerprints, id, now)
   return answer and string.sub(answer, 1, 1) ~= 'T' and answer
 end
 
--- The caller of a repeated request may be told that the first mail is accepted.
+-- Notes that the caller of a repeated request may have the answer that the first mail is accepted.
 local function join(request, answer)
   if string.sub(answer, 1, 1) == 'R' then
     redis.call('HSET', request, 'joined', 1)

@@ -1,5 +1,6 @@
 -- Gives up the lease of this owner at a stop: the others take its mails over at once.
 -- KEYS: own set, own cancels.
+-- Returns how many mails this owner leaves; 0 where the server's data is another than it knows.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
   return 0

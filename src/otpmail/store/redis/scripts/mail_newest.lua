@@ -1,6 +1,6 @@
 -- Names the open mails of other owners that were accepted last, the newest first.
--- KEYS: the owners; the set of each of the others. ARGV: a time in microseconds, how many, the name of the one who
--- asks, the names of the others.
+-- KEYS: the owners; the set of each of the others.
+-- ARGV: a time in microseconds, how many, the name of the owner who asks, the names of the others.
 -- Returns those accepted at that very time, and as many of the older ones, each as its id and its time. Returns false
 -- where there are other owners by now: mails may have moved from one set to another.
 

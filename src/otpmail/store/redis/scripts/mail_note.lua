@@ -1,11 +1,15 @@
 -- Carries out notes in their order: changes that nobody waits for.
--- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets, for how long
--- mails are remembered, for how long those with a request id. Then for each note the owner's set, the mail's record and
--- that of its request id (the mail's own again where it has none).
--- ARGV: how many octets all contents may have, for how many milliseconds this replica has mails remembered, for how many
--- those with a request id. Then for each note its kind, mail id, owner, octets, fingerprint, and by its kind four
--- numbers, when the mail settled, further octets, and a digest of its caller.
--- Returns {'OK', changes counted}, and for each note with the result 2 or 3, as below, its place and that.
+-- KEYS: the settled mails without a request id, those with one, the contents, the sum of their octets; for how long
+-- mails without a request id are remembered, and those with one. Then for each note the owner's set, the mail's record
+-- and that of its request id (the mail's own again where it has none).
+-- ARGV:
+--   3  how many octets all contents may have
+--   4  for how many milliseconds this replica has mails remembered, and those with a request id
+--   6  for each note twelve values:
+--  +0  kind, mail id, owner, octets, fingerprint
+--  +5  four numbers, by its kind
+--  +9  when the mail settled, further octets, and a digest of its caller
+-- Returns {'OK', changes counted}, and for each note with the result 2 or 3, as below, its place and that result.
 
 if redis.call('HGET', EPOCH, 'id') ~= epoch then
   return {'EPOCH'}
@@ -34,8 +38,8 @@ local function is_outdated(note)
   return (kept[1] and kept[1] ~= note.owner) or (kept[2] and tonumber(kept[2]) > tonumber(note.time))
 end
 
--- Notes for how long mails that end then are remembered: replicas may differ in that, and each may change it. Mails that
--- an earlier version has written may have been remembered for any time; those with a request id were for a day.
+-- Notes for how long mails that end then are remembered: replicas may differ in that, and each may change it. An
+-- earlier version may have remembered mails for any time, and those with a request id for a day.
 local function note_time(times, mails, time, earlier, ends)
   if redis.call('EXISTS', times) == 0 then
     local last = redis.call('ZREVRANGE', mails, 0, 0, 'WITHSCORES')
@@ -46,9 +50,9 @@ local function note_time(times, mails, time, earlier, ends)
   redis.call('ZADD', times, 'GT', ends, time)
 end
 
--- Numbers: how long the record is kept, until when in seconds the request id is (0: it is free), and for how many
--- milliseconds. The last says for how many the mail is remembered. `more` is the content for a retry.
--- Returns 3 where there was no room for the content.
+-- Numbers: for how many milliseconds the record is kept; until when, in seconds, the request id is kept (0: it is
+-- free), and for how many milliseconds; for how many the mail is remembered. `more` is the content for a retry.
+-- Returns 3 where there was no room for the content, else 1.
 local function write_settled(note)
   local result = 1
   redis.call('DEL', note.record)

@@ -1,6 +1,7 @@
--- Returns what is kept of mails: of the first ones up to MOST octets, and of one at the least.
--- An open mail comes as its `head`, where it has one. One that has none, and is larger than MOST, comes as its size.
+-- Reads some mails: the first ones up to MOST octets, and one at the least.
 -- KEYS: the record of each mail.
+-- Returns for each {owner, head, progress, settled, denied, claim, entry}. An open mail comes as its head, where it has
+-- one. Another that is larger than MOST comes as its size.
 
 local MOST = 262144
 local found, octets = {}, 0

@@ -1,8 +1,8 @@
 -- Renews the lease of this owner, or gives it one, and says what it has to do.
 -- KEYS: own set, own cancels.
--- ARGV: the lease in milliseconds; `1` to take a lease, and otherwise the present one is renewed.
--- Returns: OK, the epoch's id, the count of its changes, how many mails it owns, in how many milliseconds the next lease
--- of another ends (-1 for none), which mails to cancel, whose leases have ended.
+-- ARGV: the lease in milliseconds; '1' to take a lease, else the present one is renewed.
+-- Returns {'OK', the epoch's id, the count of its changes, how many mails it owns, milliseconds until the next lease of
+-- another ends (-1 for none), the mails to cancel, the owners whose leases have ended}.
 
 local own, cancels = KEYS[3], KEYS[4]
 local known = redis.call('HGET', EPOCH, 'id')

@@ -1,9 +1,9 @@
--- Moves mails of an owner that lost its lease to this one. It returns their octets and progress, and whether an owner
--- has ended since that was written without handing them over. It also returns mails that an earlier try has moved,
--- whose answer was lost. It stops at MOST octets; a mail that is larger comes as its size. The caller asks again for
--- the rest.
--- KEYS: the other's set, own set; the record of each mail. ARGV: the other's name; the id of each mail.
--- Returns {'OK', changes counted, the mails}.
+-- Moves mails of an owner that lost its lease to this one. Mails that an earlier try has moved, whose answer was lost,
+-- come again. It stops at MOST octets, and the caller asks again for the rest.
+-- KEYS: the other's set, own set; the record of each mail.
+-- ARGV: the other's name; the id of each mail.
+-- Returns {'OK', changes counted, the mails...}. Each is {id, score, octets, progress, '1' where an owner has ended
+-- without handing it over since the progress was written}. A mail that is larger than MOST comes as its size.
 
 local why = refusal()
 if why then

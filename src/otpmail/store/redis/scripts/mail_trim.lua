@@ -1,5 +1,7 @@
 -- Forgets contents of settled mails, which can't be retried then.
--- KEYS: the contents, the sum of their octets; for each its mail's record. ARGV: for each mail id and octets.
+-- KEYS: the contents, the sum of their octets; for each content its mail's record.
+-- ARGV: for each mail id and octets.
+-- Returns 1.
 
 for number = 1, #KEYS - 2 do
   local record, id, size = KEYS[2 + number], ARGV[2 * number - 1], ARGV[2 * number]

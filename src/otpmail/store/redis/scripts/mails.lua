@@ -1,5 +1,7 @@
--- Every script of the mails begins with this.
--- KEYS: the epoch, the owners. ARGV: the epoch's id, the name of this owner.
+-- Scripts of mails begin with this. Its KEYS and ARGV come first; the other headers leave them out, but count them.
+-- KEYS: the epoch, the owners.
+-- ARGV: the epoch's id, the name of this owner.
+-- A step that this owner may not do returns {why} (`refusal`).
 
 local EPOCH, OWNERS = KEYS[1], KEYS[2]
 local epoch, me = ARGV[1], ARGV[2]
