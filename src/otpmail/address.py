@@ -51,7 +51,7 @@ _DOMAINS = 1024  # remembered, in 2 MiB at most
 
 
 def load_library() -> None:
-    """Import the library that checks what is no usual address, which takes 60 ms of processor time.
+    """Import the library that checks unusual addresses. That takes 60 ms of processor time.
 
     The service does so at its start, so that no address holds the loop. A command does so if it needs it.
     """

@@ -1,4 +1,4 @@
-"""Tells observers of refused calls, but of so few that no flood of calls fills the log."""
+"""Notifies observers of refused calls, within a budget so that no flood of calls fills the log."""
 
 import asyncio
 from collections.abc import Callable

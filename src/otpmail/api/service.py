@@ -23,8 +23,8 @@ class Api:
     """The use cases as methods, for all doors.
 
     A request has at most `most_octets`. `batch_seconds` is the longest that unary calls are held back under load
-    (`api.batching`). The `observer` is notified of refused calls. Doors end running calls by the errors in `ended`.
-    `access` says who may call. Raises SettingsError for a file of callers or of TLS that can't be used.
+    (`api.batching`). The `observer` is notified of refused calls. Doors raise the errors in `ended` to end a running
+    call. `access` says who may call. Raises SettingsError for a file of callers or of TLS that can't be used.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ Trailers = tuple[tuple[str, bytes], ...]
 
 
 class Code(Enum):
-    """The codes of google.rpc.Code, each with its number first, as gRPC has them: of a plain number it takes no 16."""
+    """The codes of google.rpc.Code. A value is a tuple with the number first, as gRPC's own codes have it."""
 
     OK = (0,)
     CANCELLED = (1,)

@@ -1,4 +1,4 @@
-"""Has a durable store note some attempts before their first octet leaves, so that a crash is known to have met them.
+"""Has a durable store note some attempts before their first octet leaves. So the next process knows which a crash met.
 
 With EMAIL_ON_UNCERTAIN=fail it notes all attempts, since no second copy may be sent. With `retry` it notes those at
 mails that an earlier process left when it was killed, since one of them may have ended that process.

@@ -1,4 +1,4 @@
-"""The mails that a stop leaves unsettled: which outlive the process, which are lost, and what their callers get."""
+"""The mails that a stop leaves unsettled: the kept, the lost, and the answers to their callers."""
 
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple

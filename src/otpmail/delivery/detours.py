@@ -25,7 +25,7 @@ _LOOK_SECONDS = 1.0  # between two looks whether a relay has places for the conn
 
 
 class _Detour(NamedTuple):
-    """A job, the relay that can't take it, and what that one would say."""
+    """A job, the relay that can't take it, and the replies that this relay would give."""
 
     job: Job
     owner: ConnectionOwner

@@ -30,4 +30,4 @@ class DeliveryHandler(Protocol):
         """The connection ended before the relay had replied about all."""
 
     def requeue(self, job: Job, results: Results) -> None:
-        """The relay refused it because too much came at once: that is no attempt, and the job waits in the queue."""
+        """The relay refused it because too much came at once. The job is queued again, and no attempt counts."""

@@ -1,4 +1,4 @@
-"""Tells what a relay refuses because of the mail from what it refuses because too much comes at once, or too late.
+"""Tells refusals of a mail from refusals because too much came at once, or too late.
 
 The second kind is no attempt: the mail goes again over another connection, or later. The relay's owner learns of it,
 and gives the relay less.

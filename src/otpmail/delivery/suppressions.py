@@ -120,7 +120,7 @@ class Suppressions:
 
 
 def whose(caller: str, address: str) -> CallersAddress:
-    """Return where what is known of an address in wire form is kept."""
+    """Return the key of the record of an address in wire form: its caller, and its mailbox."""
     return CallersAddress(caller, Address(address).key)
 
 

@@ -82,7 +82,7 @@ class Worker:
                 await self._stop()
 
     def wake(self) -> None:
-        """Look again: it is its turn, or its connection has room, is lost, or has a successor."""
+        """Have the worker look again: it has the turn, or its connection has room, is lost, or has a successor."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 

@@ -1,4 +1,4 @@
-"""The block of addresses that an end user has, for limits: one address may be as cheap as 18 quintillion others."""
+"""The block of addresses of an end user, for limits: with IPv6 one person has 18 quintillion addresses."""
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 

@@ -1,4 +1,4 @@
-"""File descriptors: callers get so many connections that the relay's always find descriptors left.
+"""File descriptors: callers get no more connections than leave descriptors for those to relays.
 
 gRPC waits for a free descriptor without a word, and its callers with it. So there is a limit below that: gRPC closes
 further connections at once, and `ConnectionWatch` says so in the log.

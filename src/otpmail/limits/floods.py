@@ -1,4 +1,4 @@
-"""Ends floods of what nothing counts: gRPC keeps the metadata of calls that have not begun, and has no figure for it.
+"""Ends floods of metadata: gRPC keeps those of calls that have not begun, and has no figure for their memory.
 
 HTTP_PORT needs no such watch: its door bounds the head and the body of each request (`web.connection`).
 A connection of HTTP/2 may send metadata without end in CONTINUATION frames (RFC 9113, 6.10), before anybody is asked

@@ -8,7 +8,7 @@ _SCHEDSTAT = Path("/proc/self/schedstat")
 
 
 def wanted_seconds(file: Path = _SCHEDSTAT) -> float:
-    """Return the seconds that the process has run so far, and those in which its main thread could not, but would have.
+    """Return the seconds that the process has run so far, and those in which its main thread waited for a processor.
 
     The latter are those on the run queue (sched-stats of the kernel's documentation). They tell a loop that has more to
     do than it gets time for, beside a neighbour or within the quota of a container. Where they can't be read, as on

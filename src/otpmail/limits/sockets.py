@@ -31,7 +31,7 @@ Name = str
 
 
 async def count_by_address(addresses: Iterable[Name], descriptors: Iterable[int] | None = None) -> Counter[Name]:
-    """Count the connections at each of the addresses that this process listens on. Others have the loop in between."""
+    """Count the connections at each of the addresses that this process listens on. It gives way between its slices."""
     wildcards = {address.rpartition(":")[2]: address for address in addresses if address.startswith(_ANY)}
     wanted, counts = frozenset(addresses), Counter[Name]()
     for number, descriptor in enumerate(open_descriptors() if descriptors is None else descriptors, 1):
@@ -84,7 +84,7 @@ def receiving(seconds: float, descriptors: Iterable[int] | None = None) -> froze
 
 
 def shut_down(peers: Collection[Name], descriptors: Iterable[int] | None = None) -> None:
-    """Close the connections of these peers for both sides, by TCP; whose they are learns it at once."""
+    """Close the connections of these peers for both sides, by TCP. gRPC, which owns them, sees the end at once."""
     for descriptor in open_descriptors() if descriptors is None else descriptors:
         with suppress(OSError), _borrow(descriptor) as borrowed:
             if borrowed.family != socket.AF_UNIX and _name(borrowed.getpeername()) in peers:

@@ -1,4 +1,4 @@
-"""How many streams of health and reflection callers may have open: they last long, and no place in the queue ends them.
+"""How many streams of health and reflection callers may have open. They last long, and take no place in the queue.
 
 Each takes as much memory as any call (`limits.memory`), so that thousands would leave none for mails.
 """

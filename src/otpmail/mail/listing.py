@@ -104,7 +104,7 @@ class Listing:
 
 
 class _Matcher:
-    """Decides whether a mail is asked for, and stands behind the place that the token names."""
+    """Matches the mails that a query asks for, behind the place that its token names."""
 
     def __init__(self, caller: Caller, query: Query) -> None:
         self._of = whose(caller, query.caller)

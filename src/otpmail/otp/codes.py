@@ -38,7 +38,7 @@ def derive(key: bytes, challenge_id: bytes, length: int) -> str:
     """The challenge's code: HMAC-SHA256 (RFC 2104) over the id, as a number modulo 10^length, zero-padded.
 
     256 bits modulo 10^10 leave a bias below 2^-222, so every code is as likely as any other. A code of letters has five
-    of the bits for each, so a long one 60.
+    of the bits for each, so a long code has 60.
     """
     if length >= LONG:
         count, context = length & ~LETTERS, _LONG_CONTEXT if length == LONG else _LETTERS_CONTEXT + bytes([length])
@@ -49,7 +49,7 @@ def derive(key: bytes, challenge_id: bytes, length: int) -> str:
 
 
 def prove(key: bytes, record_key: bytes, code: str) -> bytes:
-    """The digest of a code (HMAC-SHA256) in the record of an address. Without the key nobody finds the code by it."""
+    """The digest of a code (HMAC-SHA256) in the record of an address. It leads to the code only with the key."""
     return hmac.digest(key, _PROOF + record_key + b"|" + code.encode(), "sha256")
 
 

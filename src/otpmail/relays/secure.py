@@ -1,4 +1,4 @@
-"""TLS with a relay: the context for it, and what to say where it fails."""
+"""TLS with a relay: the context for it, and the words for a failure."""
 
 import hashlib
 import ssl

@@ -163,7 +163,7 @@ def kind_of(command: Command, code: int, enhanced_code: str, words: str, *, othe
 def kind_of_result(result: RecipientResult) -> ReplyKind:
     """Return what the reply about one recipient is about, at whichever of a mail's commands it came.
 
-    It is never RECIPIENT_LIMIT: the session has put those recipients off to another transaction.
+    It is never RECIPIENT_LIMIT: the session has left those recipients to another transaction.
     """
     return _kind_in_a_mail(result.code, result.enhanced_code, result.reply) if result.code >= 400 else ReplyKind.OTHER
 

@@ -1,4 +1,4 @@
-"""Encodes what is known of an address as octets: some tens of them beside the reason, since there may be a million."""
+"""Encodes the record of an address as octets: some tens beside the reason, since there may be a million."""
 
 import hashlib
 import struct
@@ -29,7 +29,7 @@ def mark_in(octets: bytes) -> bytes:
 
 
 def encode_address(record: AddressRecord, address: str, mark: bytes = b"") -> bytes:
-    """Return what is known of an address as octets, without the address, and with the mark of its caller.
+    """Return the record of an address as octets, without the address, and with the mark of its caller.
 
     The mark comes last, where an earlier version does not look.
     """

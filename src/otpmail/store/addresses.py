@@ -1,4 +1,4 @@
-"""The protocol of what a store knows of addresses, and the table of it that each process has in memory.
+"""The protocol of a store's records of addresses, and the table of them that each process has in memory.
 
 A mail asks for each of its recipients, so every store answers from memory. A file is read when it is opened, and a
 server of several replicas announces each change to all of them.
@@ -117,7 +117,7 @@ class AddressTable:
         return [hashlib.blake2b(text, digest_size=KEY_OCTETS, key=key).digest() for key in self._keys]
 
     def find(self, whose: CallersAddress) -> AddressRecord | None:
-        """Return what is known of an address that has not ended."""
+        """Return the record of an address, None without one or after its end."""
         for name in self.names(whose):
             octets = self._packed.get(name)
             if octets is not None:
@@ -126,7 +126,7 @@ class AddressTable:
         return None
 
     def apply(self, whose: CallersAddress, rule: Rule) -> Changed:
-        """Replace what is known of an address by what `rule` makes of it."""
+        """Apply `rule` to the record of an address."""
         before = self.find(whose)
         after = rule(before)
         if after is None:

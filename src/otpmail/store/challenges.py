@@ -15,8 +15,8 @@ NO_SCOPE = bytes(8)
 class Quota(NamedTuple):
     """A limit of mails, or of wrong codes, that counts over many addresses: at most `most` in any hour.
 
-    `key` is that of its counts. One in shadow refuses nothing: it says what it would have refused. `warns`: half and
-    four fifths of it are worth a line. `stretch` is in seconds, and another one where the limit is one of a day
+    `key` is that of its counts. One in shadow refuses nothing: it says what it would have refused. `warns`: the log has
+    a line at half and at four fifths of it. `stretch` is in seconds, and another one where the limit is one of a day
     (`limits.rules.stretch_of`).
     """
 
@@ -33,7 +33,8 @@ class Quota(NamedTuple):
 class Admitted(NamedTuple):
     """The counts of a limit with one mail more, and when they end.
 
-    They may not be forgotten before `needed`, where the limit is reached. `reached` says what is worth a line.
+    They may not be forgotten before `needed`, where the limit is reached. `reached` has the limits that the log has a
+    line about.
     """
 
     counts: Counts
@@ -205,7 +206,7 @@ class LimitStore(Protocol):
         """Whether nothing waits for `count`, so that no call can be cancelled meanwhile."""
 
     def count(self, quotas: Sequence[Quota]) -> Awaitable[tuple[float, tuple[Reached, ...]]]:
-        """Count a mail for all of these limits; returns when, and what is worth a line. Raises LimitExceeded."""
+        """Count a mail for all of these limits. Returns when, and the limits to be logged. Raises LimitExceeded."""
 
     def uncount(self, quotas: Sequence[Quota], when: float) -> Awaitable[None]:
         """Take back a mail that was counted then, since it was not accepted."""

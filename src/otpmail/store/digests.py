@@ -1,4 +1,4 @@
-"""Digests with a key, in place of what a store must find again and must not hold.
+"""Digests with a key, in place of names that a store must find again and must not hold.
 
 The input is a digest already, of an address with its caller and purpose, or of a request. Without the key somebody with
 a dump could test whether a known address is in it. Keys are derived from OTP_KEYS by HKDF (RFC 5869).

@@ -1,4 +1,4 @@
-"""Settled mails without a person whom a caller wants forgotten: what a store keeps of them in their place."""
+"""Takes a person whom a caller wants forgotten out of settled mails."""
 
 import hashlib
 from collections.abc import Callable

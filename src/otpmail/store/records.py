@@ -83,7 +83,7 @@ class RuledRecords(ABC):
     def _with_one_more(
         self, known: Sequence[bytes], quotas: Sequence[Quota], now: float
     ) -> tuple[list[bytes], list[Reached]]:
-        """Return the octets of counts with one more for each limit, and what is worth a line. Raises LimitExceeded."""
+        """Return the octets of counts with one more for each limit, and the limits to log. Raises LimitExceeded."""
         counts, reached = [], []
         for octets, quota in zip(known, quotas, strict=True):
             after = with_one_more(octets, quota.most, now, quota.stretch)

@@ -1,4 +1,4 @@
-"""Code records on a Redis server: one script for each decision, which says what `otp.policy` says."""
+"""Code records on a Redis server: one script for each decision, by the rules of `otp.policy`."""
 
 from asyncio import CancelledError, Future, shield
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ _RESULTS = {result.value.encode(): result for result in CheckResult}
 class RedisChallengeStore:
     """Code records by key (see `store.challenges.ChallengeStore`), of which the used ones take memory here: `octets`.
 
-    The time counts that the server tells (`clock_look.lua`), unless a test gives a `time`. Each change that a check
+    The server's time counts (`clock_look.lua`), unless a test gives a `time`. Each change that a check
     makes has reached as many replicas as the client was made for. A code that was called VALID stays used for its life,
     also on a server that was set back: living processes know it.
     """
@@ -294,5 +294,5 @@ def _words(quota: Quota) -> tuple[Value, ...]:
 
 
 def _reached(packed: Sequence[tuple[bytes, int]]) -> tuple[Reached, ...]:
-    """Return the limits that are worth a line, as scripts name them."""
+    """Return the limits that the log has a line about, as scripts name them."""
     return tuple([Reached(limit.decode(), percent) for limit, percent in packed])
