@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import go_programs
 from node_programs import install_modules, program
 from service import Service
 
@@ -93,6 +94,27 @@ async def test_an_example_in_node(name: str) -> None:
         out = await _run("npm", "run", "--silent", name, folder=folder, **where)
     error = {"grpc": "INVALID_ARGUMENT", "fetch": "invalid_argument"}[name]
     assert out.splitlines() == [*_SIGN_UP, f"{error}: {_NO_ADDRESS}"]
+
+
+@pytest.mark.timeout(300)
+async def test_the_example_in_go(tmp_path: Path) -> None:
+    """A sign-up in Go sends a code, reads it in the inbox, and checks it."""
+    built = await asyncio.to_thread(go_programs.build, _EXAMPLES / "go", tmp_path)
+    async with Service(command="dev") as service:
+        where = {"OTPMAIL_SERVER": service.address, "OTPMAIL_HTTP": await _url_of(service)}
+        out = await _run(built, folder=tmp_path, **where)
+    assert out.splitlines() == [*_SIGN_UP, f"InvalidArgument: {_NO_ADDRESS}"]
+
+
+async def test_the_calls_of_grpcurl() -> None:
+    """The lines of grpcurl in examples/grpcurl.sh list the services, describe one, and send a code, by reflection."""
+    path = f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"
+    async with Service(command="dev") as service:
+        out = await _run("bash", _EXAMPLES / "grpcurl.sh", folder=_EXAMPLES, OTPMAIL_SERVER=service.address, PATH=path)
+    assert "otpmail.v1.OtpService\n" in out
+    assert "rpc SendCode ( .otpmail.v1.SendCodeRequest ) returns ( .otpmail.v1.SendCodeResponse );" in out
+    assert '"state": "STATE_RELAYED"' in out
+    assert "Code: InvalidArgument" in out
 
 
 async def test_a_call_by_reflection() -> None:
