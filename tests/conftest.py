@@ -35,7 +35,7 @@ _MARKERS = (
     "one_contract: an attack whose outcome does not depend on the contract that ours is called by",
     "one_store: an attack whose outcome does not depend on the store of the service",
     "ours: an attack that reads the log or the store of a process, which a foreign target does not show",
-    "one_loop: runs on uvloop alone, since it waits for a process, the end of a lease or the like",
+    "one_loop: runs on uvloop alone, since it takes long, or waits for a process, the end of a lease or the like",
     "relay(**faults): what the `relay` fixture offers and where it fails; see relay.Faults",
     "requests(seconds, most): for how long the `mails` fixture keeps request ids, and how many",
     "v1: an attack by means that otpmail.v1 alone has",

@@ -1,4 +1,4 @@
-"""The service as a process whose wall clock a test sets; all other clocks run as they are."""
+"""The service as a process whose wall clock a test sets, and for which time passes when the test says so."""
 
 from __future__ import annotations
 
@@ -13,32 +13,47 @@ _WALL = """
 import time
 from pathlib import Path
 
-_true, _offset = time.time, Path({offset!r})
+_true, _true_of, _offsets = time.time, time.clock_gettime, Path({offsets!r})
 
 
 def _shifted():
-    return _true() + float(_offset.read_text())
+    wall, passed = map(float, _offsets.read_text().split())
+    return _true() + wall + passed
 
 
-time.time = _shifted
+def _shifted_of(clock):
+    return _true_of(clock) + float(_offsets.read_text().split()[1])
+
+
+time.time, time.clock_gettime = _shifted, _shifted_of
 """
 
 
 class WallService(Service):
-    """A service that reads `offset` seconds more than the wall clock says."""
+    """A service whose wall clock is some seconds off. The timers of its loop run as they are."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
-        self._offset = directory / "offset"
+        self._offsets = directory / "offsets"
+        self._wall = self._passed = 0.0
         self._modules = directory / "modules"
         self._modules.mkdir(exist_ok=True)
-        (self._modules / "sitecustomize.py").write_text(_WALL.format(offset=str(self._offset)))
+        (self._modules / "sitecustomize.py").write_text(_WALL.format(offsets=str(self._offsets)))
         super().__init__(**settings)
 
     def set_wall(self, offset: float) -> None:
         """Set the wall clock, also while the service runs."""
-        written = self._offset.with_suffix(".new")
-        written.write_text(str(offset))
-        written.replace(self._offset)  # at once, so that no reader sees a part
+        self._wall = offset
+        self._write()
+
+    def let_pass(self, seconds: float) -> None:
+        """Let so much time pass, by the wall clock and by the clock of the time since the machine's start."""
+        self._passed += seconds
+        self._write()
+
+    def _write(self) -> None:
+        written = self._offsets.with_suffix(".new")
+        written.write_text(f"{self._wall} {self._passed}")
+        written.replace(self._offsets)  # at once, so that no reader sees a part
 
     def _environment(self, home: str) -> dict[str, str]:
         given = super()._environment(home)

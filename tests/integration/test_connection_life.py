@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from relay import Relay
     from service import Service
 
-MAILS = int(os.environ.get("OTPMAIL_MAILS") or "10000")
+MAILS = int(os.environ.get("OTPMAIL_MAILS") or "4000")
 PEOPLE = [f"p{n}@example.org" for n in range(MAILS)]
 
 

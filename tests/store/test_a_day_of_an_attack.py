@@ -160,6 +160,7 @@ async def _token_of(service: Service) -> str:
     return (await service.check(sent.code)).device_token
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("has_token", [True, False], ids=["with a token", "without a token"])
 async def test_a_day_of_an_attacker_from_addresses_without_number(
     codes: ChallengeStore, clock: Clock, *, has_token: bool

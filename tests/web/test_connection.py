@@ -127,8 +127,8 @@ async def test_a_body_that_is_too_long(service: Service) -> None:
     """As over gRPC it is RESOURCE_EXHAUSTED, also where it is packed or comes in pieces, and is not read to its end."""
     mail = json.dumps({"to": ["ada@example.org"], "text": "x" * 3_000_000}).encode()
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(1024)), packer.flush()])
-    assert len(bomb) < 1_200_000
+    bomb = b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(256)), packer.flush()])
+    assert len(bomb) < 300_000
     for body, headers in ((mail, JSON), (bomb, {**JSON, "content-encoding": "gzip"}), (mail, PROTO)):
         answer = await request(service, SEND_MAIL, body, headers)
         assert (answer.status, answer.json["code"]) == (429, "resource_exhausted")
