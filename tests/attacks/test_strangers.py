@@ -221,7 +221,7 @@ async def test_no_code_is_valid_without_the_store(certificates: Certificates, tm
         leave()
         async with asyncio.timeout(60):
             while await send() not in _REFUSED:  # noqa: ASYNC110  a file that is not there is noticed by and by
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.05)
         mailed = len(relay.mails)
         assert {await check() for _ in range(3)} <= {*_REFUSED}
         assert await send() in _REFUSED

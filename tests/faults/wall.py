@@ -30,11 +30,16 @@ time.time, time.clock_gettime = _shifted, _shifted_of
 
 
 class WallService(Service):
-    """A service whose wall clock is some seconds off. The timers of its loop run as they are."""
+    """A service whose wall clock is some seconds off. The timers of its loop run as they are.
+
+    The time that has passed in one directory has passed for the next service there, too.
+    """
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self._offsets = directory / "offsets"
-        self._wall = self._passed = 0.0
+        self._wall = 0.0
+        self._passed = float(self._offsets.read_text("ascii").split()[1]) if self._offsets.exists() else 0.0
+        self._write()
         self._modules = directory / "modules"
         self._modules.mkdir(exist_ok=True)
         (self._modules / "sitecustomize.py").write_text(_WALL.format(offsets=str(self._offsets)))
