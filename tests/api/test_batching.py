@@ -169,6 +169,54 @@ async def test_the_load_is_measured_four_times_a_second(process: Process) -> Non
     assert shown == ["10.0 ms>", "10.0 ms>", "0.0 ms>"]
 
 
+def _burst(process: Process, batching: Batching, in_flight: Sequence[int]) -> list[bool]:
+    """Keep the process wholly busy from now on, with a call each millisecond; returns which began at once."""
+    began = []
+    for count in in_flight:
+        process.cpu_used += 0.001
+        process.advance(0.001)
+        began.append(batching.take(count) is None)
+    return began
+
+
+@pytest.mark.parametrize("pause", [0.5, 1.0, 60.0])
+async def test_a_burst_after_a_pause_is_held_back_soon(process: Process, pause: float) -> None:
+    """What a process wants is measured 30 ms after its first call, and from then on calls begin in batches."""
+    batching = _start(process)
+    batching.take(1)
+    process.advance(pause)
+    began = _burst(process, batching, [8] * 60)
+    assert all(began[:30])
+    assert sum(began[31:]) <= 4
+
+
+async def test_a_lone_client_is_not_held_back_after_a_pause(process: Process) -> None:
+    """A caller whose calls keep the process wholly busy, one after the other, waits for nobody after a pause."""
+    batching = _start(process)
+    batching.take(1)
+    process.advance(1.0)
+    assert all(_burst(process, batching, [1] * 200))
+
+
+async def test_few_calls_after_a_pause_begin_at_once(process: Process) -> None:
+    """A process that has time to spare after a pause holds no call back, however many are in flight."""
+    batching = _start(process)
+    batching.take(1)
+    process.advance(1.0)
+    for _ in range(100):
+        process.cpu_used += 0.004
+        process.advance(0.005)
+        assert batching.take(8) is None
+
+
+async def test_a_stall_is_no_pause(process: Process) -> None:
+    """After a second in which the process was wholly busy it is measured four times a second as before."""
+    batching = _busy(process, in_flight=8)
+    process.advance(0.1)
+    batching.take(8)
+    assert repr(batching).endswith(" 10.0 ms>")
+
+
 async def test_short_calls_are_found_to_come_together(process: Process) -> None:
     """Each is answered before the next one comes: only a batch that gathers for its whole time counts them."""
     batching = _start(process)

@@ -11,6 +11,8 @@ MOST_SECONDS = 0.01
 """The longest time from one batch to the next, and so the longest that a call is held back."""
 
 _MEASURE_SECONDS = 0.25  # Between two measurements of how much the process wants.
+_PAUSE_SECONDS = 0.5  # What is measured over a longer time was mostly idle, and says nothing of now.
+_FIRST_SECONDS = 0.03  # From the first call after a pause to the measurement of what has begun.
 _IDLE_PART = 0.9  # Of a core: with less to do, calls that wait are slower, and nobody gains by it.
 _FEWEST = 4  # A smaller batch saves nothing, and its calls wait for each other.
 _MOST = 32  # A larger batch saves hardly more for each of its calls.
@@ -35,6 +37,7 @@ class Batching:
       that makes each call after the previous response is therefore not held back.
     - Calls that are answered at once are never in flight together. Four times a second one batch therefore gathers for
       its whole time, to count the calls that come.
+    - After a pause the first measurement comes soon. No batch gathers for it: a lone client would wait for nobody.
 
     Build it inside a running loop. `clock` is that loop's unless another is passed in.
     """
@@ -57,6 +60,7 @@ class Batching:
         self._expected = 1  # calls for which a batch waits
         self._peak = 1  # most calls in flight at once since the last batch
         self._measured_at, self._wanted_before = -inf, 0.0
+        self._measures_at = -inf
 
     def __repr__(self) -> str:
         return f"<Batching {len(self._waiting)} waiting for {self._expected}, {self._interval * 1000:.1f} ms>"
@@ -85,7 +89,7 @@ class Batching:
         self._began_at = now
         self._expected = min(self._peak, _MOST) if self._peak >= _FEWEST else 1
         self._peak = 1
-        if now - self._measured_at >= _MEASURE_SECONDS:
+        if now >= self._measures_at:
             self._measure(now)
         if self._timer is None:
             return
@@ -97,8 +101,11 @@ class Batching:
                 turn.set_result(None)
 
     def _measure(self, now: float) -> None:
-        wanted = self._wanted()
-        busy = min(1.0, (wanted - self._wanted_before) / (now - self._measured_at))
+        wanted, passed = self._wanted(), now - self._measured_at
+        busy = min(1.0, (wanted - self._wanted_before) / passed)
         self._interval = self._most_seconds * max(0.0, busy - _IDLE_PART) / (1.0 - _IDLE_PART)
         self._measured_at, self._wanted_before = now, wanted
-        self._expected = _MOST  # so that the next batch gathers for its whole time
+        if passed >= _MEASURE_SECONDS:
+            self._expected = _MOST  # so that the next batch gathers for its whole time
+        had_pause = passed >= _PAUSE_SECONDS and not self._interval
+        self._measures_at = now + (_FIRST_SECONDS if had_pause else _MEASURE_SECONDS)
