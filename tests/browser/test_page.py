@@ -103,15 +103,17 @@ async def test_mails_open_after_a_deletion(page: Page, url: str) -> None:
 async def test_a_mail_that_comes_while_the_list_is_read_stays(page: Page, url: str) -> None:
     """A list that was read before a mail came does not take that mail away."""
     old = await page.evaluate("fetch('/inbox').then((answer) => answer.text())")
-    go_on = asyncio.Event()
+    asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def answer_late(route: Route) -> None:
         """Answer with the list of before, once the mail has come."""
+        asked.set()
         await go_on.wait()
         await route.fulfill(body=old, content_type="application/json")
 
     await page.route("**/inbox", answer_late, times=1)
     await page.reload()
+    await asked.wait()  # by a page that gets events
     await _send(url, "Hello")
     await expect(page.locator("#mails a")).to_have_count(1)
     go_on.set()
