@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ ValueT = TypeVar("ValueT")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A caller as the file has it: its line, how many tokens it has, and the names in its certificates."""
+    """A caller as the file has it: how many tokens it has, and the names in its certificates, with its line then."""
 
     caller: Caller
     tokens: int
@@ -91,13 +91,17 @@ class _Reader:
     def __init__(self, path: Path, text: str, methods: Collection[str], rules: ProfileRules) -> None:
         self._path = path
         self._text = text
-        self._lines = TomlLines(text)
         self._methods = methods
         self._profiles = ProfileReader(rules, path.parent, lambda at, what: self._add(*at, what=what), self._unknown)
         self._by_token: dict[bytes, Caller] = {}
         self._by_certificate: dict[str, Caller] = {}
         self.problems: list[str] = []
         self.describe: Callable[[tuple[str, ...], str], str] = self._at_its_line
+
+    @cached_property
+    def _lines(self) -> TomlLines:
+        """The lines of the keys, which take longer to find than the callers: a file without mistakes needs few."""
+        return TomlLines(self._text)
 
     def read(self) -> CallersFile:
         """Return the callers, good ones if no problem was found."""
@@ -133,9 +137,9 @@ class _Reader:
         path = ("callers", name)
         if problem := problem_of_name(name):
             self._add(*path, what=problem)
-        caller, line = Caller(name, self._permissions(path, table, _KEYS)), self._lines.find(*path)
+        caller = Caller(name, self._permissions(path, table, _KEYS))
         if not isinstance(table, dict):
-            return Entry(caller, 0, (), line)
+            return Entry(caller, 0, (), 0)
         tokens = list(self._list(path, "tokens", table, partial(self._take_token, caller)))
         certificates = [
             *self._list(path, "subjects", table, partial(self._take_certificate, caller, subject)),
@@ -143,6 +147,7 @@ class _Reader:
         ]
         if not (table.keys() & {"tokens", "subjects", "sans"}):
             self._add(*path, what="has neither tokens nor subjects nor sans, so nobody can call as it")
+        line = self._lines.find(*path) if certificates else 0
         return Entry(caller, len(tokens), tuple(certificates), line)
 
     def _take_token(self, caller: Caller, text: str) -> bytes:
