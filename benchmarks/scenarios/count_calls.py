@@ -215,16 +215,19 @@ async def measure() -> dict[str, Trace]:
 
 async def measure_with(directory: Path, changed: Mapping[str, object], metadata: Metadata) -> dict[str, Trace]:
     """Return the shortest trace of each method with some settings changed."""
-    port = free_port()
-    changed = {"HTTP_PORT": port, **changed}
     async with serving(directory, changed) as address, grpc.aio.insecure_channel(address) as channel:
-        caller = Caller(channel, port, metadata)
+        caller = Caller(channel, 0, metadata)
         samples = {
             "SendMail": await trace(caller.send_mail, None),
             "SendCode": await trace(caller.send_code, None),
             "ValidateCode": await trace(caller.validate_code, caller.send_code),
-            "ValidateCode over HTTP": await trace(caller.validate_over_http, caller.send_code),
         }
+    # Another service, since HTTP_PORT has metrics too, which look at each event.
+    port = free_port()
+    changed = {"HTTP_PORT": port, **changed}
+    async with serving(directory, changed) as address, grpc.aio.insecure_channel(address) as channel:
+        caller = Caller(channel, port, metadata)
+        samples["ValidateCode over HTTP"] = await trace(caller.validate_over_http, caller.send_code)
         caller.close()
     return {method: min(traces, key=len) for method, traces in samples.items()}
 
