@@ -1,6 +1,8 @@
 """Requests that are half received: few at a time, and none for ever."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import grpc
@@ -178,7 +180,7 @@ async def test_mails_wait_for_their_turn() -> None:
     order: list[Context] = []
 
     async def read(context: Context) -> None:
-        await rig.reads.read_mail(context)
+        await rig.reads.read(context, is_mail=True)
         order.append(context)
 
     tasks = [asyncio.create_task(read(context)) for context in (*greedy, other)]
@@ -189,18 +191,18 @@ async def test_mails_wait_for_their_turn() -> None:
     await asyncio.gather(*tasks)
     assert order.index(other) == 5
     assert repr(rig.reads) == "<Reads 0 mails, 0 others, 0 streams, at most 4>"
-    await asyncio.wait_for(rig.reads.read_mail(other), 20)
+    await asyncio.wait_for(rig.reads.read(other, is_mail=True), 20)
 
 
 async def test_a_mail_that_keeps_others_waiting_is_ended() -> None:
     """A half mail goes on while nobody waits, and ends after half a second where somebody does."""
     rig = Rig()
     contexts = [Context(f"ipv4:127.0.0.1:{port}") for port in range(5)]
-    rig.tasks = [asyncio.create_task(rig.reads.read_mail(context)) for context in contexts[:4]]
+    rig.tasks = [asyncio.create_task(rig.reads.read(context, is_mail=True)) for context in contexts[:4]]
     await _turns()
     await rig.pass_time(10)
     assert _ended(contexts) == []
-    rig.tasks.append(asyncio.create_task(rig.reads.read_mail(contexts[4])))
+    rig.tasks.append(asyncio.create_task(rig.reads.read(contexts[4], is_mail=True)))
     await _turns()
     await rig.pass_time(0.02)
     assert _ended(contexts) == [0]
@@ -215,7 +217,7 @@ async def test_no_mail_is_ended_for_one_that_has_gone() -> None:
     """A half mail goes on where the only call that waited for its turn was cancelled."""
     rig = Rig()
     contexts = [Context(f"ipv4:127.0.0.1:{port}") for port in range(5)]
-    rig.tasks = [asyncio.create_task(rig.reads.read_mail(context)) for context in contexts]
+    rig.tasks = [asyncio.create_task(rig.reads.read(context, is_mail=True)) for context in contexts]
     await _turns()
     rig.tasks[4].cancel()
     await _turns()
@@ -228,7 +230,7 @@ async def test_a_mail_that_is_cancelled_while_it_waits() -> None:
     """A call that goes while it waits for its turn, or as it gets it, leaves the turn to the next."""
     rig = Rig()
     contexts = [Context() for _ in range(7)]
-    tasks = [asyncio.create_task(rig.reads.read_mail(context)) for context in contexts]
+    tasks = [asyncio.create_task(rig.reads.read(context, is_mail=True)) for context in contexts]
     await _turns()
     tasks[4].cancel()
     contexts[0].received.set_result(b"mail")
@@ -277,15 +279,18 @@ class Rounds:
             await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("read", ["read", "read_mail", "read_batch"])
-async def test_one_large_message_is_copied_at_a_time(read: str) -> None:
+@pytest.mark.parametrize("what", ["request", "mail", "batch"])
+async def test_one_large_message_is_copied_at_a_time(what: str) -> None:
     """Of large messages that are there in one moment one is copied in a round of the loop; small ones are at once."""
     rig, rounds = Rig(budget=1 << 30), Rounds()
     contexts = [Copying(octets, rounds) for octets in (10, 10, LARGE, LARGE, LARGE, LARGE - 1)]
     counting = asyncio.create_task(rounds.count())
-    method: Any = getattr(rig.reads, read)
-    more = (_not_called,) if read == "read_batch" else ()
-    tasks = [asyncio.create_task(method(context, *more)) for context in contexts]
+    ways: dict[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {
+        "request": rig.reads.read,
+        "mail": partial(rig.reads.read, is_mail=True),
+        "batch": partial(rig.reads.read_batch, refuse=_not_called),
+    }
+    tasks = [asyncio.create_task(ways[what](context)) for context in contexts]
     await asyncio.sleep(0)
     for context in contexts:
         context.received.set_result(None)
@@ -300,7 +305,7 @@ async def test_a_call_that_is_cancelled_before_its_message_is_copied() -> None:
     """A call that goes while its message waits to be copied ends, and the next one is copied."""
     rig, rounds = Rig(budget=1 << 30), Rounds()
     contexts = [Copying(LARGE, rounds) for _ in range(3)]
-    tasks = [asyncio.create_task(rig.reads.read_mail(context)) for context in contexts]
+    tasks = [asyncio.create_task(rig.reads.read(context, is_mail=True)) for context in contexts]
     await asyncio.sleep(0)
     for context in contexts:
         context.received.set_result(None)

@@ -7,6 +7,7 @@ interceptor again for each call. Every door calls the same guarded methods, so t
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Never
 
 from google.protobuf.message import Message
@@ -90,7 +91,9 @@ class Guard:
         """Return a method, by its path, in its guard. It reads one request, or where it is not unary by its context."""
         parse, memory, ended = self._parsers.get(method), self._memory, self._reads.ended
         for_mails, is_mail = is_for_mails(method), takes_mail(method)
-        read, note = self._reads.read_mail if is_mail else self._reads.read, self._reads.note
+        read, note = self._reads.read, self._reads.note
+        if is_mail:
+            read = partial(read, is_mail=True)
 
         async def guarded(requests: Any, context: Any) -> Any:
             """Run one call: one with a single request, or one that reads and writes a stream by its context.

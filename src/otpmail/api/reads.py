@@ -94,40 +94,32 @@ class Reads:
         reads = f"{len(self._mails)} mails, {len(self._others)} others, {len(self._streams)} streams"
         return f"<Reads {reads}, at most {self._most}>"
 
-    async def read(self, context: Context) -> Any:
+    async def read(self, context: Context, *, is_mail: bool = False) -> Any:
         """Return the one request of a call as octets, EOF where its caller has gone without one.
 
-        Raises AbortError where the read took too long, and the call has its status.
+        A mail may be large, and is read when it is its turn. Raises AbortError where the read took too long, and the
+        call has its status.
         """
-        pending = self._others
-        pending[context] = self._tick
-        if self._timer is None and len(pending) > 1:
-            self._set_timer()
-        try:
-            return await self._receive(context)
-        finally:
-            del pending[context]
-
-    async def read_mail(self, context: Context) -> Any:
-        """Return the one request of a call that may be large, when it is its turn; otherwise like `read`."""
-        if self._slots:
-            self._slots -= 1
-        else:
-            if self._timer is None:
-                self._set_timer()
-            await self._wait_for_turn(context.peer())
-        pending = self._mails
-        pending[context] = self._tick
-        if self._timer is None and len(pending) > 1:
-            self._set_timer()
-        try:
-            return await self._receive(context)
-        finally:
-            del pending[context]
-            if self._turns:
-                self._pass_turn_on()
+        if is_mail:
+            if self._slots:
+                self._slots -= 1
             else:
-                self._slots += 1
+                if self._timer is None:
+                    self._set_timer()
+                await self._wait_for_turn(context.peer())
+        pending = self._mails if is_mail else self._others
+        pending[context] = self._tick
+        if self._timer is None and len(pending) > 1:
+            self._set_timer()
+        try:
+            return await self._receive(context)
+        finally:
+            del pending[context]
+            if is_mail:
+                if self._turns:
+                    self._pass_turn_on()
+                else:
+                    self._slots += 1
 
     @coroutine
     def _receive(self, context: Context) -> Generator[Any, None, Any]:

@@ -9,11 +9,20 @@ from pydantic_settings import SettingsConfigDict
 
 from otpmail.address import Address
 from otpmail.settings.duration import Seconds
-from otpmail.settings.helo import host_name, is_helo, is_host_name, sender_domain
-from otpmail.settings.hosts import bare_address, is_ip_address, is_loopback
+from otpmail.settings.helo import host_name, is_helo, sender_domain
+from otpmail.settings.hosts import bare_address, is_loopback
 from otpmail.settings.problems import Problem
 from otpmail.settings.secret_file import SecretFile
-from otpmail.settings.section import NOT_SHOWN, Count, Positive, Section, broken_rule, lower_case, readable_file
+from otpmail.settings.section import (
+    NOT_SHOWN,
+    Count,
+    Positive,
+    Section,
+    broken_rule,
+    lower_case,
+    name_of_a_certificate,
+    readable_file,
+)
 from otpmail.settings.spoilt import holds_control_character
 
 Security = Literal["tls", "starttls", "plain"]
@@ -97,17 +106,12 @@ class RelaySettings(Section):
             values["security"] = "starttls"
         return values
 
-    @field_validator("host", "tls_name")
+    @field_validator("host")
     @classmethod
-    def _without_brackets(cls, value: str | None) -> str | None:
-        return value and bare_address(value)
+    def _without_brackets(cls, value: str) -> str:
+        return bare_address(value)
 
-    @field_validator("tls_name")
-    @classmethod
-    def _name_of_a_certificate(cls, value: str | None) -> str | None:
-        if value and not (is_host_name(value) or is_ip_address(value)):
-            raise broken_rule("is neither a host name nor an IP address")
-        return value
+    _name_of_a_certificate = field_validator("tls_name")(name_of_a_certificate)
 
     @field_validator("helo")
     @classmethod

@@ -9,6 +9,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from otpmail.settings.helo import is_host_name
+from otpmail.settings.hosts import bare_address, is_ip_address
 from otpmail.settings.problems import Problem
 from otpmail.settings.secret_file import is_readable
 
@@ -32,6 +34,14 @@ def readable_file(value: Path | None) -> Path | None:
     if value is not None and not is_readable(value):
         raise broken_rule("is not a file that can be read")
     return value
+
+
+def name_of_a_certificate(value: str | None) -> str | None:
+    """Return the host name or IP address that a server shows, an address without brackets. For validators."""
+    name = value and bare_address(value)
+    if name and not (is_host_name(name) or is_ip_address(name)):
+        raise broken_rule("is neither a host name nor an IP address")
+    return name
 
 
 def lower_case(value: object) -> object:

@@ -11,13 +11,11 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from otpmail.settings.duration import SecondToFiveMinutes
-from otpmail.settings.helo import is_host_name
-from otpmail.settings.hosts import bare_address, is_ip_address
 from otpmail.settings.problems import Problem
 from otpmail.settings.redis_url import RedisUrl, is_redis, parse_redis_url
 from otpmail.settings.relay import PasswordFile
 from otpmail.settings.secret_file import SecretFile
-from otpmail.settings.section import NOT_SHOWN, Section, broken_rule, readable_file
+from otpmail.settings.section import NOT_SHOWN, Section, broken_rule, name_of_a_certificate, readable_file
 from otpmail.settings.spoilt import holds_control_character
 
 MEMORY = "memory:"
@@ -69,13 +67,7 @@ class StoreSettings(Section):
 
     _readable = field_validator("ca_file", "cert_file", "key_file")(readable_file)
 
-    @field_validator("tls_name")
-    @classmethod
-    def _name_of_a_certificate(cls, value: str | None) -> str | None:
-        name = value and bare_address(value)
-        if name and not (is_host_name(name) or is_ip_address(name)):
-            raise broken_rule("is neither a host name nor an IP address")
-        return name
+    _name_of_a_certificate = field_validator("tls_name")(name_of_a_certificate)
 
     @field_validator("namespace")
     @classmethod
