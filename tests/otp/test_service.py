@@ -15,7 +15,7 @@ import pytest
 from cost import lines_run
 from drafts import read_draft
 from otpmail.address import parse_address
-from otpmail.callers import ANONYMOUS
+from otpmail.callers import ANONYMOUS, ANY_PURPOSE, Caller, Permissions, Profile
 from otpmail.compose.catalog import Templates
 from otpmail.delivery.job import Job
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, MemoryFull, QueueFull, Unavailable
@@ -24,7 +24,7 @@ from otpmail.mail.submission import Submission
 from otpmail.model import HOUR, CheckResult, MailState, Priority, WaitFor
 from otpmail.otp.codes import CodeBook
 from otpmail.otp.policy import Policy
-from otpmail.otp.request import CheckRequest, CodeRequest, SentCode
+from otpmail.otp.request import CheckRequest, CodeRequest, SentCode, find_place
 from otpmail.otp.service import OtpService
 from otpmail.settings import OtpSettings
 from otpmail.store.base import MailStore
@@ -916,3 +916,26 @@ async def test_codes_of_new_addresses_without_memory(rig: Rig) -> None:
     await rig.challenges.sweep()
     assert rig.challenges.octets == 0
     await rig.send("third@example.org")
+
+
+@pytest.mark.parametrize("may_be_there", [True, False])
+async def test_forgetting_erases_earlier_records_of_purposes_with_a_profile(
+    monkeypatch: pytest.MonkeyPatch,
+    may_be_there: bool,  # noqa: FBT001
+) -> None:
+    """An earlier version had a record for each purpose: that of `login` is erased, and those with a profile are."""
+    rig = Rig()
+    profiles = {purpose: Profile() for purpose in ("login", "signup", "reset", ANY_PURPOSE)}
+    call = replace(call_of("shop"), caller=Caller("shop", Permissions(profiles=profiles)))
+    erased = list[tuple[bytes, bytes]]()
+
+    async def forget(key: bytes, earlier: bytes = b"", mailbox: bytes = b"") -> None:
+        del mailbox
+        erased.append((key, earlier))
+
+    monkeypatch.setattr(rig.challenges, "reads_earlier", may_be_there)
+    monkeypatch.setattr(rig.challenges, "forget", forget)
+    await rig.codes.addresses.forget(call, EMAIL)
+    purposes = ("login", "reset", "signup") if may_be_there else ("login",)
+    places = [find_place(call.caller, EMAIL, purpose, with_earlier=may_be_there) for purpose in purposes]
+    assert erased == [(place.key, place.earlier) for place in places]

@@ -5,7 +5,7 @@ from functools import partial
 
 from otpmail.address import Address, parse_address, refuse_control_characters
 from otpmail.call_events import AddressForgotten, AddressReleased
-from otpmail.callers import Call
+from otpmail.callers import ANY_PURPOSE, Call
 from otpmail.code_record import Budget
 from otpmail.delivery.suppressions import whose
 from otpmail.errors import InvalidArgument, LimitExceeded
@@ -14,7 +14,7 @@ from otpmail.limits import suppressing
 from otpmail.mail.lookup import check_mail_id
 from otpmail.mail.service import MailService
 from otpmail.mail.undoing import Undoing
-from otpmail.otp.request import Place, find_place
+from otpmail.otp.request import DEFAULT_PURPOSE, Place, find_place
 from otpmail.store.addresses import Rule
 from otpmail.store.challenges import ChallengeStore
 from otpmail.suppression import Suppression
@@ -94,6 +94,8 @@ class AddressService:
         mails = await self._mails.forgetting.forget(call.caller, place.address)
         await self._undoing.wait()
         await self._store.forget(place.key, place.earlier, place.mailbox)
+        for earlier in self._earlier_of_profiles(call, email):
+            await self._store.forget(place.key, earlier)
         await self._change(call, place.address, suppressing.released)
         self._observer.notify(AddressForgotten(call.caller.name, place.address.spec, mails))
 
@@ -128,5 +130,17 @@ class AddressService:
             text = "no further address can be suppressed: raise SUPPRESSIONS_MAX or MEMORY_MAX_MB"
             raise LimitExceeded("suppressions", text, retry_after=_FULL_SECONDS, setting="SUPPRESSIONS_MAX")
 
-    def _place(self, call: Call, email: str) -> Place:
-        return find_place(call.caller, email, "", with_earlier=self._store.reads_earlier, gmail_dots=self._gmail_dots)
+    def _place(self, call: Call, email: str, purpose: str = "") -> Place:
+        return find_place(
+            call.caller, email, purpose, with_earlier=self._store.reads_earlier, gmail_dots=self._gmail_dots
+        )
+
+    def _earlier_of_profiles(self, call: Call, email: str) -> list[bytes]:
+        """Return the keys of the records that an earlier version may have kept for the purposes of a caller's profiles.
+
+        That of `DEFAULT_PURPOSE` is left out.
+        """
+        if not self._store.reads_earlier:
+            return []
+        purposes = (call.caller.may.profiles or {}).keys() - {ANY_PURPOSE, DEFAULT_PURPOSE}
+        return [self._place(call, email, purpose).earlier for purpose in sorted(purposes)]
