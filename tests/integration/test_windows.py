@@ -17,7 +17,7 @@ from service import Service
 if TYPE_CHECKING:
     from relay import Certificates
 
-MAILS = int(os.environ.get("OTPMAIL_MAILS") or "1000")
+MAILS = int(os.environ.get("OTPMAIL_MAILS") or "300")
 RELAYED = mail_pb2.Mail.STATE_RELAYED
 # The servers write these when a client does not keep to the protocol.
 _COMPLAINTS = re.compile(
