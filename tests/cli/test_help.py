@@ -44,6 +44,10 @@ def test_the_states_of_a_mail() -> None:
         ("code validate", "otpmail code validate: missing argument 'EMAIL'; see otpmail code validate --help"),
         ("keys new [red]", "otpmail keys new: got unexpected extra argument(s) ([red]); see otpmail keys new --help"),
         (
+            "address report ada@example.org gone",
+            "otpmail address report: invalid value for 'outcome': 'gone' is not one of 'delivered', 'bounced',",
+        ),
+        (
             "dev --address-file /no/such",
             "otpmail dev: invalid value for --address-file: there is no directory /no; see",
         ),
