@@ -245,8 +245,12 @@ class App:
         await self._store.close()
 
     async def _close_doors(self) -> None:
-        doors = (self._server,) if self._web is None else (self._server, self._web)
-        await asyncio.gather(*(door.stop(_LAST_WORDS_SECONDS) for door in doors))
+        """Close both doors. Callers that are refused wait until they know that their connections end."""
+        release = await self._api.hold_refusals()
+        closing = [self._server.stop(_LAST_WORDS_SECONDS, release.set)]
+        if self._web is not None:
+            closing.append(self._web.stop(_LAST_WORDS_SECONDS))
+        await asyncio.gather(*closing)
 
     def _log_end(self, closed: Closed, *, by_error: bool = False) -> None:
         sent, failed = self._counts.relayed, self._counts.failed

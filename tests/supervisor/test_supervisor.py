@@ -205,6 +205,37 @@ async def test_probes_that_come_together_find_no_hang(supervised: Supervised) ->
     assert await supervised.end() == 0
 
 
+class _Asked:
+    """A process that answers once it may."""
+
+    number, pid, answers = 1, 1, True
+    families: tuple[Any, ...] = ()
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.may_answer = asyncio.Event()
+
+    async def ask(self, _: float) -> None:
+        """Count a question, and wait for its answer."""
+        self.questions += 1
+        await self.may_answer.wait()
+
+
+async def test_scrapes_that_come_together_share_a_question() -> None:
+    """Those that come while a question runs are not answered by it, which came before, and all share the next one."""
+    group, process = ProcessGroup(), _Asked()
+    group.add(process)  # type: ignore[arg-type]  # all that the group looks at
+    first = asyncio.create_task(group.refresh())
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(group.refresh()) for _ in range(20)]
+    await asyncio.sleep(0)
+    process.may_answer.set()
+    await asyncio.gather(first, *others)
+    assert process.questions == 2
+    await group.refresh()
+    assert process.questions == 3
+
+
 async def test_a_suspended_process_is_killed_once_it_is_silent_for_too_long(supervised: Supervised) -> None:
     """SIGSTOP for longer than PROCESS_HANG_SECONDS and a stop: SIGTERM, then SIGKILL, and another takes its place."""
     pid = await _suspend_second(supervised, "works", PROCESS_HANG_SECONDS="1", DRAIN_SECONDS="0")

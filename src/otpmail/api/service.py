@@ -1,5 +1,7 @@
 """Builds what every door shares: the methods in their guard, who may call them, and what is being read."""
 
+import asyncio
+
 from otpmail.api.access import Access
 from otpmail.api.address import AddressServicer
 from otpmail.api.auth import Admit
@@ -17,6 +19,10 @@ from otpmail.events import Observer
 from otpmail.mail.service import MailService
 from otpmail.otp.service import OtpService
 from otpmail.settings import ServerSettings
+
+_MOMENT = 0.02
+_QUIET_MOMENTS = 5  # in which callers that had an answer have made their next call
+_MOST_MOMENTS = 25
 
 
 class Api:
@@ -82,3 +88,19 @@ class Api:
     async def idle(self) -> None:
         """Wait until no call to our own methods is running; calls to health and reflection do not count."""
         await self.guard.idle.wait()
+
+    async def hold_refusals(self) -> asyncio.Event:
+        """Hold back the answers to refused calls, and return once no more calls come, but do not wait for long.
+
+        The event that is returned lets the answers go. A caller that waits for one makes no other call meanwhile, to a
+        door that is closing. One long pause would not do: calls may wait for a loop that had no processor meanwhile.
+        """
+        release = self.guard.hold_refusals()
+        quiet, before = 0, self.guard.refused_calls
+        for _ in range(_MOST_MOMENTS):
+            await asyncio.sleep(_MOMENT)
+            now = self.guard.refused_calls
+            quiet, before = (quiet + 1 if now == before else 0), now
+            if quiet == _QUIET_MOMENTS:
+                break
+        return release

@@ -1,6 +1,7 @@
 """The gRPC server: both contracts, health and reflection on one port."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -22,9 +23,6 @@ from otpmail.v1 import address_pb2_grpc, mail_pb2_grpc, otp_pb2_grpc
 ENDED = grpc.aio.BaseError
 """By this gRPC ends a running call (`api.calls`)."""
 
-_MOMENT = 0.02
-_QUIET_MOMENTS = 5  # in which callers that had an answer have made their next call
-_MOST_MOMENTS = 25
 _FAREWELL_SECONDS = 0.02  # in which GOAWAY, the frame that ends a connection (RFC 9113, 6.8), leaves before the answers
 
 
@@ -40,7 +38,7 @@ class Server:
     ) -> None:
         self._settings = settings
         self._shares_port = shares_port
-        self._access, self._guard = api.access, api.guard
+        self._access = api.access
         options = server_options(
             most_octets=api.most_octets,
             connections=connections,
@@ -68,31 +66,16 @@ class Server:
         await self._server.start()
         return listening
 
-    async def stop(self, grace: float) -> None:
+    async def stop(self, grace: float, told: Callable[[], object] = lambda: None) -> None:
         """Stop listening, and cancel the calls that still run after `grace` seconds.
 
-        gRPC cancels each call that comes between this moment and the one when its caller learns of the stop. So the
-        callers are kept waiting for the answers to their refused calls meanwhile, and make no other.
+        gRPC cancels each call that comes between this moment and the one when its caller learns of the stop. `told` is
+        called then, so that refused callers can be kept waiting meanwhile, and make no other call.
         """
-        release = self._guard.hold_refusals()
-        await self._quiet()
         stopping = asyncio.create_task(self._server.stop(grace))
         await asyncio.sleep(_FAREWELL_SECONDS)
-        release.set()
+        told()
         await stopping
-
-    async def _quiet(self) -> None:
-        """Wait until no call has come for so many turns of the loop in a row, but not for long.
-
-        One long pause would not do: calls may wait for a loop that had no processor meanwhile.
-        """
-        quiet, before = 0, self._guard.refused_calls
-        for _ in range(_MOST_MOMENTS):
-            await asyncio.sleep(_MOMENT)
-            now = self._guard.refused_calls
-            quiet, before = (quiet + 1 if now == before else 0), now
-            if quiet == _QUIET_MOMENTS:
-                return
 
 
 def _add_ours(server: Any, api: Api) -> None:
