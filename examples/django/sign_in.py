@@ -59,7 +59,8 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 
 def _session(request: HttpRequest) -> str:
     """Return a name for this browser's sign-in: a code of one session is wrong for another."""
-    return request.session.setdefault("name", get_token(request)[:32])
+    name: str = request.session.setdefault("name", get_token(request)[:32])
+    return name
 
 
 urlpatterns = [path("", sign_in)]

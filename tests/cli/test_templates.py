@@ -65,7 +65,9 @@ def test_a_variable() -> None:
     code, out, _ = _run(*arguments, "--var", "action=pay 5 €")
     assert (code, "pay 5 €" in out) == (0, True)
     assert _run(*arguments)[2] == "--var: the template needs 'action'\n"
-    assert _run(*arguments, "--var", "action")[2] == "--var: 'action' is not NAME=VALUE\n"
+    example = "write it as in --var product=Acme\n"
+    assert _run(*arguments, "--var", "action")[2] == f"--var: 'action' has no equals sign; {example}"
+    assert _run(*arguments, "--var", "=x")[2] == f"--var: '=x' has no name; {example}"
 
 
 def test_in_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:

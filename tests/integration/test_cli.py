@@ -336,6 +336,9 @@ async def test_completion() -> None:
 
     typed = {"COMP_WORDS": "otpmail code send --lo", "COMP_CWORD": "3"}
     assert await run(**typed, _OTPMAIL_COMPLETE="complete_bash") == "--locale\n"
+    for words, offered in (("mail list --state fa", "failed\n"), ("mail send --priority u", "urgent\n")):
+        typed = {"COMP_WORDS": f"otpmail {words}", "COMP_CWORD": "4"}
+        assert await run(**typed, _OTPMAIL_COMPLETE="complete_bash") == offered
     assert "complete -o default -F _otpmail_completion otpmail" in await run("--show-completion", "bash")
 
 

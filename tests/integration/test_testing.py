@@ -229,6 +229,17 @@ def test_settings_of_the_service() -> None:
         pass
 
 
+def test_a_service_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the client is installed, the error says which extra is missing."""
+    (tmp_path / "pydantic.py").write_text("raise ModuleNotFoundError(\"No module named 'pydantic'\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        pytest.raises(ServiceFailedError, match=r"No module named 'pydantic'\npip install 'otpmail\[testing\]'"),
+        Service(),
+    ):
+        pass
+
+
 def test_a_service_that_is_killed() -> None:
     """A test that waits for a mail, or asks for something, fails at once where the process has ended."""
     with Service() as service:

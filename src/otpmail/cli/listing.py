@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from otpmail.cli.call import call
-from otpmail.cli.options import AllCallers, Json, OfCaller, Server, value_of, whose
+from otpmail.cli.options import AllCallers, Json, OfCaller, Server, begun, value_of, whose
 from otpmail.cli.output import err, is_good, out, print_json, relay_reply, state_of
 from otpmail.standard_streams import is_read
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
@@ -27,7 +27,12 @@ _NARROW = 24  # columns, into which most addresses fit
 def list_mails(
     *,
     state: Annotated[
-        str, typer.Option(metavar="STATE", help=f"Only mails in this state. There are {', '.join(_STATES)}.")
+        str,
+        typer.Option(
+            metavar="STATE",
+            autocompletion=begun(_STATES),
+            help=f"Only mails in this state. There are {', '.join(_STATES)}.",
+        ),
     ] = "",
     to: Annotated[str, typer.Option(metavar="EMAIL", help="Only mails to this address.")] = "",
     request_id: Annotated[str, typer.Option(metavar="ID", help="Only mails that were sent with this id.")] = "",

@@ -1,6 +1,6 @@
 """The options that several commands share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, TypeVar
 
 import typer
@@ -72,6 +72,11 @@ def value_of(option: str, text: str, values: Mapping[str, ValueT]) -> ValueT:
     return values[text.lower()]
 
 
+def begun(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a function that offers those of the words that a shell may complete what was typed to."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
 def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
     """Return the values of an option by their names. Raises typer.Exit with 2 for a name that comes twice."""
     found: dict[str, str] = {}
@@ -79,6 +84,8 @@ def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals:
             raise wrong_usage(f"{option}: {text!r} has no equals sign; write it as in {example}")
+        if not name:
+            raise wrong_usage(f"{option}: {text!r} has no name; write it as in {example}")
         if name in found:  # one of them would be lost
             raise wrong_usage(f"{option}: {name!r} is given twice; it has one value")
         found[name] = value

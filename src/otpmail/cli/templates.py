@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from otpmail.cli.help import Command, Group
+from otpmail.cli.options import pairs
 from otpmail.cli.output import out, wrong_usage
 from otpmail.counts import counted
 from otpmail.errors import InvalidArgument, SettingsError
@@ -63,7 +64,7 @@ def preview(
     from otpmail.compose.jinja import SPELLED
 
     values = {
-        **_variables(variables or []),
+        **pairs("--var", variables or (), "--var product=Acme"),
         "code": _CODE,
         SPELLED: " ".join(_CODE),
         "reference": _REFERENCE,
@@ -93,16 +94,6 @@ def _load(folder: Path | None) -> "Templates":
         return Templates.load(usual, product)
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
-
-
-def _variables(given: list[str]) -> dict[str, str]:
-    pairs = dict[str, str]()
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise wrong_usage(f"--var: {text!r} is not NAME=VALUE")
-        pairs[name] = value
-    return pairs
 
 
 def _open(mail: "Rendered") -> None:

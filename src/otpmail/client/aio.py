@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from time import monotonic
@@ -71,7 +71,7 @@ class Client:
 
     async def watch_mail(
         self, mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None
-    ) -> AsyncIterator[Mail]:
+    ) -> AsyncGenerator[Mail, None]:
         """Yield the state of a mail, now and at each change, until it settles. A lost connection is made again.
 
         Without `timeout` it takes as long as the mail. Raises NotFound.
@@ -101,7 +101,7 @@ class Client:
 
     async def list_mails(
         self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
-    ) -> AsyncIterator[Mail]:
+    ) -> AsyncGenerator[Mail, None]:
         """Yield the caller's mails, newest first: those that have not settled, and those that are remembered."""
         token = ""
         while True:
@@ -115,7 +115,7 @@ class Client:
 
     async def send_mails(
         self, outgoing: Iterable[OutgoingMail] | AsyncIterable[OutgoingMail], *, timeout: float | None = None
-    ) -> AsyncIterator[MailResult]:
+    ) -> AsyncGenerator[MailResult, None]:
         """Send many mails over one stream, and yield a result for each in the order in which they settle.
 
         `outgoing` is asked for more as fast as the service takes them. A mail that was refused, or did not reach

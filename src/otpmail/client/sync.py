@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -69,7 +69,7 @@ class SyncClient:
 
     def watch_mail(
         self, mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None
-    ) -> Iterator[Mail]:
+    ) -> Generator[Mail, None, None]:
         """Yield the state of a mail, now and at each change, until it settles. A lost connection is made again.
 
         Without `timeout` it takes as long as the mail. Raises NotFound.
@@ -99,7 +99,7 @@ class SyncClient:
 
     def list_mails(
         self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
-    ) -> Iterator[Mail]:
+    ) -> Generator[Mail, None, None]:
         """Yield the caller's mails, newest first: those that have not settled, and those that are remembered."""
         token = ""
         while True:
@@ -110,7 +110,9 @@ class SyncClient:
             if not token:
                 return
 
-    def send_mails(self, outgoing: Iterable[OutgoingMail], *, timeout: float | None = None) -> Iterator[MailResult]:
+    def send_mails(
+        self, outgoing: Iterable[OutgoingMail], *, timeout: float | None = None
+    ) -> Generator[MailResult, None, None]:
         """Send many mails over one stream, and yield a result for each in the order in which they settle.
 
         `outgoing` is asked for more as fast as the service takes them, in another thread. A mail that was refused, or

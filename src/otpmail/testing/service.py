@@ -149,7 +149,10 @@ class Service:
     def _failure(self, what: str) -> ServiceFailedError:
         for reader in self._readers if self._has_ended else ():
             reader.join(1)
-        return ServiceFailedError("\n".join((f"the service of the tests {what}", *self._lines[-20:])))
+        lines = [f"the service of the tests {what}", *self._lines[-20:]]
+        if lines[-1].startswith("ModuleNotFoundError: "):
+            lines.append("pip install 'otpmail[testing]' installs what it needs")
+        return ServiceFailedError("\n".join(lines))
 
     def _read_messages(self) -> None:
         """Read what the process tells: caught mails, and answers."""
