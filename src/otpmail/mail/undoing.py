@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from otpmail.errors import Unavailable
+from otpmail.store.patience import LONGEST_SECONDS, until_up
 
 CLOSE_SECONDS = 2.0
 """For how long a stop waits."""
 
 _WAIT_SECONDS = 1.0  # for which a refused call waits until its mail counts no more
-_LONGEST_SECONDS = 60.0  # for which a store may be down until something is undone
 
 _log = logging.getLogger("otpmail")
 
@@ -70,11 +69,5 @@ async def _logged(undoing: Coroutine[Any, Any, None]) -> None:
 async def _apply(undo: Undo) -> None:
     """Undo a decision, again and again while the store takes no changes, for a minute at most."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(_LONGEST_SECONDS):
-            while True:
-                try:
-                    await undo()
-                except Unavailable as error:
-                    await asyncio.sleep(error.retry_after)
-                else:
-                    return
+        async with asyncio.timeout(LONGEST_SECONDS):
+            await until_up(undo)

@@ -9,6 +9,7 @@ from otpmail.code_record import CALL
 from otpmail.errors import LimitExceeded, StoreError, Unavailable
 from otpmail.model import Sending
 from otpmail.store.challenges import Send
+from otpmail.store.patience import LONGEST_SECONDS, until_up
 from otpmail.store.redis.replies import AnswerLost
 from otpmail.store.redis.resp import Value
 
@@ -23,7 +24,6 @@ Unless = Callable[[], Awaitable[bool]]
 
 _RETRY_SECONDS = 0.25
 _LATE_SECONDS = 0.05  # that a call on another connection may be later than its withdrawal
-_LONGEST_SECONDS = 60.0  # that a server may be down; the next mail has to wait its time then
 _CLOSE_SECONDS = 1.0
 _WAIT_SECONDS = 0.5  # that a caller waits for an answer: it may ask another replica next
 
@@ -107,7 +107,7 @@ async def until_answered(step: Callable[[], Awaitable[object]]) -> None:
     """
     may_be_taken = False
     with suppress(TimeoutError):
-        async with asyncio.timeout(_LONGEST_SECONDS):
+        async with asyncio.timeout(LONGEST_SECONDS):
             while True:
                 try:
                     await step()
@@ -123,17 +123,9 @@ async def until_answered(step: Callable[[], Awaitable[object]]) -> None:
 
 async def _run(undo: Callable[[], Awaitable[bool]], unless: Unless | None) -> None:
     with suppress(TimeoutError, StoreError):
-        async with asyncio.timeout(_LONGEST_SECONDS):
+        async with asyncio.timeout(LONGEST_SECONDS):
             if unless is not None and await unless():
                 return
-            if not await _once(undo):
+            if not await until_up(undo, pause=_RETRY_SECONDS):
                 await asyncio.sleep(_LATE_SECONDS)
-                await _once(undo)
-
-
-async def _once(undo: Callable[[], Awaitable[bool]]) -> bool:
-    while True:
-        try:
-            return await undo()
-        except Unavailable:
-            await asyncio.sleep(_RETRY_SECONDS)
+                await until_up(undo, pause=_RETRY_SECONDS)
