@@ -153,9 +153,37 @@ async def test_a_client_that_asks_whether_to_go_on() -> None:
         writer.write(b"hi")
         answer = await reader.read()
         assert (answer.count(b"HTTP/1.1 "), answer[-4:]) == (1, b"/ hi")
-    async with _connected(_stream) as (reader, writer):
+
+    async def unread(exchange: Exchange) -> None:
+        exchange.keep_alive = False
+        await exchange.answer(200, b"")
+
+    async with _connected(unread) as (reader, writer):
         writer.write(POST + b"content-length: 2\r\nexpect: 100-continue\r\n\r\n")
         assert b" 100 " not in await reader.read()
+
+
+async def test_a_client_that_asks_before_an_answer_in_parts() -> None:
+    """The 100 comes before the head of the answer, else it would be a part of its body."""
+
+    async def both(exchange: Exchange) -> None:
+        await exchange.begin(200)
+        await exchange.end(await exchange.read())
+
+    async with _connected(both) as (reader, writer):
+        writer.write(POST + b"content-length: 2\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"hi")
+        assert await reader.read() == b"2\r\nhi\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("octets", [60_000, 66_000, 70_000, 80_000])
+async def test_the_length_of_a_head(octets: int) -> None:
+    """It is measured to the octet or so, also where a body comes with it."""
+    async with _connected(_echo) as (reader, writer):
+        writer.write(POST + b"connection: close\r\ncontent-length: 2\r\nx: " + b"x" * octets + b"\r\n\r\nhi")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 " if octets < 65_000 else b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb: c", b"a\rb"])

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 
 from otpmail.api.status import Code
+from otpmail.errors import InvalidArgument
 from otpmail.limits.memory import LARGE
 from otpmail.web.context import CallContext
 
@@ -30,7 +31,7 @@ async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: T
 
 
 async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) -> bytes:
-    """Unpack octets of gzip in steps. Raises CallEnded where they are none, or hold more than `most`."""
+    """Unpack gzip in steps. Raises InvalidArgument for other octets, and CallEnded where they hold more than `most`."""
     unpacker, parts, octets = zlib.decompressobj(_GZIP_WBITS), list[bytes](), 0
     try:
         while body and not unpacker.eof:
@@ -42,9 +43,9 @@ async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) ->
             if octets > LARGE:
                 await turn()
     except zlib.error:
-        await context.abort(Code.INVALID_ARGUMENT, "the body is not gzip")
+        raise InvalidArgument("request", "is not gzip, as its content-encoding says") from None
     if not unpacker.eof or unpacker.unused_data:
-        await context.abort(Code.INVALID_ARGUMENT, "the body is not one whole stream of gzip")
+        raise InvalidArgument("request", "is not one whole stream of gzip")
     return b"".join(parts)
 
 

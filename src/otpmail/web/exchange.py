@@ -126,13 +126,17 @@ class Exchange:
         It is empty at the end alone.
         """
         while not self._parts and not self.is_whole:
-            if self._wants_continue:
-                self._wants_continue = False
-                self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._invite()
             self.connection.resume_reading()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         return self._take()
+
+    def _invite(self) -> None:
+        """Let a client send the body that waits for that (RFC 9110, 10.1.1)."""
+        if self._wants_continue:
+            self._wants_continue = False
+            self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def whole_body(self, most: int) -> bytes | None:
         """Return the body where all of it is here, at most so many octets; None otherwise."""
@@ -165,7 +169,11 @@ class Exchange:
         await self.answer(status, text.encode(), *plain, *fields)
 
     async def begin(self, status: int, *fields: Field) -> None:
-        """Send the head of an answer whose body is written as it comes. Old clients read until the connection ends."""
+        """Send the head of an answer whose body is written as it comes, also while that of the request is read.
+
+        Clients of HTTP/1.0 read until the connection ends.
+        """
+        self._invite()  # what comes behind this head is its body
         if not self._is_chunked:
             self.keep_alive = False
         self.has_begun = True

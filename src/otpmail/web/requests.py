@@ -91,6 +91,9 @@ class RequestReader:
                 lines.append(name + b": " + value)
         return b"\r\n".join((*lines, b"", b""))
 
+    def _octets_of_head(self) -> int:
+        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers.items())
+
     # Callbacks of the parser. A ValueError in one ends the connection.
 
     def on_message_begin(self) -> None:
@@ -126,6 +129,9 @@ class RequestReader:
         if b"upgrade" in self._headers and parser.should_upgrade():
             self._has_upgrade = True
             return
+        if self._head_octets > HEAD_OCTETS - _SLICE and self._octets_of_head() > HEAD_OCTETS:
+            self._status = 431
+            raise ValueError
         self.is_in_head = False
         version, goes_on = parser.get_http_version(), parser.should_keep_alive()
         self.latest = self._begin(method, self._url, self._headers, version, goes_on)
