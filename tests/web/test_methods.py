@@ -14,7 +14,7 @@ from otpmail.errors import InvalidArgument, MemoryFull
 from otpmail.limits.memory import Memory
 from otpmail.v1 import mail_pb2, otp_pb2
 from otpmail.web.body import takes_gzip
-from otpmail.web.connect import decode_large
+from otpmail.web.json_body import from_json, from_large_json
 from web.details import detail_of
 
 if TYPE_CHECKING:
@@ -161,18 +161,61 @@ async def test_large_json_counts_in_the_memory() -> None:
     async def turn() -> None:
         taken.append(memory.reading)
         with pytest.raises(MemoryFull):
-            await decode_large(body, mail_pb2.SendMailRequest, memory, turn)
+            await from_large_json(body, mail_pb2.SendMailRequest, memory, turn)
 
-    octets = await decode_large(body, mail_pb2.SendMailRequest, memory, turn)
+    octets = await from_large_json(body, mail_pb2.SendMailRequest, memory, turn)
     assert mail_pb2.SendMailRequest.FromString(octets).text == "A" * 100_000
-    assert taken == [3 * len(body)]
+    assert set(taken) == {3 * len(body)}
     assert memory.reading == 0
     with pytest.raises(InvalidArgument):
-        await decode_large(body[:-1], mail_pb2.SendMailRequest, Memory(5 * len(body), _Nothing(), _Nothing()), _at_once)
+        await from_large_json(
+            body[:-1], mail_pb2.SendMailRequest, Memory(5 * len(body), _Nothing(), _Nothing()), _at_once
+        )
 
 
 async def _at_once() -> None:
     pass
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b'{"text":"%s","text":"a"}', "request: is no otpmail.v1.SendMailRequest in JSON"),
+        (b'{"text":"%s\\ud800"}', "text: has a value of another type in JSON"),
+        (b'{"requestId":"%s","request_id":"a"}', "request: is no otpmail.v1.SendMailRequest in JSON"),
+        (b'{"request_id":"a","requestId":"%s"}', "request: is no otpmail.v1.SendMailRequest in JSON"),
+        (b'{"emial":"%s"}', "emial: is no field of otpmail.v1.SendMailRequest"),
+        (b'{"to":"%s"}', "to: has a value of another type in JSON"),
+        (b'{"text":"%s","ttl":"x"}', "ttl: has a value of another type in JSON"),
+        (b'["%s"]', "request: is no otpmail.v1.SendMailRequest in JSON"),
+    ],
+)
+async def test_a_large_mail_in_json_that_is_none(body: bytes, problem: str) -> None:
+    """It is refused as a small one is, in the same words."""
+    memory = Memory(1 << 24, _Nothing(), _Nothing())
+    with pytest.raises(InvalidArgument) as small:
+        from_json(body % b"x", mail_pb2.SendMailRequest)
+    with pytest.raises(InvalidArgument) as large:
+        await from_large_json(body % (b"x" * 100_000), mail_pb2.SendMailRequest, memory, _at_once)
+    assert [str(small.value), str(large.value)] == [problem, problem]
+    assert memory.reading == 0
+
+
+async def test_large_json_is_decoded_in_steps() -> None:
+    """Its texts arrive as they are, and no step of it takes as long as the whole would."""
+    text = "Grüße \u2028 \U0001f600\n" * 100_000
+    body = json.dumps({"to": ["ada@example.org"], "text": text, "html": "b" * 200_000, "subject": "s"}).encode()
+    steps = 0
+
+    async def turn() -> None:
+        nonlocal steps
+        steps += 1
+
+    memory = Memory(1 << 26, _Nothing(), _Nothing())
+    octets = await from_large_json(body, mail_pb2.SendMailRequest, memory, turn)
+    assert octets == from_json(body, mail_pb2.SendMailRequest)
+    assert mail_pb2.SendMailRequest.FromString(octets).text == text
+    assert steps >= 6
 
 
 @pytest.mark.service(**OPEN)
