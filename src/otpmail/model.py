@@ -185,7 +185,7 @@ class IssuedCode:
     """The challenge whose code a mail carries, and when its caller may ask for the next mail.
 
     `next_send_time` is in seconds since the epoch. `record` is the key of the code's record, where a store keeps the
-    mail too: the process that ends the mail may be another one than issued it. So until then `counted` and `mailbox`
+    mail too. The process that ends the mail may be another one than issued it, so until then `counted` and `mailbox`
     are there too, as in `Sending`.
     """
 

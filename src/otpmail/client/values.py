@@ -157,7 +157,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingMail:
-    """A mail to send. `from_` is the author; `ttl` is in seconds; without a `request_id` the client makes one."""
+    """A mail to send. `from_` is the author, `ttl` is in seconds. Without a `request_id` the client makes one."""
 
     to: str | Sequence[str]
     subject: str = field(default="", repr=False)

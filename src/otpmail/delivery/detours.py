@@ -35,8 +35,8 @@ class _Detour(NamedTuple):
 class Detours:
     """Many mails in flight, begun in their order; `handler` gets what becomes of each.
 
-    It has a connection to each relay that such mails are for, and keeps that until it has been idle for as long as any
-    other, while the relay takes further ones.
+    It has a connection to each relay that such mails are for. It closes one that has been idle for as long as any other
+    may be, or at once where the relay takes no further connection.
     """
 
     def __init__(self, failover: Failover, handler: DeliveryHandler, observer: Observer) -> None:

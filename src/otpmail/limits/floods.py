@@ -35,8 +35,8 @@ _log = logging.getLogger("otpmail")
 class FloodWatch:
     """Resets connections while the process takes ever more memory that nothing counts.
 
-    Beyond what it began with it may take two parts for requests. With each 8 MiB more the watch resets connections:
-    those that have brought much in the last seconds, and those with much that is not read. Otherwise the system would
+    Beyond what it began with it may take two parts for requests. With each 8 MiB more the watch resets connections
+    that have brought much in the last seconds, or have much that is not read. Otherwise the system would
     end the process. Octets that became requests count for nobody, if what others brought explains the growth.
     """
 

@@ -48,7 +48,7 @@ class Keeping:
     def __repr__(self) -> str:
         return f"<Keeping {self._groups!r}, {self._idempotency!r}>"
 
-    # If a call is cancelled, or the service stops, before the store's answer, its mails are cancelled once they are
+    # A call may be cancelled, or the service stop, before the store's answer. Its mails are cancelled once they are
     # kept: the next start must not send them.
 
     async def keep_one(self, job: Job, fingerprint: bytes) -> Job:

@@ -48,8 +48,8 @@ class Operators:
     async def act_for(self, caller: Caller, of: str, mail_id: str) -> Caller:
         """Return the caller that a mail is looked up for: this one, unless another's is asked for by `of` (`whose`).
 
-        Raises PermissionDenied, NotFound where no caller has the mail, and InvalidArgument for ANY without an id: the
-        request ids of two callers may be the same.
+        Raises PermissionDenied, and NotFound where no caller has the mail. Raises InvalidArgument for ANY without an
+        id, since two callers may have the same request id.
         """
         name = whose(caller, of)
         if name == caller.name:

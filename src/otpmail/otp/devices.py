@@ -1,7 +1,7 @@
-"""Device tokens: by one, a person's browser or device is known at an address, and has a lane of its own there.
+"""Device tokens: a browser or device with one is known at an address, and has a lane of its own there.
 
-A token is 39 characters of base64url: a version, a random name of the device, the time of a right code, and the first
-16 octets of HMAC-SHA256 (RFC 2104) over these and the record's key, which stands for a caller and an address. Its key
+A token is 39 characters of base64url: a version, a random name of the device, the time of a right code, and a digest.
+That is the first 16 octets of HMAC-SHA256 (RFC 2104) over the others and the key of the record. The key of the digest
 is derived from OTP_KEYS, so a token is good until that key is dropped, or for 180 days. OWASP calls it a device cookie.
 """
 

@@ -1,6 +1,6 @@
 """Reads code records of versions 1 and 2, which had one for each purpose of an address.
 
-A store that keeps records looks for one beside the record of an address, for as long as one may be there: what it says
+A store that keeps records looks for one beside the record of an address, for as long as one may be there. Its content
 moves to a slot and to strangers' lane (`otp.records.adopt`).
 """
 
@@ -14,8 +14,8 @@ READ_SECONDS = 86_400.0
 """For how long after a start: no code lives longer."""
 
 # Version, when the record ends; expiry, next send, id and attempts of the challenge, how many failures follow. In
-# version 2: the mark of the call, how many mails of a replaced challenge follow, and the length of the key's id, which
-# stands before the failures. In version 1 it stands at the end.
+# version 2: the mark of the call, how many mails of a replaced challenge follow, and the length of the key's id. The id
+# stands before the failures, in version 1 at the end.
 _RECORD_1 = struct.Struct("=Bddd16shH")
 _RECORD_2 = struct.Struct("=Bddd16shH4sBB")
 _NO_CHALLENGE = -1

@@ -28,7 +28,7 @@ class Erasing:
     """Erases at once on the server, and in the `memory` of this replica. Other replicas follow its announcement.
 
     A message that is lost leaves what another replica has in its memory alone, for as long as mails are remembered.
-    Whom to forget in mails that settle later is on the server, and all replicas look there once in a while.
+    The persons to forget in mails that settle later are on the server, where all replicas look now and then.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Brings a file from an earlier schema to the present one, in commits that stay small however large it is.
 
-A step that moves rows does so slice by slice. Meanwhile the file's user_version says that it is under way, so that a
-crash between two slices loses nothing: the next start goes on with the rows that are left.
+A step that moves rows does so slice by slice. Meanwhile the file's user_version says that it is under way. So a crash
+between two slices loses nothing: the next start goes on with the rows that are left.
 """
 
 from collections.abc import Callable, Iterator, Sequence
