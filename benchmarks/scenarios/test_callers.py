@@ -59,7 +59,7 @@ async def test_the_cost_of_tokens_and_limits(
     certificates: Certificates, results: Results, tmp_path: Path, *, quick: bool
 ) -> None:
     """A service that asks who calls, and counts for all limits, takes little more processor time for a call."""
-    turns, calls = (3, 150) if quick else (14, 1000)
+    turns, calls = (3, 150) if quick else (12, 1000)
     async with _services(certificates, tmp_path) as servers:
         taken = await take_turns(list(servers.values()), turns=turns, calls=calls)
     figures = dict(zip(servers, taken, strict=True))
