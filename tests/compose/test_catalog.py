@@ -1,5 +1,6 @@
 """The shipped mails of codes: in each language, for each kind of purpose, complete, and right about the time."""
 
+import html
 import re
 
 import pytest
@@ -191,3 +192,33 @@ def test_a_shipped_mail_is_built_when_it_is_asked_for() -> None:
     assert templates.by_locale["pt"]["made-up"] is templates.by_locale["pt"]["code"]
     templates.build_all()
     assert all(set(ALL_KINDS) <= set(mails) for mails in templates.by_locale.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Acme", "Acme"),
+        ("C++", "C++\u200e"),
+        ("(Shop)", "\u200e(Shop)\u200e"),
+        ("3M", "\u200e3M"),
+        ("\u05e9\u05dc\u05d5\u05dd!", "\u05e9\u05dc\u05d5\u05dd!"),
+    ],
+)
+def test_signs_of_a_latin_name_stay_at_its_ends(name: str, shown: str) -> None:
+    """Where text runs to the left, a mark holds the signs of a Latin name at its ends, in each part of the mail."""
+    templates = Templates(None, default_locale="en", look=Look(Product(name=name)))
+    hebrew, english = _mail("he", templates=templates), _mail("en", templates=templates)
+    marked = html.unescape(hebrew.html)
+    for part in (hebrew.subject, hebrew.text, marked):
+        assert shown in part
+    assert f">{shown}" in marked.replace("\n", "")
+    assert "\u200e" not in english.subject + english.text
+
+
+@pytest.mark.parametrize(
+    ("locale", "word"), [("fr", " [:?!]"), ("pl", " [wioza] "), ("pt", "e-mail"), ("de", "E-Mail")]
+)
+def test_no_line_ends_where_it_must_not(locale: str, word: str) -> None:
+    """No line of a text begins with a sign, or ends with a preposition of one letter or within "e-mail"."""
+    for kind in ALL_KINDS:
+        assert re.search(word, _mail(locale, kind).text) is None

@@ -32,8 +32,7 @@ WITHOUT = {
     "overflow": "corners of the band are square",
     "text-decoration": "a link is underlined",
     "user-select": "a click selects less than the whole code",
-    "white-space": "a code of twelve letters may stand on two lines in a narrow window",
-    "word-break": "Korean words break where Latin ones would not",
+    "word-break": "Korean words break where Latin ones would not, and a word longer than a line widens the mail",
 }
 """Things that a mail does without, and what its reader sees then."""
 

@@ -9,7 +9,7 @@ from otpmail.compose.jinja import SPELLED, VARYING, Engine, Marks, RenderError, 
 from otpmail.compose.purposes import ALL_KINDS, KINDS, NEUTRAL, kind_of, names_of
 from otpmail.compose.templates import MailTemplate, Rendered
 from otpmail.compose.validity import ValidityWords
-from otpmail.compose.words import Words, fill, read_words
+from otpmail.compose.words import Words, fill, kept_together, read_words
 from otpmail.product import Product
 from otpmail.values import frozen
 
@@ -160,8 +160,9 @@ class _Builder:
 
     def _fixed(self, kind: str, words: Words | None, tag: str) -> dict[str, object]:
         product = self._look.product
+        name = product.name if words is None or not words.right_to_left else kept_together(product.name)
         return {
-            "product_name": product.name,
+            "product_name": name,
             "product_url": product.url,
             "product_logo_url": product.logo_url,
             "product_color": product.accent,

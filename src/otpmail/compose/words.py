@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
+from unicodedata import bidirectional
 
 from otpmail.compose.plurals import rule_of
 from otpmail.compose.purposes import ALL_KINDS
@@ -21,6 +22,8 @@ _FIXED = ("product", "support")
 _HOLES = frozenset({"code", "time", "reference", *_FIXED})
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
+_RIGHT_TO_LEFT = frozenset({"R", "AL"})
+_LEFT_MARK = "\u200e"
 _IN_SECONDS_BELOW = 120
 _IN_MINUTES_BELOW = 7200
 
@@ -85,6 +88,16 @@ class Words:
         """Return the phrases for a kind of purpose, with what they say of a product or without."""
         kept = r"\1" if with_product else ""
         return {name: _OPTIONAL.sub(kept, phrase) for name, phrase in self.phrases[kind].items()}
+
+
+def kept_together(name: str) -> str:
+    """Return a name for text that runs from right to left: signs at the ends of a Latin one stay at their ends.
+
+    Without a mark, those of "C++" and "(Shop)" would go to the other side (Unicode UAX 9, N1 and N2).
+    """
+    if not name or any(bidirectional(letter) in _RIGHT_TO_LEFT for letter in name):
+        return name
+    return f"{'' if name[0].isalpha() else _LEFT_MARK}{name}{'' if name[-1].isalnum() else _LEFT_MARK}"
 
 
 def fill(phrase: str, values: Mapping[str, str]) -> str:
