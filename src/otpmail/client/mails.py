@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from math import isfinite
 
 from google.protobuf.duration_pb2 import Duration
 
 from otpmail.client import decode
-from otpmail.client.plan import RELAY_SECONDS, Plan, new_request_id, raise_if, wait_for_value
+from otpmail.client.errors import InvalidRequest
+from otpmail.client.plan import RELAY_SECONDS, Plan, new_request_id, raise_if, wait_for_value, writable
 from otpmail.client.values import Attachment, Mail, OutgoingMail, Priority, State, WaitFor
 from otpmail.v1 import mail_pb2
 
@@ -132,6 +134,12 @@ def _page(answer: mail_pb2.ListMailsResponse) -> tuple[list[Mail], str]:
     return [decode.mail(found) for found in answer.mails], answer.next_page_token
 
 
+def outgoing_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
+    """Return the request for a mail of a stream. Raises InvalidRequest for one that can't be written."""
+    with writable():
+        return mail_request(mail)
+
+
 def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
     """Return the request for a mail, with a request_id."""
     request = mail_pb2.SendMailRequest(
@@ -154,6 +162,8 @@ def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
     )
     setattr(request, "from", mail.from_)  # a keyword in Python
     if mail.ttl is not None:
+        if not isfinite(mail.ttl):
+            raise InvalidRequest(f"ttl: {mail.ttl} is no time in seconds", field="ttl")
         ttl = Duration()
         ttl.FromTimedelta(timedelta(seconds=mail.ttl))
         request.ttl.CopyFrom(ttl)

@@ -1,13 +1,14 @@
 """A call as both clients make it: its request, and how to read the answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from google.protobuf.message import Message
 
-from otpmail.client.errors import Error
+from otpmail.client.errors import Error, InvalidRequest
 from otpmail.client.values import WaitFor
 from otpmail.v1 import mail_pb2
 
@@ -33,6 +34,17 @@ class Plan(Generic[ResultT]):
     timeout: float | None
     usual: float | None = QUICK_SECONDS
     is_repeatable: bool = True
+
+
+@contextmanager
+def writable() -> Iterator[None]:
+    """Raise InvalidRequest where a value does not fit its field, such as text that no mail can have."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"text holds {error.object[error.start]!a}, which is no character") from None
+    except OverflowError as error:
+        raise InvalidRequest(f"a number is too large: {error}") from None
 
 
 def new_request_id() -> str:
