@@ -97,6 +97,26 @@ async def test_a_stop_of_the_service_is_no_result(kind: str, end: list[Any]) -> 
     assert [mail.request_id for mail in service.requests[1].mails] == ["b"]
 
 
+async def test_two_mails_of_one_request_id(kind: str) -> None:
+    """Each of two mails with the same request_id has a result, also where the second is refused, over two streams."""
+    refused = {"code": grpc.StatusCode.INVALID_ARGUMENT.value[0], "message": "request_id: was used before"}
+    async with Scripted([_result("a", **refused), _AWAY], [_result("a")]) as service:
+        results = await _collect(kind, service, "send_mails", _mails("a", "a"))
+    assert [(result.request_id, type(result.error)) for result in results] == [
+        ("a", errors.InvalidRequest),
+        ("a", type(None)),
+    ]
+    assert [mail.request_id for mail in service.requests[1].mails] == ["a"]
+
+
+async def test_a_mail_that_can_not_be_written(kind: str) -> None:
+    """A mail of a stream that no request can have is an error of the client's own, behind the mails before it."""
+    outgoing = [*_mails("a"), OutgoingMail(to="ada@example.org", text="\ud800")]
+    async with Scripted([_result("a")]) as service:
+        with pytest.raises(errors.InvalidRequest, match="no character"):
+            await _collect(kind, service, "send_mails", outgoing)
+
+
 class Pausing:
     """Mails of which all but the last come at once, and the last when the client waits for its next stream."""
 

@@ -9,8 +9,8 @@ import grpc
 
 from otpmail.client import decode
 from otpmail.client.errors import Error, Unavailable
-from otpmail.client.feed import MOST_TOGETHER
-from otpmail.client.mails import mail_request
+from otpmail.client.feed import MOST_TOGETHER, OpenMails
+from otpmail.client.mails import outgoing_request
 from otpmail.client.retry import Refusals, Retries
 from otpmail.client.status import error_of
 from otpmail.client.values import MailResult, OutgoingMail
@@ -30,7 +30,7 @@ class MailStream:
         self._target = target
         self._refusals = Refusals(retries)
         self._waiting: asyncio.Queue[_Request | None] = asyncio.Queue(MOST_TOGETHER)
-        self._open: dict[str, _Request] = {}
+        self._open = OpenMails()
         self._all_taken = False
         self._error: Exception | None = None
 
@@ -67,7 +67,9 @@ class MailStream:
                 try:
                     await on_failure(failure or Unavailable("the service has ended the stream"))
                 except Unavailable:
-                    refused = self._refusals.results(self._open) if failure is None and self._all_taken else []
+                    refused = (
+                        self._refusals.results(self._open.request_ids()) if failure is None and self._all_taken else []
+                    )
                     if not refused:
                         raise
                     for each in refused:
@@ -83,17 +85,17 @@ class MailStream:
         try:
             if isinstance(self._mails, AsyncIterable):
                 async for mail in self._mails:
-                    await self._waiting.put(mail_request(mail))
+                    await self._waiting.put(outgoing_request(mail))
             else:
                 for mail in self._mails:
-                    await self._waiting.put(mail_request(mail))
+                    await self._waiting.put(outgoing_request(mail))
         except Exception as error:  # noqa: BLE001  raised once the mails before it have results
             self._error = error
         await self._waiting.put(_END)
 
     async def _write(self, call: Any) -> None:
         """Write the mails that are open, then those that come. A broken stream ends it."""
-        again = list(self._open.values())
+        again = self._open.all()
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # which the reader sees too
             for start in range(0, len(again), MOST_TOGETHER):
                 await call.write(mail_pb2.SendMailsRequest(mails=again[start : start + MOST_TOGETHER]))
@@ -110,7 +112,7 @@ class MailStream:
                 self._all_taken = True
             else:
                 batch.append(request)
-                self._open[request.request_id] = request
+                self._open.add([request])
         return batch
 
     async def _read(self, call: Any) -> AsyncIterator[MailResult]:
@@ -118,7 +120,7 @@ class MailStream:
             for message in response.results:
                 if self._refusals.is_repeated(message, all_taken=self._all_taken):
                     continue
-                if self._open.pop(message.request_id, None) is not None:
+                if self._open.settle(message.request_id):
                     yield decode.result(message)
         if (code := await call.code()) is not grpc.StatusCode.OK:
             raise grpc.aio.AioRpcError(

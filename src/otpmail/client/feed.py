@@ -4,20 +4,60 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from threading import Condition, Thread
 
-from otpmail.client.mails import mail_request
+from otpmail.client.mails import outgoing_request
 from otpmail.client.values import OutgoingMail
 from otpmail.v1 import mail_pb2
 
 MOST_TOGETHER = 100
+_GATHER_SECONDS = 0.02
 
 Batch = list[mail_pb2.SendMailRequest]
+
+
+class OpenMails:
+    """The mails of a stream that were sent and have no result. Two may have the same request_id, and get a result each.
+
+    The service refuses the second one, unless it is the same mail.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Batch] = {}
+
+    def __repr__(self) -> str:
+        return f"<OpenMails {len(self)}>"
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_id.values()))
+
+    def add(self, batch: Batch) -> None:
+        """Add mails that are sent now."""
+        for request in batch:
+            self._by_id.setdefault(request.request_id, []).append(request)
+
+    def settle(self, request_id: str) -> bool:
+        """Take out a mail that has its result; returns whether there was one."""
+        same = self._by_id.get(request_id)
+        if same is None:
+            return False
+        same.pop()
+        if not same:
+            del self._by_id[request_id]
+        return True
+
+    def all(self) -> Batch:
+        """Return the mails in the order in which they were sent."""
+        return [request for same in self._by_id.values() for request in same]
+
+    def request_ids(self) -> list[str]:
+        """Return their names, one for each mail."""
+        return [request.request_id for request in self.all()]
 
 
 class Feed:
     """Feeds one stream after another, in the thread of gRPC that sends. `open` has what was sent and has no result.
 
     A thread takes the mails from the iterable, which may block, and at most a batch more than is sent. So each mail is
-    sent at once, however long the next one takes.
+    sent within a moment, with those that come in it, however long the next one takes.
     """
 
     def __init__(self, mails: Iterable[OutgoingMail]) -> None:
@@ -26,7 +66,7 @@ class Feed:
         self._ready: deque[mail_pb2.SendMailRequest] = deque()
         self._stream = 0
         self._has_begun = self._has_ended = self._is_closed = False
-        self.open: dict[str, mail_pb2.SendMailRequest] = {}
+        self.open = OpenMails()
         self.error: BaseException | None = None
         """The error that the iterable has raised; no mail comes after it."""
 
@@ -40,7 +80,7 @@ class Feed:
             if not self._has_begun:
                 self._has_begun = True
                 Thread(target=self._take, name="otpmail takes mails", daemon=True).start()
-            return self._batches(self._stream, list(self.open.values()))
+            return self._batches(self._stream, self.open.all())
 
     def close(self) -> None:
         """Take no more mails, and give none to a stream."""
@@ -49,9 +89,9 @@ class Feed:
             self._end_stream()
 
     def settle(self, request_id: str) -> bool:
-        """Take note that a mail has its result; returns whether that is its first one."""
+        """Take note that a mail has its result; returns whether it had none."""
         with self._changed:
-            return self.open.pop(request_id, None) is not None
+            return self.open.settle(request_id)
 
     @property
     def all_taken(self) -> bool:
@@ -63,6 +103,10 @@ class Feed:
         """Whether the iterable has ended, and each of its mails has its result."""
         with self._changed:
             return self.all_taken and not self.open
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._ready) >= MOST_TOGETHER
 
     def _end_stream(self) -> None:
         self._stream += 1
@@ -78,10 +122,11 @@ class Feed:
         """Return the mails that are ready, at least one; none at the end. They are open from now on."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._has_ended or stream != self._stream)
+            self._changed.wait_for(lambda: self._is_full or self._has_ended or stream != self._stream, _GATHER_SECONDS)
             if stream != self._stream:
                 return []
             batch = [self._ready.popleft() for _ in range(min(MOST_TOGETHER, len(self._ready)))]
-            self.open.update((request.request_id, request) for request in batch)
+            self.open.add(batch)
             self._changed.notify_all()
             return batch
 
@@ -89,13 +134,14 @@ class Feed:
         """Take the mails from the iterable, in a thread."""
         try:
             for mail in self._mails:
-                request = mail_request(mail)
+                request = outgoing_request(mail)
                 with self._changed:
-                    self._changed.wait_for(lambda: len(self._ready) < MOST_TOGETHER or self._is_closed)
+                    self._changed.wait_for(lambda: not self._is_full or self._is_closed)
                     if self._is_closed:
                         return
                     self._ready.append(request)
-                    self._changed.notify_all()
+                    if len(self._ready) == 1 or self._is_full:
+                        self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001  raised in the caller's thread, once mails before it have results
             self.error = error
         finally:

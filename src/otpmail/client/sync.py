@@ -155,7 +155,11 @@ class SyncClient:
             try:
                 wait = attempts.wait_after(failure or Unavailable("the service has ended the stream"))
             except Unavailable:
-                if failure is not None or not feed.all_taken or not (refused := refusals.results(feed.open)):
+                if (
+                    failure is not None
+                    or not feed.all_taken
+                    or not (refused := refusals.results(feed.open.request_ids()))
+                ):
                     raise
                 yield from map(decode.result, refused)
                 return
