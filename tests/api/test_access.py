@@ -218,7 +218,8 @@ async def test_a_look_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Where the thread that looks at the files gets no answer, they are read by another one all the same."""
     file, noted, answer = tmp_path / "callers.toml", Noted(), threading.Event()
     _write(file, _table("shop", "one"))
-    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01, read_seconds=0.1)
+    profiles = Profiles(OtpSettings())
+    access = Access(_settings(CALLERS_FILE=file), noted, profiles, look_seconds=0.01, own_look_seconds=0.02)
     monkeypatch.setattr(WatchedFiles, "may_differ", lambda _: answer.wait(60))
     try:
         with _running(access):

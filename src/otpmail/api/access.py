@@ -27,6 +27,7 @@ from otpmail.threads import call_detached
 LOOK_SECONDS = 0.25
 """Between two looks at the files. They are read once two looks agree, so that a change is in force within a second."""
 
+_OWN_LOOK_SECONDS = 30.0  # between two looks of the loop itself, which finds a thread that hangs
 _READ_SECONDS = 30.0
 _HUNG_SECONDS = 600.0  # to the next look after one that hung in the file system for that time
 
@@ -53,11 +54,12 @@ class Access:
         profiles: Profiles,
         *,
         look_seconds: float = LOOK_SECONDS,
+        own_look_seconds: float = _OWN_LOOK_SECONDS,
         read_seconds: float = _READ_SECONDS,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._now = now
-        self._look_seconds, self._read_seconds = look_seconds, read_seconds
+        self._look_seconds, self._own_look_seconds, self._read_seconds = look_seconds, own_look_seconds, read_seconds
         self._settings = settings
         self._observer = observer
         self._profiles = profiles
@@ -118,7 +120,7 @@ class Access:
         watch = ChangeWatch(files, self._wakes.set, look_seconds=self._look_seconds)
         with watch.running() as has_thread:
             # A file system that does not answer stops the thread. A look from here finds that, and says so.
-            seconds = self._read_seconds if has_thread else self._look_seconds
+            seconds = self._own_look_seconds if has_thread else self._look_seconds
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
