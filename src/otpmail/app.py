@@ -91,9 +91,7 @@ class App:
                 shared=shared,
                 pages=pages,
             )
-        access = self._api.access
-        if metrics is not None and access.certificate_not_after is not None:
-            metrics.add_certificate(lambda: access.certificate_not_after or 0.0)
+        parts.show_certificate(metrics, self._api.access)
 
     def __repr__(self) -> str:
         return f"<App {self._lifecycle!r}, {self._store!r}>"

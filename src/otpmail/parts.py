@@ -5,6 +5,7 @@ from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from otpmail.api.access import Access
 from otpmail.api.calls import Ended
 from otpmail.api.service import Api
 from otpmail.compose.catalog import Templates
@@ -225,3 +226,9 @@ def count_connections(settings: Settings) -> int:
         kept=kept,
         listeners=len(server.hosts) + (server.http_port is not None),
     )
+
+
+def show_certificate(metrics: "Metrics | None", access: Access) -> None:
+    """Have the metrics show when the certificate of the port expires, if there are metrics and a certificate."""
+    if metrics is not None and access.certificate_not_after is not None:
+        metrics.add_certificate(lambda: access.certificate_not_after or 0.0)

@@ -305,7 +305,7 @@ async def test_a_signal_ends_other_pythons(tree: Path) -> None:
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         await process.communicate()
-        while any(_runs(pid) for pid in _written(tree)):  # noqa: ASYNC110  nobody is told of the end
+        while any(_runs(pid) for pid in _written(tree)):  # noqa: ASYNC110  nothing to await
             await asyncio.sleep(0.01)
     assert process.returncode == 143
 

@@ -91,9 +91,7 @@ class Guard:
         """Return a method, by its path, in its guard. It reads one request, or where it is not unary by its context."""
         parse, memory, ended = self._parsers.get(method), self._memory, self._reads.ended
         for_mails, is_mail = is_for_mails(method), takes_mail(method)
-        read, note = self._reads.read, self._reads.note
-        if is_mail:
-            read = partial(read, is_mail=True)
+        read, note = partial(self._reads.read, is_mail=is_mail), self._reads.note
 
         async def guarded(requests: Any, context: Any) -> Any:
             """Run one call: one with a single request, or one that reads and writes a stream by its context.
