@@ -24,9 +24,9 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
     if part == _READ:
         await _mark_read(exchange, inbox, mail)
     elif verb not in {"GET", "DELETE"} or (part and verb == "DELETE"):
-        await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET" if part else b"GET, DELETE"))
+        await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET" if part else b"GET, DELETE"))
     elif mail is None:
-        await exchange.say(HTTPStatus.NOT_FOUND, "there is no such mail")
+        await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such mail")
     elif verb == "DELETE":
         inbox.delete(mail.number)
         await answer_json(exchange, {"deleted": 1})
@@ -38,9 +38,9 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
 
 async def _mark_read(exchange: Exchange, inbox: Inbox, mail: InboxMail | None) -> None:
     if exchange.method != "PUT":
-        await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"PUT"))
+        await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"PUT"))
     elif mail is None or not inbox.mark_read(mail.number):
-        await exchange.say(HTTPStatus.NOT_FOUND, "there is no such mail")
+        await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such mail")
     else:
         await answer_json(exchange, {"read": 1})
 
@@ -57,7 +57,7 @@ async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:
         attachments = list(mail.caught.message.iter_attachments())
         octets = octets_of(attachments[int(number)]) if int(number) < len(attachments) else None
     if octets is None:
-        await exchange.say(HTTPStatus.NOT_FOUND, "there is no such part")
+        await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such part")
         return
     kind = (b"content-type", b"application/octet-stream")
     name = b"mail.eml" if part == "source" else b"attachment"

@@ -34,9 +34,9 @@ class DevPages:
         elif path.startswith(_MAILS):
             await serve_mail(exchange, self._inbox, path[len(_MAILS) :])
         elif (file := FILES.get(path)) is None and path != _EVENTS:
-            await exchange.say(HTTPStatus.NOT_FOUND, "there is no such path")
+            await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such path")
         elif exchange.method not in {"GET", "HEAD"}:
-            await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, HEAD"))
+            await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, HEAD"))
         elif file is None:
             await serve_events(exchange, self._inbox)
         else:
@@ -47,7 +47,7 @@ class DevPages:
         verb = exchange.method
         if name.endswith(_CODE):
             if verb != "GET":
-                await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET"))
+                await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET"))
                 return
             await self._serve_code(exchange, name.removesuffix(_CODE))
         elif verb == "GET":
@@ -57,7 +57,7 @@ class DevPages:
         elif verb == "DELETE":
             await answer_json(exchange, {"deleted": self._inbox.clear(name)})
         else:
-            await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, DELETE"))
+            await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, DELETE"))
 
     async def _serve_code(self, exchange: Exchange, address: str) -> None:
         """Answer with the code in the latest mail to an address, of those after the mail `after`.

@@ -48,7 +48,9 @@ class WebApp:
         """Answer one request. An error that nobody foresaw is logged, and answered 500 without a word of it."""
         try:
             if exchange.connection.is_for_probes and exchange.path not in self._probes:
-                await exchange.say(HTTPStatus.SERVICE_UNAVAILABLE, "there are MAX_CONNECTIONS connections", *_LATER)
+                await exchange.answer_status(
+                    HTTPStatus.SERVICE_UNAVAILABLE, "there are MAX_CONNECTIONS connections", *_LATER
+                )
             elif (method := self._by_path.get(exchange.path)) is not None:
                 await self._call(method, exchange)
             else:
@@ -62,36 +64,42 @@ class WebApp:
         path, verb = exchange.path, exchange.method
         if (probe := self._probes.get(path)) is not None:
             if path not in _OPEN and (problem := self._gate.problem(exchange.headers)):
-                await exchange.say(HTTPStatus.FORBIDDEN, problem)
+                await exchange.answer_status(HTTPStatus.FORBIDDEN, problem)
             else:
                 await _probe(probe, exchange)
         elif self._methods is None:
-            await exchange.say(HTTPStatus.NOT_FOUND, f"without CALLERS_FILE there are only {', '.join(self._probes)}")
+            await exchange.answer_status(
+                HTTPStatus.NOT_FOUND, f"without CALLERS_FILE there are only {', '.join(self._probes)}"
+            )
         elif problem := self._gate.problem(exchange.headers):
-            await exchange.say(HTTPStatus.FORBIDDEN, problem)
+            await exchange.answer_status(HTTPStatus.FORBIDDEN, problem)
         elif path == OPENAPI and verb in {"GET", "HEAD"}:
             kind = (b"content-type", b"application/json")
             await exchange.answer(HTTPStatus.OK, self._openapi, kind, *self._gate.cors(exchange.headers))
         elif path == OPENAPI:
-            await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, HEAD"))
+            await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, HEAD"))
         elif self._pages is not None and not self._gate.is_on_loopback:
-            await exchange.say(HTTPStatus.NOT_FOUND, "pages answer only where HTTP_HOST is a loopback address")
+            await exchange.answer_status(
+                HTTPStatus.NOT_FOUND, "pages answer only where HTTP_HOST is a loopback address"
+            )
         elif self._pages is not None:
             await self._pages(exchange)
         else:
-            await exchange.say(HTTPStatus.NOT_FOUND, "there is no such path")
+            await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such path")
 
     async def _call(self, method: Method, exchange: Exchange) -> None:
         assert self._methods is not None
         headers, verb = exchange.headers, exchange.method
         if problem := self._gate.problem(headers):
-            await exchange.say(HTTPStatus.FORBIDDEN, problem)
+            await exchange.answer_status(HTTPStatus.FORBIDDEN, problem)
         elif verb == "POST":
             await self._methods.serve(method, exchange, self._gate.cors(headers))
         elif verb == "OPTIONS" and (fields := self._gate.preflight(headers)) is not None:
             await exchange.answer(HTTPStatus.NO_CONTENT, b"", *fields)
         else:
-            await exchange.say(HTTPStatus.METHOD_NOT_ALLOWED, "methods are called by POST", (b"allow", b"POST"))
+            await exchange.answer_status(
+                HTTPStatus.METHOD_NOT_ALLOWED, "methods are called by POST", (b"allow", b"POST")
+            )
 
 
 async def _probe(page: Probe, exchange: Exchange) -> None:

@@ -161,7 +161,7 @@ class Exchange:
         self.has_begun = True
         self._finish(head if self.method == "HEAD" or not length else head + body)
 
-    async def say(self, status: HTTPStatus, why: str = "", *fields: Field) -> None:
+    async def answer_status(self, status: HTTPStatus, why: str = "", *fields: Field) -> None:
         """Answer with a status in words, and close."""
         self.keep_alive = False
         text = f"{status.value} {status.phrase}{f': {why}' * bool(why)}\n"

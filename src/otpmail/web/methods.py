@@ -86,7 +86,7 @@ class Methods:
         if codec is None:
             text = f"the content-type must be {method.kind.value.replace(', ', ' or ')}"
             accepted = (b"accept-post", method.kind.value.encode())
-            await exchange.say(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text, accepted, *fields)
+            await exchange.answer_status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text, accepted, *fields)
             return
         encoding = headers.get(b"content-encoding", IDENTITY)
         try:
