@@ -87,6 +87,7 @@ async def test_tokens(serve: Callable[..., Awaitable[Service]], tmp_path: Path) 
     ):
         answer = await request(url, SEND_CODE, ADA, good | {"authorization": given})
         assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
+        assert answer.fields["www-authenticate"] == "Bearer"
         assert "shop-token" not in answer.text
     assert (await request(url, SEND_CODE, ADA, JSON)).status == 401
     denied = await request(url, SEND_MAIL, HELLO, good)

@@ -2,13 +2,16 @@
 
 import base64
 import json
+from collections.abc import Iterable
+from math import ceil
 from typing import Any, Final
 
 from google.protobuf import json_format
+from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from otpmail.api.status import Code
-from otpmail.web.context import Ended
+from otpmail.web.context import Ended, Trailers
 from otpmail.web.exchange import Exchange, Fields
 
 HTTP_STATUS: Final = {
@@ -39,7 +42,23 @@ async def answer_error(exchange: Exchange, ended: Ended, fields: Fields) -> None
     if not exchange.is_whole:
         exchange.keep_alive = False
     body = json.dumps(error_of(ended), ensure_ascii=False).encode()
-    await exchange.answer(HTTP_STATUS[ended[0]], body, (b"content-type", b"application/json"), *fields)
+    kind = b"content-type", b"application/json"
+    await exchange.answer(HTTP_STATUS[ended[0]], body, kind, *_advice(ended), *fields)
+
+
+def _advice(ended: Ended) -> Fields:
+    """Return what any client of HTTP understands: how to say who calls, and in how many seconds to try again."""
+    code, _, trailers = ended
+    if code is Code.UNAUTHENTICATED:
+        return ((b"www-authenticate", b"Bearer"),)
+    retry = RetryInfo()
+    if any(detail.Unpack(retry) for detail in _details(trailers)):
+        return ((b"retry-after", b"%d" % ceil(retry.retry_delay.ToTimedelta().total_seconds())),)
+    return ()
+
+
+def _details(trailers: Trailers) -> Iterable[Any]:
+    return Status.FromString(trailers[0][1]).details if trailers else ()
 
 
 def error_of(ended: Ended) -> dict[str, Any]:
@@ -53,6 +72,6 @@ def error_of(ended: Ended) -> dict[str, Any]:
                 "value": base64.b64encode(detail.value).decode().rstrip("="),
                 "debug": {key: value for key, value in json_format.MessageToDict(detail).items() if key != "@type"},
             }
-            for detail in Status.FromString(trailers[0][1]).details
+            for detail in _details(trailers)
         ]
     return error
