@@ -1,6 +1,7 @@
 """Decisions about codes in every store: what is sent, what is valid once, what counts, what is taken back."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -247,6 +248,26 @@ async def test_sessions_are_apart(codes: ChallengeStore, clock: Clock) -> None:
         for sending, scope in zip(sendings, scopes, strict=True)
     ]
     assert results == [CheckResult.NO_LIVE_CODE, *[CheckResult.VALID] * 3]
+
+
+async def test_the_waits_of_many_sessions(codes: ChallengeStore, clock: Clock) -> None:
+    """However many sessions have had a code that was revoked, the record stays small: early waits are forgotten."""
+    rules = replace(POLICY, shadows=frozenset({"address"}))
+
+    numbers = itertools.count(1)
+
+    async def send(session: int) -> None:
+        asked = Send(KEY, clock.time, _fresh(next(numbers), clock), scope=session.to_bytes(8))
+        await codes.send(asked._replace(rules=rules))
+
+    for session in range(1, 301):
+        await send(session)
+        await codes.void(KEY, session.to_bytes(8), None)
+    with pytest.raises(LimitExceeded, match="just now"):
+        await send(300)
+    with pytest.raises(LimitExceeded, match="just now"):
+        await send(240)
+    await send(230)
 
 
 async def test_mails_are_limited(codes: ChallengeStore, clock: Clock) -> None:

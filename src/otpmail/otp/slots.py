@@ -9,6 +9,7 @@ MOST_LIVE = 3
 """How many challenges may be live before the oldest short one of strangers ends, and how many one device may have."""
 
 _MOST_SLOTS = 64  # which only long codes and those of many devices reach
+_MOST_WAITS = 64  # of slots whose code has ended: the oldest is forgotten, as a further session need not wait either
 
 NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
 """An attempt is compared with this where no challenge is live, so that it takes as long."""
@@ -33,8 +34,11 @@ def with_room(slots: tuple[Slot, ...], device: bytes, now: float) -> tuple[Slot,
     """Return the slots with a place for one more of a device. Raises LimitExceeded.
 
     A device that has too many loses its oldest, and takes no place of others. Else the oldest short one of strangers
-    ends, if all together are too many.
+    ends, if all together are too many. Of slots that only wait for their next mail the latest stay.
     """
+    waiting = [slot for slot in slots if slot.challenge is None]
+    if len(waiting) >= _MOST_WAITS:
+        slots = tuple([known for known in slots if known is not waiting[0]])
     live = [slot for slot in slots if slot.challenge is not None]
     if len(live) < MOST_LIVE:
         return slots

@@ -4,6 +4,7 @@ local NEEDED = 60 -- seconds that a mail and a person need
 local MOST_MAILS = 8 -- with a challenge that replaced another
 local MOST_LIVE = 3 -- challenges, before the oldest short one of strangers ends; and those of one device
 local MOST_SLOTS = 64
+local MOST_WAITS = 64
 
 local function near_end(lifespan)
   if lifespan > NEEDED then return math.max(lifespan / 2, NEEDED) end
@@ -99,6 +100,10 @@ end
 local function make_room(record, asked)
   if asked.slot.challenge then return false end
   record.slots = only(record.slots, function(slot) return slot ~= asked.slot end)
+  local waiting = only(record.slots, function(slot) return not slot.challenge end)
+  if #waiting >= MOST_WAITS then
+    record.slots = only(record.slots, function(slot) return slot ~= waiting[1] end)
+  end
   local live = only(record.slots, function(slot) return slot.challenge end)
   if #live < MOST_LIVE then return false end
   local own = only(live, function(slot) return slot.device == asked.device end)
