@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 
 from http1 import JSON, PROTO, SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request
 from otpmail.errors import InvalidArgument, MemoryFull
@@ -223,3 +223,13 @@ async def test_a_large_mail_in_json(service: Service) -> None:
     """It is decoded in a turn, and sent."""
     mail = b'{"to":["ada@example.org"],"text":"%s"}' % (b"\\u0041 \\n" * 30_000)
     assert (await request(service, SEND_MAIL, mail, JSON)).status == 200
+
+
+@pytest.mark.service(HTTP_PORT=0)
+async def test_an_error_says_when_to_try_again(service: Service) -> None:
+    """The seconds of RetryInfo are in Retry-After too, which any client of HTTP knows."""
+    assert (await call(service, SEND_CODE, ADA)).status == 200
+    answer = await call(service, SEND_CODE, ADA)
+    assert answer.status == 429
+    delay = detail_of(answer, RetryInfo).retry_delay.ToTimedelta().total_seconds()
+    assert 0 <= int(answer.fields["retry-after"]) - delay < 1
