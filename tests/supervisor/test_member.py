@@ -55,7 +55,7 @@ async def ends(empty_directory: None) -> AsyncIterator[tuple[Member, Channel]]: 
 
 
 async def test_a_probe_gets_what_the_supervisor_answers(ends: tuple[Member, Channel]) -> None:
-    """The supervisor is told what the answer depends on, and no token; answers find their questions in any order."""
+    """The supervisor learns what the answer depends on, and no token; answers find their questions in any order."""
     member, supervisor = ends
     asked = [asyncio.create_task(member.answer(_LIVE)) for _ in range(2)]
     messages: list[Any] = [await supervisor.receive(), await supervisor.receive()]

@@ -16,7 +16,7 @@ _SLICE = 16 << 10
 """Octets that are parsed at once: of one slice, the end of a body may count for the head behind it."""
 
 _UPGRADE = frozenset((b"upgrade", b"http2-settings"))
-"""The fields and the tokens of Connection by which a client offers another protocol."""
+"""The fields, and the tokens of Connection, in which a client offers another protocol."""
 
 Begin = Callable[[str, bytes, Headers, str, bool], Exchange | None]
 """Begins to answer a request by its method, target, fields and version, and whether another may follow it.
