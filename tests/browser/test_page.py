@@ -203,6 +203,9 @@ async def test_what_a_mail_has_is_seen(page: Page, url: str) -> None:
 async def test_a_phone_shows_the_list_or_a_mail(page: Page, url: str) -> None:
     """At 360 pixels the list and a mail are a page each. The way back keeps the place, and nothing overflows."""
     await page.set_viewport_size({"width": 360, "height": 740})
+    search = await page.get_by_label("Search mails").bounding_box()
+    assert search is not None
+    assert search["width"] > 150
     await _send(url, "One")
     await page.locator("#mails a").click()
     await expect(page.locator("#subject")).to_be_focused()
