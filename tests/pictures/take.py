@@ -18,11 +18,18 @@ from otpmail.product import Product
 DOCS = Path(__file__).parents[2] / "docs" / "pictures"
 WIDTHS = (360, 800)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-COLORS = 64
+COLORS = 32
 GAP = 12
 
 ACME = Product(name="Acme", url="https://acme.example", color="#0a7c66", support_address="help@acme.example")
 WITH_LOGO = Product(name="Acme", url="https://acme.example", logo_url="https://acme.example/logo.svg")
+ODD = Product(
+    name="<b>C++</b> Donaudampfschifffahrtsgesellschaftskapit\u00e4ne (EU)!",
+    url="https://acme.example",
+    color="#ffcc00",
+    support_address="customer-service-and-account-security@subsidiary.of-a-very-long-company-name.example",
+)
+"""Too long for a line, with signs at its ends that must stay there where text runs to the left."""
 LOGO = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="104" height="32"><circle cx="16" cy="16" r="14" fill="#0a7c66"/>'
     '<text x="38" y="23" font-family="sans-serif" font-size="20" font-weight="bold" fill="#18181b">Acme</text></svg>'
@@ -44,6 +51,12 @@ def mails() -> Iterator[tuple[str, str]]:
     yield "logo", logo.render("en", "sign_in", VALUES, valid_seconds=600).html
     for locale in ("en", "ar"):
         yield f"{locale}-long", branded.render(locale, "sign_in", LONG, valid_seconds=90).html
+    odd = Templates(None, default_locale="en", look=Look(ODD))
+    for locale in ("en", "he", "ja"):
+        yield (
+            f"{locale}-odd",
+            odd.render(locale, "sign_in", {**LONG, "code": "7F3K-Q2AB-XTMC"}, valid_seconds=3600).html,
+        )
 
 
 def take(browser: Browser, html: str, width: int, scheme: Literal["light", "dark"]) -> tuple[Image.Image, int]:
@@ -94,7 +107,7 @@ def _sheets(taken: dict[str, Image.Image]) -> Iterator[tuple[str, Image.Image]]:
     """Yield what docs/pictures holds: the mail, its other looks, and all languages."""
     yield "mail", beside([taken[f"en-sign_in-360-{scheme}"] for scheme in SCHEMES])
     yield "wide", below([taken[f"en-reset-800-{scheme}"] for scheme in SCHEMES])
-    yield "looks", beside([taken[f"{name}-360-dark"] for name in ("plain-code", "logo", "ar-long")])
+    yield "looks", beside([taken[f"{name}-360-dark"] for name in ("plain-code", "logo", "ar-long", "he-odd")])
     locales = sorted({name.partition("-sign_in-")[0] for name in taken if "-sign_in-" in name} - {"plain"})
     for scheme in SCHEMES:
         pictures = [taken[f"{locale}-sign_in-360-{scheme}"] for locale in locales]
