@@ -40,14 +40,14 @@ _CALLERS = 40
 
 @pytest.fixture
 async def start(state: dict[str, Any]) -> AsyncIterator[Callable[..., Any]]:
-    """Start a service of two processes; give it once both serve."""
+    """Start a service of two processes, or of so many; give it once all serve."""
     async with AsyncExitStack() as stack:
 
-        async def start(**settings: Any) -> Service:
-            several = {"PROCESSES": 2, "HTTP_PORT": 0, "LOG_MAILS": "all", "LOG_ADDRESSES": "full"}
+        async def start(processes: int = 2, **settings: Any) -> Service:
+            several = {"PROCESSES": processes, "HTTP_PORT": 0, "LOG_MAILS": "all", "LOG_ADDRESSES": "full"}
             service = await stack.enter_async_context(Service(**state | several | settings))
-            await service.wait_for_log("listening", count=2, timeout=_SECONDS)
-            await service.wait_for_log("relay-up", count=2, timeout=_SECONDS)
+            await service.wait_for_log("listening", count=processes, timeout=_SECONDS)
+            await service.wait_for_log("relay-up", count=processes, timeout=_SECONDS)
             return service
 
         yield start
@@ -242,10 +242,11 @@ async def test_probes_speak_for_all_processes(start: Callable[..., Any]) -> None
     assert (await request(service, "/livez")).text == "live\n"
 
 
-async def test_a_stop_loses_no_answer(start: Callable[..., Any], relay: Relay) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_stop_loses_no_answer(start: Callable[..., Any], relay: Relay, processes: int) -> None:
     """Each of 64 callers that call while all processes stop is answered: 200, or 503 that says when to call again."""
     relay.faults = replace(relay.faults, delay=0.005)
-    service = await start()
+    service = await start(processes)
     callers = Callers()
     running = asyncio.create_task(callers.run(service, at_once=64))
     await callers.wait_for_promises(300)
