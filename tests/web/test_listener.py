@@ -160,3 +160,18 @@ async def test_certificates_that_come_in_quick_succession(certificates: Certific
         await listener.stop()
     with pytest.raises(ConnectionError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_connection_that_has_just_come_is_answered() -> None:
+    """A stop waits a moment for the first request of a connection, whose client would not know what became of it."""
+    listener = Listener(_answer, most=10)
+    port = await listener.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while not len(listener._open):  # noqa: ASYNC110  nothing else tells that it was taken
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(listener.stop(20))
+    await asyncio.sleep(0)
+    writer.write(GET)
+    assert b"connection: close\r\n" in await asyncio.wait_for(reader.read(), 10)
+    await stopping
+    writer.close()

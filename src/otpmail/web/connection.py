@@ -77,6 +77,11 @@ class Connection(asyncio.Protocol):
         return self._current is None
 
     @property
+    def is_new(self) -> bool:
+        """Whether it has had no request."""
+        return self.is_idle and self.used == self.opened
+
+    @property
     def certificate(self) -> bytes | None:
         """The certificate that the client has shown, as DER; None without one."""
         found = self.transport.get_extra_info("ssl_object")

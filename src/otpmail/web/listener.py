@@ -19,6 +19,8 @@ from otpmail.web.binding import BACKLOG, close_sockets, open_sockets
 from otpmail.web.connection import HEAD_SECONDS, Connection, Handler
 
 _TICK_SECONDS = 1.0
+_MOMENT = 0.01
+_MOST_MOMENTS = 20  # for the first requests of connections, once the listener is closed
 
 
 class _Open:
@@ -140,11 +142,22 @@ class Listener:
         self._open.retire()
 
     async def stop(self, seconds: float = 0.0) -> None:
-        """Stop listening, close what is idle, and the rest once it is answered, or after so many seconds."""
+        """Stop listening, close what is idle, and the rest once it is answered, or after so many seconds.
+
+        A connection that has just come has a moment for its request, which would be lost with it.
+        """
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait((self._renewing,))
         self._close()
+        self.retire()
+        for connection in list(self._open.open):
+            if not connection.is_new:
+                connection.shutdown()
+        for _ in range(_MOST_MOMENTS if seconds else 0):
+            if not any(connection.is_new for connection in self._open.open):
+                break
+            await asyncio.sleep(_MOMENT)
         for connection in list(self._open.open):
             connection.shutdown()
         ends = asyncio.get_running_loop().time() + seconds
