@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from otpmail.code_record import STRANGERS
 from otpmail.errors import LimitExceeded
 from otpmail.model import LONG, Challenge, Check, CheckResult, Sending
 from otpmail.store.challenges import NO_SCOPE, Attempt, ChallengeStore, Send
@@ -268,6 +269,25 @@ async def test_the_waits_of_many_sessions(codes: ChallengeStore, clock: Clock) -
     with pytest.raises(LimitExceeded, match="just now"):
         await send(240)
     await send(230)
+
+
+async def test_strangers_take_no_place_of_a_device(codes: ChallengeStore, clock: Clock) -> None:
+    """Strangers with as many long codes as an address has places for get no more, and a device gets its own."""
+    rules = replace(POLICY, shadows=frozenset({"address", "resend"}))
+
+    async def send(number: int, *, device: bytes = STRANGERS) -> Sending:
+        fresh = replace(_fresh(number, clock), length=LONG)
+        asked = Send(KEY, clock.time, fresh, scope=number.to_bytes(8), device=device)
+        return await codes.send(asked._replace(rules=rules))
+
+    for number in range(1, 65):
+        await send(number)
+    with pytest.raises(LimitExceeded, match="are live"):
+        await send(65)
+    for number in range(66, 70):
+        assert (await send(number, device=b"device 1")).challenge.id == number.to_bytes(16)
+    with pytest.raises(LimitExceeded, match="are live"):
+        await send(70)
 
 
 async def test_mails_are_limited(codes: ChallengeStore, clock: Clock) -> None:

@@ -34,7 +34,8 @@ def with_room(slots: tuple[Slot, ...], device: bytes, now: float) -> tuple[Slot,
     """Return the slots with a place for one more of a device. Raises LimitExceeded.
 
     A device that has too many loses its oldest, and takes no place of others. Else the oldest short one of strangers
-    ends, if all together are too many. Of slots that only wait for their next mail the latest stay.
+    ends, if all together are too many. Strangers take no place of a device, and no device one of theirs. Of slots that
+    only wait for their next mail the latest stay.
     """
     waiting = [slot for slot in slots if slot.challenge is None]
     if len(waiting) >= _MOST_WAITS:
@@ -48,7 +49,8 @@ def with_room(slots: tuple[Slot, ...], device: bytes, now: float) -> tuple[Slot,
     for slot in live:
         if slot.device == STRANGERS and slot.challenge is not None and not slot.challenge.is_long:
             return tuple([known for known in slots if known is not slot])
-    if len(live) < _MOST_SLOTS:
+    rivals = [slot for slot in live if (slot.device == STRANGERS) is (device == STRANGERS)]
+    if len(rivals) < _MOST_SLOTS:
         return slots
-    ends = min([slot.challenge.expires for slot in live if slot.challenge is not None])
+    ends = min([slot.challenge.expires for slot in rivals if slot.challenge is not None])
     raise refusal("slots", ends - now)

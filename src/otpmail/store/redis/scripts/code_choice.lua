@@ -117,9 +117,10 @@ local function make_room(record, asked)
       return false
     end
   end
-  if #live < MOST_SLOTS then return false end
+  local rivals = only(live, function(slot) return (slot.device == STRANGERS) == (asked.device == STRANGERS) end)
+  if #rivals < MOST_SLOTS then return false end
   local ends = math.huge
-  for _, slot in ipairs(live) do ends = math.min(ends, slot.challenge.expires) end
+  for _, slot in ipairs(rivals) do ends = math.min(ends, slot.challenge.expires) end
   return cmsgpack.pack({ 'slots', ends - asked.now })
 end
 
