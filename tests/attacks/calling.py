@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
 _SECONDS = 30.0
+_MOST_TRIES = 50
+_OF_THE_CLIENT = "Internal error from Core"
 
 
 def methods_of(contract: str) -> list[MethodDescriptor]:
@@ -28,7 +30,20 @@ def methods_of(contract: str) -> list[MethodDescriptor]:
 async def statuses(
     channel: Any, method: MethodDescriptor, request: bytes, metadata: Sequence[tuple[str, str | bytes]] = ()
 ) -> set[grpc.StatusCode]:
-    """Send octets to a method; returns the status, and those of the results of a stream."""
+    """Send octets to a method; returns the status, and those of the results of a stream.
+
+    gRPC's client says INTERNAL itself if the server ends a stream while it is being written. It is then sent again.
+    """
+    for _ in range(_MOST_TRIES):
+        codes, details = await _try(channel, method, request, metadata)
+        if details != _OF_THE_CLIENT:
+            break
+    return codes
+
+
+async def _try(
+    channel: Any, method: MethodDescriptor, request: bytes, metadata: Sequence[tuple[str, str | bytes]]
+) -> tuple[set[grpc.StatusCode], str]:
     path = f"/{method.containing_service.full_name}/{method.name}"
     options: dict[str, Any] = {"timeout": _SECONDS, "metadata": metadata}
     codes: set[grpc.StatusCode] = set()
@@ -51,7 +66,7 @@ async def statuses(
     except (grpc.aio.AioRpcError, asyncio.CancelledError):
         pass
     codes.add(await call.code())
-    return codes
+    return codes, await call.details() or ""
 
 
 def _codes_of(response: bytes) -> set[grpc.StatusCode]:
