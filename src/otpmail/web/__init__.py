@@ -1,1 +1,1 @@
-"""The door of HTTP: the methods by the Connect protocol, and pages, over HTTP/1.1 by uvicorn's protocol."""
+"""The door of HTTP: the methods by the Connect protocol, and pages, over HTTP/1.1."""
