@@ -30,6 +30,7 @@ _PROCESS_TESTS = {
     "integration",
 }  # folders whose tests start the service
 _RUN_FOLDER = pytest.StashKey["Path"]()
+_KEEPS_FOLDER = pytest.StashKey[bool]()
 _MARKERS = (
     "full: an attack or a fault that runs with --full only",
     "one_contract: an attack whose outcome does not depend on the contract that ours is called by",
@@ -59,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.basetemp is None:
         config.option.basetemp = config.stash[_RUN_FOLDER] = make_run_folder()
+        config.add_cleanup(lambda: _remove_run_folder(config))  # also of a run that ends before its session
     for sign in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(sign) is signal.SIG_DFL:
             signal.signal(sign, signal.default_int_handler)
@@ -69,10 +71,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Remove the folder of a run that has failed nowhere."""
-    folder = session.config.stash.get(_RUN_FOLDER, None)
-    if folder is not None and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Leave the folder of a run in which a test has failed."""
+    if exitstatus in {pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}:
+        session.config.stash[_KEEPS_FOLDER] = True
+
+
+def _remove_run_folder(config: pytest.Config) -> None:
+    if not config.stash.get(_KEEPS_FOLDER, False):
+        shutil.rmtree(config.stash[_RUN_FOLDER], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
