@@ -68,6 +68,31 @@ def test_modules_are_named_in_their_folders() -> None:
     assert rooms >= {path.parent.name for path in package.glob("*/__init__.py")} - {"templates"}
 
 
+def test_each_module_is_named() -> None:
+    """The tree of the modules page names every module that is not generated, in the lines of its folder."""
+    [tree] = _CODE.findall((ROOT / "docs/modules.md").read_text("utf-8"))
+    package = ROOT / "src/otpmail"
+    lines: dict[Path, str] = {}
+    room = package
+    for line in tree.splitlines()[3:-1]:
+        indent, first = len(line) - len(line.lstrip()), line.split()[0].rstrip(":")
+        if indent == 2:
+            room = package / first if first.endswith("/") else package
+        elif indent == 4:
+            top = package / room.relative_to(package).parts[0] if room != package else package
+            room = top / first if first.endswith("/") else top
+        lines[room] = f"{lines.get(room, '')} {line}"
+    missing = []
+    for path in sorted(package.rglob("*.py")):
+        folder = path.relative_to(package).parts[:-1]
+        if path.name == "__init__.py" or folder[:1] in {("v1",), ("original",)}:
+            continue
+        name = path.name if len(folder) < 2 else path.stem  # those of a folder in a folder stand without .py
+        if not re.search(rf"(?<![\w.]){re.escape(name)}\b", lines.get(path.parent, "")):
+            missing.append(str(path.relative_to(package)))
+    assert missing == []
+
+
 def promises() -> list[list[str]]:
     """Return the rows of all tables of the security page: attack, promise, tests."""
     rows = re.findall(r"^\| (.*) \|$", (ROOT / "docs/security.md").read_text("utf-8"), re.MULTILINE)
