@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
 if importlib.util.find_spec("playwright") is None or shutil.which("chromium") is None:
-    collect_ignore = ["test_page.py", "test_hostile.py"]
+    collect_ignore = ["test_calls.py", "test_page.py", "test_hostile.py"]
 
 _WATCH = """
 window.violations = [];

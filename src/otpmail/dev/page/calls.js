@@ -16,6 +16,7 @@ const email = () => $("send").elements.email.value;
 const token = () => $("token").querySelector("input").value;
 const chosen = (name) => ($(name).value.trim() ? { [name]: $(name).value.trim() } : {});
 const toSend = () => ({ email: email(), ...chosen("purpose"), ...chosen("locale") });
+// One word of a shell.
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 const LANGUAGES = {
@@ -23,7 +24,7 @@ const LANGUAGES = {
     "curl -H 'content-type: application/json' \\",
     ...(asks ? ["  -H \"authorization: Bearer $OTPMAIL_TOKEN\" \\"] : []),
     `  -d ${quoted(body)} \\`,
-    `  ${url}`,
+    `  ${quoted(url)}`,
   ],
   Python: (url, body, asks) => [
     "import json",
@@ -72,7 +73,8 @@ const showCall = () => {
   const [method, message] = last ?? ["SendCode", toSend()];
   const lines = LANGUAGES[language](location.origin + PATH + method, JSON.stringify(message), token() !== "");
   $("call").textContent = lines.join("\n");
-  $("test-call").textContent = `curl '${location.origin}/inbox/${encodeURI(email())}/code?wait=5'`;
+  const latest = `${location.origin}/inbox/${encodeURIComponent(email())}/code?wait=5`;
+  $("test-call").textContent = `curl ${quoted(latest)}`;
 };
 
 const post = async (method, message) => {
