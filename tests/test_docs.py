@@ -137,6 +137,12 @@ def test_the_lines_of_a_store_are_explained() -> None:
     assert [event for event in sorted(events) if not any(f"`{event}`" in page for page in pages)] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_takes_a_port_of_dev(page: Path) -> None:
+    """A service that a page starts may have `otpmail dev` beside it, whose calls are on 40700 and inbox on 40701."""
+    assert re.findall(r"\bPORT=(4070[01])\b", page.read_text("utf-8")) == []
+
+
 def test_readme_is_short() -> None:
     """The README has at most 130 lines: everything else has a page."""
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
