@@ -19,7 +19,7 @@ from otpmail.errors import Stopping
 from otpmail.v1 import mail_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 _AWAY = Failure(grpc.StatusCode.UNAVAILABLE, "the service is stopping", reason="UNAVAILABLE")
 _QUEUED = mail_pb2.Mail(id="m", state=mail_pb2.Mail.STATE_QUEUED)
@@ -263,6 +263,121 @@ async def test_the_callers_own_error_comes_last(kind: str) -> None:
         with pytest.raises(KeyError, match="no more"):
             await _collect(kind, service, "send_mails", outgoing())
     assert [mail.request_id for request in service.requests for mail in request.mails] == ["a"]
+
+
+async def _inner_task_cancelled() -> AsyncIterator[OutgoingMail]:
+    """Yield a mail, then await a task that was cancelled."""
+    for mail in _mails("a"):
+        yield mail
+    inner = asyncio.create_task(asyncio.sleep(60))
+    inner.cancel()
+    await inner
+
+
+async def _ends_the_program() -> AsyncIterator[OutgoingMail]:
+    """Yield a mail, then end the program."""
+    for mail in _mails("a"):
+        yield mail
+    raise SystemExit(3)
+
+
+async def _cancels_its_task() -> AsyncIterator[OutgoingMail]:
+    """Yield a mail, then cancel the task that takes them."""
+    for mail in _mails("a"):
+        yield mail
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("outgoing", "error"),
+    [
+        (_inner_task_cancelled, asyncio.CancelledError),
+        (_cancels_its_task, asyncio.CancelledError),
+        (_ends_the_program, SystemExit),
+    ],
+)
+async def test_the_callers_own_end_comes_last_too(
+    outgoing: Callable[[], AsyncIterator[OutgoingMail]], error: type[BaseException]
+) -> None:
+    """An iterable that ends by a cancel of its own, or the program, ends the stream as one that fails."""
+    results = []
+
+    async def collect(client: Client) -> BaseException | None:
+        """Take all results, and return the error at the end."""
+        try:
+            async for result in client.send_mails(outgoing()):
+                results.append(result.request_id)  # noqa: PERF401  the error comes after some
+        except BaseException as ended:  # noqa: BLE001  it is what the test asks for
+            return ended
+        return None
+
+    async with Scripted([_result("a")]) as service, Client(service.address) as client:
+        caller = asyncio.create_task(collect(client))
+        await asyncio.wait([caller], timeout=10)
+        assert caller.done()
+        assert isinstance(caller.result(), error)
+    assert results == ["a"]
+
+
+async def test_a_cancelled_caller_of_a_stream() -> None:
+    """A caller that is cancelled while the iterable waits, or while mails wait for room, is cancelled at once."""
+    before = asyncio.all_tasks()
+
+    async def waits() -> AsyncIterator[OutgoingMail]:
+        """Yield a mail, then wait."""
+        for mail in _mails("a"):
+            yield mail
+        await asyncio.sleep(60)
+
+    for outgoing in (waits(), _mails(*map(str, range(1000)))):
+        async with Scripted([_result("a"), _result("0"), None]) as service, Client(service.address) as client:
+            came = asyncio.Event()
+
+            async def collect(mails: Any, client: Client = client, came: asyncio.Event = came) -> None:
+                """Take results until the end."""
+                async for _ in client.send_mails(mails):
+                    came.set()
+
+            caller = asyncio.create_task(collect(outgoing))
+            async with asyncio.timeout(10):
+                await came.wait()
+                caller.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await caller
+            assert not [task for task in asyncio.all_tasks() - before if "MailStream" in repr(task)]
+
+
+async def test_a_caller_that_is_cancelled_while_it_leaves_a_stream() -> None:
+    """A cancel is raised too where the caller waits for the end of the iterable, which has something to clean up."""
+    leaving, may_end = asyncio.Event(), asyncio.Event()
+
+    async def outgoing() -> AsyncIterator[OutgoingMail]:
+        """Yield a mail, then wait; the end takes time."""
+        for mail in _mails("a"):
+            yield mail
+        try:
+            await asyncio.sleep(60)
+        finally:
+            leaving.set()
+            await may_end.wait()
+
+    async with Scripted([_result("a"), None]) as service, Client(service.address) as client, asyncio.timeout(10):
+
+        async def leave() -> None:
+            """Take a result, then leave the stream."""
+            results: Any = client.send_mails(outgoing())
+            await anext(results)
+            await results.aclose()
+
+        caller = asyncio.create_task(leave())
+        await leaving.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        may_end.set()
 
 
 async def test_a_stream_may_be_left() -> None:

@@ -29,10 +29,12 @@ class MailStream:
         self._mails = mails
         self._target = target
         self._refusals = Refusals(retries)
-        self._waiting: asyncio.Queue[_Request | None] = asyncio.Queue(MOST_TOGETHER)
+        self._waiting: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(MOST_TOGETHER)
+        """For mails that wait. The end needs none, so that it comes however the iterable ends."""
         self._open = OpenMails()
         self._all_taken = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"<MailStream {len(self._open)} open>"
@@ -85,13 +87,19 @@ class MailStream:
         try:
             if isinstance(self._mails, AsyncIterable):
                 async for mail in self._mails:
-                    await self._waiting.put(outgoing_request(mail))
+                    await self._put(mail)
             else:
                 for mail in self._mails:
-                    await self._waiting.put(outgoing_request(mail))
-        except Exception as error:  # noqa: BLE001  raised once the mails before it have results
+                    await self._put(mail)
+        except BaseException as error:  # noqa: BLE001  raised once mails before it have results, if the caller is there
             self._error = error
-        await self._waiting.put(_END)
+        finally:
+            self._waiting.put_nowait(_END)
+
+    async def _put(self, mail: OutgoingMail) -> None:
+        request = outgoing_request(mail)
+        await self._room.acquire()
+        self._waiting.put_nowait(request)
 
     async def _write(self, call: Any) -> None:
         """Write the mails that are open, then those that come. A broken stream ends it."""
@@ -111,6 +119,7 @@ class MailStream:
             if request is _END:
                 self._all_taken = True
             else:
+                self._room.release()
                 batch.append(request)
                 self._open.add([request])
         return batch
@@ -129,6 +138,8 @@ class MailStream:
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait for its end. A cancel of the caller meanwhile is the caller's, so it is raised."""
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
