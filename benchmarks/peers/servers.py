@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 """OTP_KEYS, without which no durable store opens."""
 
 _REACHABLE: dict[str, object] = {"HOST": "127.0.0.1", "PORT": 0, "LOG_FORMAT": "json"}  # so that we can read where
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)

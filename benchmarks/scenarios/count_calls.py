@@ -12,7 +12,6 @@ from __future__ import annotations  # generated stubs name types that exist for 
 import argparse
 import asyncio
 import json
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -30,7 +29,7 @@ import otpmail
 from benchmarks.load.calls import Metadata, metadata_of
 from benchmarks.peers.asking import LIMITS as ALL_LIMITS
 from benchmarks.peers.asking import write_callers
-from benchmarks.peers.servers import Certificates, relay
+from benchmarks.peers.servers import Certificates, free_port, relay
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import table
 from otpmail.app import App
@@ -162,13 +161,6 @@ class Caller:
         """Close the connection of calls over HTTP."""
         if self._http is not None:
             self._http[1].close()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

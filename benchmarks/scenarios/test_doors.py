@@ -1,6 +1,5 @@
 """The same calls over gRPC and over HTTP, in protobuf, to one service, by turns: what each door costs."""
 
-import socket
 from pathlib import Path
 from statistics import median
 
@@ -9,7 +8,7 @@ from google.protobuf.message import Message
 
 from benchmarks.load.callers import NO_H2LOAD, has_h2load
 from benchmarks.load.doors import Door, take
-from benchmarks.peers.servers import Certificates, relay, service
+from benchmarks.peers.servers import Certificates, free_port, relay, service
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
 from otpmail.v1 import mail_pb2, otp_pb2
@@ -24,18 +23,12 @@ _VALIDATE, _SEND = _CALLS
 _MARGIN = 2.0  # of a quick run
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_doors(certificates: Certificates, results: Results, tmp_path: Path, *, quick: bool) -> None:
     """A call over HTTP costs half of one over gRPC, and less still where it is short."""
     if not has_h2load():
         pytest.skip(NO_H2LOAD)
     rounds, calls = (2, 2000) if quick else (7, 20_000)
-    port = _free_port()
+    port = free_port()
     turns: dict[tuple[str, str], list[dict[str, float]]] = {}
     async with relay(certificates) as at, service(at, HTTP_PORT=port) as server:
         doors = Door.grpc(server.address), Door.http(f"127.0.0.1:{port}")
