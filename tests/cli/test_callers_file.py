@@ -1,5 +1,7 @@
 """Changes of CALLERS_FILE by the commands: tables and tokens are added, and all else stays."""
 
+import re
+import subprocess
 import threading
 from pathlib import Path
 
@@ -130,9 +132,20 @@ def test_a_table_that_is_written_in_another_way(file: Path) -> None:
     text = f'[callers]\nshop = {{tokens = ["{A}"]}}\n'
     file.write_text(text)
     problem = _problem(lambda: add_token(file, "shop", B, METHODS))
-    assert "add to its `tokens` by hand what `printf %s TOKEN | sha256sum` prints" in problem
+    assert "add to its `tokens` by hand what `printf %s TOKEN | sha256sum | cut -c1-64` prints" in problem
     assert B not in problem  # nobody would have its token
     assert file.read_text() == text
+
+
+def test_a_digest_made_by_hand_is_a_token(file: Path) -> None:
+    """What the command in the error and in docs/callers.md prints is good in `tokens` as it stands."""
+    file.write_text(f'[callers]\nshop = {{tokens = ["{A}"]}}\n')
+    found = re.search(r"`(printf %s TOKEN [^`]*)`", _problem(lambda: add_token(file, "shop", B, METHODS)))
+    assert found is not None
+    assert found[0] in (Path(__file__).parents[2] / "docs/callers.md").read_text("utf-8")
+    made = subprocess.run(["/bin/sh", "-c", found[1]], capture_output=True, text=True, check=True, timeout=10).stdout
+    file.write_text(f'[callers]\nshop = {{tokens = ["{made.rstrip()}"]}}\n')
+    assert read_callers(file, METHODS).entries[0].tokens == 1
 
 
 def test_callers_in_braces(file: Path) -> None:

@@ -151,7 +151,7 @@ def _with_token(text: str, path: Path, name: str, digest: str) -> str:
 def _by_hand(path: Path, name: str) -> SettingsError:
     return SettingsError(
         f"CALLERS_FILE: {path}: {name} is not written as {table_of(name)}; write it so, or add to its `tokens` by hand "
-        "what `printf %s TOKEN | sha256sum` prints for a random TOKEN"
+        "what `printf %s TOKEN | sha256sum | cut -c1-64` prints for a random TOKEN"
     )
 
 
