@@ -46,7 +46,8 @@ class Rates:
     async def counted(self, caller: Caller, mail_id: str, accept: Callable[[], Awaitable[Job]]) -> Job:
         """Count a mail and return its job, which `accept` accepts. Raises LimitExceeded, and accepts nothing then.
 
-        A mail whose request id has found another counts for nothing either, and nor does one that nobody is sent.
+        The count is taken back for a mail whose request id found an earlier mail, and for one whose recipients are all
+        suppressed.
         """
         counted = await self.count(caller)
         try:

@@ -1,4 +1,4 @@
-"""Asks a store that is down again: what a call has changed is taken back behind it, for a minute at most."""
+"""Repeats a step of a store while the store is down, such as one that undoes what an ended call has counted."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from otpmail.errors import Unavailable
 T = TypeVar("T")
 
 LONGEST_SECONDS = 60.0
-"""For how long a store may be down until something is taken back. After that the next mail has to wait its time."""
+"""How long an undo is retried while the store is down. After that its count or wait stays until it ends by itself."""
 
 
 async def until_up(step: Callable[[], Awaitable[T]], *, pause: float | None = None) -> T:
