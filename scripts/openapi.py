@@ -74,10 +74,10 @@ class _File:
         """Yield each method by its path."""
         for number, service in enumerate(self._file.service):
             for at, method in enumerate(service.method):
-                said = self._comments.get((_SERVICE, number, _METHOD, at), "")
+                comment = self._comments.get((_SERVICE, number, _METHOD, at), "")
                 yield (
                     f"/{self._file.package}.{service.name}/{method.name}",
-                    {"post": _operation(service.name, method, said)},
+                    {"post": _operation(service.name, method, comment)},
                 )
 
     def _message(self, name: str, message: DescriptorProto, path: tuple[int, ...]) -> Iterator[tuple[str, Schema]]:
@@ -85,8 +85,8 @@ class _File:
         properties = {}
         for number, field in enumerate(message.field):
             schema = self._field(field, entries)
-            if said := self._comments.get((*path, _FIELD_OF_MESSAGE, number)):
-                schema = {**schema, "description": said}
+            if comment := self._comments.get((*path, _FIELD_OF_MESSAGE, number)):
+                schema = {**schema, "description": comment}
             properties[field.json_name] = schema
         yield name, _described({"type": "object", "properties": properties}, self._comments.get(path, ""))
         for number, nested in enumerate(message.nested_type):
@@ -122,7 +122,7 @@ def describe(files: FileDescriptorSet) -> Schema:
     }
 
 
-def _operation(service: str, method: Any, said: str) -> Schema:
+def _operation(service: str, method: Any, comment: str) -> Schema:
     forms: tuple[str, ...] = ("application/json", "application/proto")
     if method.client_streaming:
         forms = ("application/jsonl",)
@@ -143,11 +143,11 @@ def _operation(service: str, method: Any, said: str) -> Schema:
             "default": {"description": "An error.", "content": error},
         },
     }
-    return _described(operation, said)
+    return _described(operation, comment)
 
 
-def _described(schema: Schema, said: str) -> Schema:
-    return {**schema, "description": said} if said else schema
+def _described(schema: Schema, comment: str) -> Schema:
+    return {**schema, "description": comment} if comment else schema
 
 
 def _reference(name: str) -> Schema:

@@ -16,7 +16,7 @@ import pytest
 from otpmail import client as errors
 from otpmail.client import Client, SyncClient, WaitFor
 from otpmail.testing import CaughtMail, Namespace, NoMailError, Service, ServiceFailedError
-from otpmail.testing.service import _ITS_OWN
+from otpmail.testing.service import SERVICE_ENVIRONMENT
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -270,7 +270,7 @@ def test_a_start_imports_what_it_needs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "otpmail.testing.child"],
         cwd=tmp_path,
-        env=os.environ | _ITS_OWN,
+        env=os.environ | SERVICE_ENVIRONMENT,
         input='{"settings": {}}\n',
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from otpmail.cli.output import AS_JSON, EXIT_FAILED, wrong_usage
 
-_NO_WORDS = "Value error, "  # of pydantic, before what is wrong
+_PYDANTIC_PREFIX = "Value error, "  # before the text of a ValueError
 
 if TYPE_CHECKING:
     _Base = TyperCommand
@@ -65,7 +65,7 @@ class Group(_PlainFlags, TyperGroup):
 
 def _explain(error: typer.TyperException) -> typer.Exit:
     """Print what is wrong about a command, and where help is; nothing if its help is printed, for want of arguments."""
-    words = " ".join(error.format_message().split()).removesuffix(".").replace(_NO_WORDS, "")
+    words = " ".join(error.format_message().split()).removesuffix(".").replace(_PYDANTIC_PREFIX, "")
     if not words:
         return typer.Exit(error.exit_code)
     context: Any = getattr(error, "ctx", None)

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from otpmail.cli.call import call
-from otpmail.cli.options import AllCallers, Json, OfCaller, Server, begun, value_of, whose
+from otpmail.cli.options import AllCallers, Json, OfCaller, Server, complete_from, value_of, whose
 from otpmail.cli.output import err, is_good, out, print_json, relay_reply, state_of
 from otpmail.standard_streams import is_read
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
@@ -30,7 +30,7 @@ def list_mails(
         str,
         typer.Option(
             metavar="STATE",
-            autocompletion=begun(_STATES),
+            autocompletion=complete_from(_STATES),
             help=f"Only mails in this state. There are {', '.join(_STATES)}.",
         ),
     ] = "",

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from otpmail.cli.call import call
 from otpmail.cli.help import Command, Group
-from otpmail.cli.options import From, Json, Server, begun, pairs, value_of
+from otpmail.cli.options import From, Json, Server, complete_from, pairs, value_of
 from otpmail.cli.output import exit_unless, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -89,7 +89,7 @@ PriorityName = Annotated[
     str,
     typer.Option(
         metavar="|".join(_PRIORITIES),
-        autocompletion=begun(_PRIORITIES),
+        autocompletion=complete_from(_PRIORITIES),
         help="The lane of the mail: urgent ones go first where many wait for the relay.",
     ),
 ]

@@ -72,8 +72,8 @@ def value_of(option: str, text: str, values: Mapping[str, ValueT]) -> ValueT:
     return values[text.lower()]
 
 
-def begun(words: Iterable[str]) -> Callable[[str], list[str]]:
-    """Return a function that offers those of the words that a shell may complete what was typed to."""
+def complete_from(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return the completion of an option: it offers the words that begin with what was typed."""
     return lambda incomplete: [word for word in words if word.startswith(incomplete)]
 
 

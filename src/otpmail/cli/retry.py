@@ -11,7 +11,7 @@ from rich.markup import escape
 from otpmail.cli.call import TIMEOUT_SECONDS, failure
 from otpmail.cli.channel import open_channel
 from otpmail.cli.lookup import print_state
-from otpmail.cli.options import AllCallers, Json, OfCaller, Server, begun, value_of, whose
+from otpmail.cli.options import AllCallers, Json, OfCaller, Server, complete_from, value_of, whose
 from otpmail.cli.output import describe_error, err, exit_unless, service_of, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
@@ -38,7 +38,7 @@ def retry_mails(
         str,
         typer.Option(
             metavar="|".join(_STATES),
-            autocompletion=begun(_STATES),
+            autocompletion=complete_from(_STATES),
             help="All mails in this state, in place of ids. An uncertain one may arrive twice.",
         ),
     ] = "",

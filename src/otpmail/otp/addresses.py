@@ -22,7 +22,7 @@ from otpmail.suppression import Suppression
 MAX_DETAIL = 1000
 
 _SHARED = "OTP_SENDS"
-_NO_WORDS = "reported by the caller"
+_DEFAULT_REASON = "reported by the caller"
 _FULL_SECONDS = 3600.0
 
 
@@ -110,7 +110,7 @@ class AddressService:
         if len(detail) > MAX_DETAIL:
             raise InvalidArgument("detail", f"is longer than {MAX_DETAIL} characters")
         refuse_control_characters(detail, "detail")
-        now, reason = self._suppressions.store.now(), detail.strip() or _NO_WORDS
+        now, reason = self._suppressions.store.now(), detail.strip() or _DEFAULT_REASON
         rules: dict[Outcome, Rule] = {
             Outcome.DELIVERED: partial(suppressing.delivered, is_reported=True),
             Outcome.BOUNCED: partial(suppressing.refused, now=now, reason=reason, is_reported=True),

@@ -27,7 +27,7 @@ from otpmail.settings import Settings
 from otpmail.store.clock import StoreClock
 from otpmail.telemetry.logs import set_up
 
-_FIRST, _MORE = 10, 100
+_FIRST_CALLERS, _FURTHER_CALLERS = 10, 100
 """So many callers are in CALLERS_FILE at first, which the start has to read; the next come by a new file."""
 
 _CALLERS = Path("callers.toml")
@@ -54,7 +54,7 @@ class Namespaces:
     def write(self) -> None:
         """Write a file with new callers."""
         lines = ["[anonymous]", *_PERMISSIONS]
-        for _ in range(_MORE if self._count else _FIRST):
+        for _ in range(_FURTHER_CALLERS if self._count else _FIRST_CALLERS):
             self._count += 1
             name, token = f"test-{self._count}", secrets.token_urlsafe(32)
             self._unused.append((name, token))

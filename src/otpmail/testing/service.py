@@ -22,7 +22,7 @@ _START_SECONDS = 30.0  # on a busy machine
 _ANSWER_SECONDS = 30.0
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 _REFUSAL = re.compile(r"[45][0-9]{2}([ ][ -~]*)?")
-_ITS_OWN = {
+SERVICE_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYDANTIC_DISABLE_PLUGINS": "__all__",  # to look for some takes 15 ms of each start
 }
@@ -63,7 +63,7 @@ class Service:
         self._directory = tempfile.TemporaryDirectory(prefix="otpmail-testing-")
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         path = os.pathsep.join(filter(None, (_SOURCES, os.environ.get("PYTHONPATH", ""))))
-        environment = kept | _ITS_OWN | {"SECRETS_DIR": self._directory.name, "PYTHONPATH": path}
+        environment = kept | SERVICE_ENVIRONMENT | {"SECRETS_DIR": self._directory.name, "PYTHONPATH": path}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "otpmail.testing.child"],
             stdin=subprocess.PIPE,

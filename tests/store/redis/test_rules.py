@@ -56,8 +56,8 @@ _COMPAT = st.sampled_from([False, False, False, True])
 _KEYS = st.sampled_from(["k1", "k1", "k2", "k3", FIXED_KEY])
 _PLACES = _SCOPES, _DEVICES
 _SEND = st.tuples(st.just("send"), *_PLACES, st.booleans(), _COMPAT, _LIVES, _KEYS)
-_MORE = *_PLACES, _BOUND, _REQUESTS, _COMPAT
-_WRONG = st.tuples(st.just("check"), st.just("wrong"), *_MORE)
+_CHECK_FIELDS = *_PLACES, _BOUND, _REQUESTS, _COMPAT
+_WRONG = st.tuples(st.just("check"), st.just("wrong"), *_CHECK_FIELDS)
 _WAIT = st.tuples(st.just("wait"), _WAITS)
 _BLOCK, _CALLER = Quota("block", uuid4().bytes, 3), Quota("caller", uuid4().bytes, 5, warns=True)
 _SHADOW = _BLOCK._replace(is_shadow=True)
@@ -80,7 +80,7 @@ _PROFILES: list[tuple[int, int, Policy | None]] = [
 
 _STEPS = st.one_of(
     *(_SEND, _SEND, _SEND, _WRONG, _WRONG, _WRONG, _WRONG, _WAIT, _WAIT),
-    st.tuples(st.just("check"), st.sampled_from(["right", "none", "older", "long"]), *_MORE),
+    st.tuples(st.just("check"), st.sampled_from(["right", "none", "older", "long"]), *_CHECK_FIELDS),
     st.tuples(st.just("quotas"), st.sampled_from(_QUOTAS)),
     st.tuples(st.just("mailbox"), st.booleans()),
     st.tuples(st.just("profile"), st.sampled_from(_PROFILES)),
