@@ -1,4 +1,7 @@
-"""A sign-in without a password by Django, in one file: `python sign_in.py runserver`."""
+"""A sign-in without a password by Django, in one file, with a form on http://localhost:8000.
+
+`pip install PATH_OF_CLONE django && python sign_in.py runserver`, beside `otpmail dev`.
+"""
 
 import sys
 

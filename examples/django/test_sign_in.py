@@ -1,4 +1,7 @@
-"""The tests of the sign-in, by Django's own client and the fixture `otpmail`."""
+"""The tests of the sign-in, by Django's own client and the fixture `otpmail`.
+
+Until otpmail is released: `pip install 'PATH_OF_CLONE[testing]' django && pytest`.
+"""
 
 import sign_in  # noqa: F401 -- it configures Django
 from django.test import Client

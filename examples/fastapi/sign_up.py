@@ -1,4 +1,5 @@
 """A sign-up by FastAPI: mails a code, and checks the one that the person typed."""
+# pip install PATH_OF_CLONE fastapi uvicorn && uvicorn sign_up:app; then POST localhost:8000/sign-up?email=a@b.example
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse

@@ -1,4 +1,7 @@
-"""The tests of the sign-up, by the fixture `otpmail` that comes with `pip install 'otpmail[testing]'`."""
+"""The tests of the sign-up, by the fixture `otpmail` that comes with `pip install 'otpmail[testing]'`.
+
+Until otpmail is released: `pip install 'PATH_OF_CLONE[testing]' fastapi httpx2 && pytest`.
+"""
 
 import pytest
 from fastapi.testclient import TestClient
