@@ -84,26 +84,6 @@ async def test_a_long_wait_is_left_to_the_caller(kind: str) -> None:
     assert (caught.value.retry_after, waits, len(service.requests)) == (30, [], 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "words"),
-    [
-        ("send_code", {"email": "ada\ud800@example.org"}, r"text holds '\\ud800', which is no character"),
-        ("send_code", {"email": "ada@example.org", "variables": {"name": "\udfff"}}, "text holds"),
-        ("send_mail", {"to": "ada@example.org", "subject": "\ud800"}, "text holds"),
-        ("send_mail", {"to": "ada@example.org", "ttl": 1e30}, "a number is too large"),
-        ("send_mail", {"to": "ada@example.org", "ttl": float("nan")}, "ttl: nan is no time"),
-        ("send_mail", {"to": "ada@example.org", "ttl": float("inf")}, "ttl: inf is no time"),
-    ],
-)
-async def test_what_can_not_be_written(kind: str, name: str, arguments: dict[str, Any], words: str) -> None:
-    """A value that no request can have, such as half a character of JSON, is an error of the client's own."""
-    async with Scripted() as service:
-        with pytest.raises(errors.InvalidRequest, match=words) as caught:
-            await _both(service, [], kind=kind)(name, **arguments)
-    assert caught.value.http_status == 422
-    assert service.requests == []
-
-
 async def test_what_is_not_safe_is_not_repeated(kind: str) -> None:
     """A call that would do more the second time is made once."""
     async with Scripted(_DOWN, _DOWN) as service:

@@ -16,7 +16,7 @@ from otpmail.client.aio_stream import MailStream
 from otpmail.client.endpoint import Endpoint
 from otpmail.client.errors import Error
 from otpmail.client.methods import awaited
-from otpmail.client.plan import Plan
+from otpmail.client.plan import Plan, built
 from otpmail.client.retry import Attempts, Retries
 from otpmail.client.status import error_of
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
@@ -76,7 +76,7 @@ class Client:
 
         Without `timeout` it takes as long as the mail. Raises NotFound.
         """
-        plan = mails.watch_mail(mail_id, request_id=request_id, caller=caller, timeout=timeout)
+        plan = built(mails.watch_mail, mail_id, request_id=request_id, caller=caller, timeout=timeout)
         attempts, last = self._attempts(plan.timeout, plan.usual), None
         while True:
             target = self._endpoint.target
@@ -106,7 +106,14 @@ class Client:
         token = ""
         while True:
             page, token = await self.run(
-                mails.list_page(state, recipient=recipient, request_id=request_id, caller=caller, page_token=token)
+                built(
+                    mails.list_page,
+                    state,
+                    recipient=recipient,
+                    request_id=request_id,
+                    caller=caller,
+                    page_token=token,
+                )
             )
             for mail in page:
                 yield mail

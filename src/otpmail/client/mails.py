@@ -1,6 +1,7 @@
 """The calls about mails."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from math import isfinite
 
@@ -8,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from otpmail.client import decode
 from otpmail.client.errors import InvalidRequest
-from otpmail.client.plan import RELAY_SECONDS, Plan, new_request_id, raise_if, wait_for_value, writable
+from otpmail.client.plan import RELAY_SECONDS, Plan, new_request_id, raise_if, unwritable, wait_for_value
 from otpmail.client.values import Attachment, Mail, OutgoingMail, Priority, State, WaitFor
 from otpmail.v1 import mail_pb2
 
@@ -136,8 +137,10 @@ def _page(answer: mail_pb2.ListMailsResponse) -> tuple[list[Mail], str]:
 
 def outgoing_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
     """Return the request for a mail of a stream. Raises InvalidRequest for one that can't be written."""
-    with writable():
+    try:
         return mail_request(mail)
+    except UnicodeEncodeError as error:
+        raise unwritable(error, {each.name: getattr(mail, each.name) for each in fields(mail)}) from None
 
 
 def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
@@ -165,7 +168,10 @@ def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
         if not isfinite(mail.ttl):
             raise InvalidRequest(f"ttl: {mail.ttl} is no time in seconds", field="ttl")
         ttl = Duration()
-        ttl.FromTimedelta(timedelta(seconds=mail.ttl))
+        try:
+            ttl.FromTimedelta(timedelta(seconds=mail.ttl))
+        except OverflowError:
+            raise InvalidRequest(f"ttl: {mail.ttl} s is too long", field="ttl") from None
         request.ttl.CopyFrom(ttl)
     return request
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from otpmail.client.plan import Plan, writable
+from otpmail.client.plan import Plan, built
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
@@ -31,9 +31,7 @@ def awaited(build: Callable[P, Plan[ResultT]]) -> Callable[Concatenate[Runs, P],
     @wraps(build)
     async def method(self: Runs, /, *args: P.args, **options: P.kwargs) -> ResultT:
         """Make the call."""
-        with writable():
-            plan = build(*args, **options)
-        return await self.run(plan)
+        return await self.run(built(build, *args, **options))
 
     return _described(method, build)
 
@@ -44,9 +42,7 @@ def blocking(build: Callable[P, Plan[ResultT]]) -> Callable[Concatenate[RunsNow,
     @wraps(build)
     def method(self: RunsNow, /, *args: P.args, **options: P.kwargs) -> ResultT:
         """Make the call."""
-        with writable():
-            plan = build(*args, **options)
-        return self.run(plan)
+        return self.run(built(build, *args, **options))
 
     return _described(method, build)
 

@@ -1,18 +1,20 @@
 """A call as both clients make it: its request, and how to read the answer."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import uuid4
 
 from google.protobuf.message import Message
 
 from otpmail.client.errors import Error, InvalidRequest
-from otpmail.client.values import WaitFor
+from otpmail.client.values import Attachment, WaitFor
 from otpmail.v1 import mail_pb2
 
+P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
+RequestT = TypeVar("RequestT")
 
 QUICK_SECONDS = 10.0
 RELAY_SECONDS = 75.0
@@ -36,15 +38,32 @@ class Plan(Generic[ResultT]):
     is_repeatable: bool = True
 
 
-@contextmanager
-def writable() -> Iterator[None]:
-    """Raise InvalidRequest where a value does not fit its field, such as text that no mail can have."""
+def built(build: Callable[P, RequestT], /, *args: P.args, **options: P.kwargs) -> RequestT:
+    """Return what `build` makes of a caller's values. Raises InvalidRequest for text that no request can have."""
     try:
-        yield
+        return build(*args, **options)
     except UnicodeEncodeError as error:
-        raise InvalidRequest(f"text holds {error.object[error.start]!a}, which is no character") from None
-    except OverflowError as error:
-        raise InvalidRequest(f"a number is too large: {error}") from None
+        raise unwritable(error, inspect.signature(build).bind(*args, **options).arguments) from None
+
+
+def unwritable(error: UnicodeEncodeError, values: Mapping[str, object]) -> InvalidRequest:
+    """Return the error for text that no request can have, with the name of the value that holds it."""
+    field = next((name.rstrip("_") for name, value in values.items() if _holds(value, error.object)), "")
+    said = f"holds {error.object[error.start]!a}, which is no character"
+    return InvalidRequest(f"{field or 'text'}: {said}", field=field, description=said)
+
+
+def _holds(value: object, text: str) -> bool:
+    match value:
+        case str():
+            return value == text
+        case Attachment():
+            return text in (value.filename, value.content_type, value.content_id)
+        case Mapping():
+            return text in value or text in value.values()
+        case Sequence():
+            return any(_holds(each, text) for each in value)
+    return False
 
 
 def new_request_id() -> str:

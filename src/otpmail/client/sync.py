@@ -15,7 +15,7 @@ from otpmail.client.endpoint import Endpoint
 from otpmail.client.errors import Error, Unavailable
 from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
-from otpmail.client.plan import Plan
+from otpmail.client.plan import Plan, built
 from otpmail.client.retry import Attempts, Refusals, Retries
 from otpmail.client.status import error_of
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
@@ -74,7 +74,7 @@ class SyncClient:
 
         Without `timeout` it takes as long as the mail. Raises NotFound.
         """
-        plan = mails.watch_mail(mail_id, request_id=request_id, caller=caller, timeout=timeout)
+        plan = built(mails.watch_mail, mail_id, request_id=request_id, caller=caller, timeout=timeout)
         attempts, last = self._attempts(plan.timeout, plan.usual), None
         while True:
             target = self._endpoint.target
@@ -104,7 +104,14 @@ class SyncClient:
         token = ""
         while True:
             page, token = self.run(
-                mails.list_page(state, recipient=recipient, request_id=request_id, caller=caller, page_token=token)
+                built(
+                    mails.list_page,
+                    state,
+                    recipient=recipient,
+                    request_id=request_id,
+                    caller=caller,
+                    page_token=token,
+                )
             )
             yield from page
             if not token:
