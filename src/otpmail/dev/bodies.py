@@ -11,7 +11,30 @@ _CID = re.compile(r"""cid:([^\s"'<>()]{1,998})""", re.IGNORECASE)
 _INLINE = frozenset(
     ("a", "abbr", "b", "bdi", "code", "em", "font", "i", "mark", "s", "small", "span", "strong", "u", "wbr")
 )
-_UNSEEN = frozenset({"head", "script", "style", "title"})
+_UNSEEN = ("iframe", "noembed", "noframes", "script", "style", "title")
+_ENDS = {name: re.compile(rf"</{name}(?=[ \t\n\f\r/>])", re.IGNORECASE | re.ASCII) for name in _UNSEEN}
+
+# What comes after the text in front of it, as the HTML standard has it (13.2.5). A branch that begins matches to its
+# end, or to that of the HTML, and gives nothing back. So each character is read once or twice, also by hostile HTML.
+_MARKUP = re.compile(
+    r"""
+    < (?:
+      /? (?P<name>[a-z][^ \t\n\f\r/>]*+)
+      (?:
+        [ \t\n\f\r/]++
+        | [^ \t\n\f\r/>] [^ \t\n\f\r/>=]*+                                  # the name of an attribute
+          (?: [ \t\n\f\r]*+ = [ \t\n\f\r]*+
+              (?: "[^"]*+(?:"|\Z) | '[^']*+(?:'|\Z) | (?!["'])[^ \t\n\f\r>]*+ )
+          )?+
+      )*+
+      (?:>|\Z)
+      | !-- (?: -?> | .*?(?:--!?>|\Z) )
+      | (?:[!?]|/(?=.)) [^>]*+ (?:>|\Z)                                    # read as a comment
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII | re.DOTALL,
+)
+_DECIMAL = re.compile(r"&#0*([0-9]+)")
 
 
 def body_of(message: EmailMessage, *kinds: str) -> str:
@@ -33,28 +56,26 @@ def text_of(message: EmailMessage) -> str:
 
 def text_of_html(html: str) -> str:
     """Return the text between the tags, as far as it is seen. Takes a time that grows with the length alone."""
-    return unescape("".join(_seen(html)))
+    return "".join(_seen(html))
 
 
 def _seen(html: str) -> Iterator[str]:
-    first, *rest = html.split("<")
-    yield first
-    hidden = ""
-    for piece in rest:
-        tag, _, text = piece.partition(">")
-        name = tag.split(maxsplit=1)[0].lower() if tag[:1].strip() else ""
-        if hidden:
-            if hidden == "!--" and "-->" in piece:
-                text = piece.partition("-->")[2]
-            elif name != f"/{hidden}":
-                continue
-            hidden = ""
-        elif piece.startswith("!--"):
-            text = piece.partition("-->")[2]
-            hidden = "" if "-->" in piece else "!--"
-        elif name in _UNSEEN:
-            hidden, text = name, ""
-        yield text if name.removeprefix("/") in _INLINE else f" {text}"
+    position = 0
+    while found := _MARKUP.search(html, position):
+        yield _unescaped(html[position : found.start()])
+        position = found.end()
+        name = (found["name"] or "").lower()
+        if name and name not in _INLINE:
+            yield " "
+        if name in _ENDS and html[found.start() + 1] != "/":
+            end = _ENDS[name].search(html, position)
+            position = end.start() if end else len(html)
+    yield _unescaped(html[position:])
+
+
+def _unescaped(text: str) -> str:
+    """Return a text with its characters for their references. Python reads no number of more than 4,300 digits."""
+    return unescape(_DECIMAL.sub(lambda found: f"&#{found[1][:8]}", text)) if "&" in text else text
 
 
 def html_with_images(message: EmailMessage) -> str:
