@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import pytest
 
 from otpmail.client import OutgoingMail
-from otpmail.client.feed import MOST_TOGETHER, Feed
+from otpmail.client.feed import MOST_TOGETHER, Feed, OpenMails
 from otpmail.v1 import mail_pb2
 
 
@@ -67,6 +67,27 @@ def test_a_feed_gives_no_mail_to_a_stream_that_has_ended() -> None:
     assert _names(again) == ["b"]
     assert feed.settle("b")
     assert feed.is_done
+
+
+@pytest.mark.parametrize(("is_refusal", "left"), [(False, ["b", "second"]), (True, ["first", "b"])])
+def test_two_mails_with_one_name(is_refusal: bool, left: list[str]) -> None:  # noqa: FBT001  a parameter
+    """An outcome settles the first mail of a name, a refusal the last. The others keep the order of sending."""
+    opened = OpenMails()
+    opened.add([mail_pb2.SendMailRequest(request_id="a", subject="first"), mail_pb2.SendMailRequest(request_id="b")])
+    opened.add([mail_pb2.SendMailRequest(request_id="a", subject="second")])
+
+    def names() -> list[str]:
+        """Return the open mails."""
+        return [mail.subject or mail.request_id for mail in opened.all()]
+
+    assert names() == ["first", "b", "second"]
+    assert opened.request_ids() == ["a", "b", "a"]
+    assert opened.settle("a", is_refusal=is_refusal)
+    assert names() == left
+    assert len(opened) == 2
+    assert opened.settle("a")
+    assert not opened.settle("a")
+    assert names() == ["b"]
 
 
 def test_mails_are_taken_as_they_are_sent() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from client.scripted import Failure, Scripted
 from otpmail import client as errors
-from otpmail.client import Client, OutgoingMail, Retries, State, SyncClient
+from otpmail.client import Client, OutgoingMail, Retries, State, SyncClient, feed
 from otpmail.client.decode import OF_A_STOP
 from otpmail.delivery.closing import STOPPED
 from otpmail.errors import Stopping
@@ -166,6 +166,24 @@ async def _collect_pausing(kind: str, service: Scripted, outgoing: Pausing) -> l
             return await asyncio.to_thread(lambda: list(blocking.send_mails(outgoing)))
     finally:
         outgoing.go_on()
+
+
+@pytest.mark.parametrize(("is_refused", "again"), [(True, "first"), (False, "second")])
+async def test_two_mails_with_one_request_id(
+    kind: str,
+    is_refused: bool,  # noqa: FBT001  a parameter
+    again: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A refusal settles the second mail of a request_id, an outcome the first. The other goes over the next stream."""
+    monkeypatch.setattr(feed, "_GATHER_SECONDS", 10)  # both are in one batch
+    mails = [OutgoingMail(to="ada@example.org", subject=each, request_id="a") for each in ("first", "second")]
+    refusal = {"code": grpc.StatusCode.INVALID_ARGUMENT.value[0], "message": "request_id: was used before"}
+    results = [_result("a", **refusal), _result("a")]
+    one, other = results if is_refused else reversed(results)
+    async with Scripted([one, _AWAY], [other]) as service:
+        await _collect(kind, service, "send_mails", mails)
+    assert [[mail.subject for mail in request.mails] for request in service.requests] == [["first", "second"], [again]]
 
 
 async def test_streams_that_end_early_each_time(kind: str) -> None:

@@ -129,7 +129,7 @@ class MailStream:
             for message in response.results:
                 if self._refusals.is_repeated(message, all_taken=self._all_taken):
                     continue
-                if self._open.settle(message.request_id):
+                if self._open.settle(message.request_id, is_refusal=bool(message.code)):
                     yield decode.result(message)
         if (code := await call.code()) is not grpc.StatusCode.OK:
             raise grpc.aio.AioRpcError(

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import count
 from threading import Condition, Thread
 
 from otpmail.client.mails import outgoing_request
@@ -21,32 +22,39 @@ class OpenMails:
     """
 
     def __init__(self) -> None:
-        self._by_id: dict[str, Batch] = {}
+        self._sent: dict[int, mail_pb2.SendMailRequest] = {}
+        self._by_id: dict[str, list[int]] = {}
+        self._numbers = count()
 
     def __repr__(self) -> str:
         return f"<OpenMails {len(self)}>"
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_id.values()))
+        return len(self._sent)
 
     def add(self, batch: Batch) -> None:
         """Add mails that are sent now."""
-        for request in batch:
-            self._by_id.setdefault(request.request_id, []).append(request)
+        for request, number in zip(batch, self._numbers, strict=False):
+            self._sent[number] = request
+            self._by_id.setdefault(request.request_id, []).append(number)
 
-    def settle(self, request_id: str) -> bool:
-        """Take out a mail that has its result; returns whether there was one."""
+    def settle(self, request_id: str, *, is_refusal: bool = False) -> bool:
+        """Take out a mail that has its result; returns whether there was one.
+
+        Of several with one request_id, an outcome is the first one's, since the service accepts that one. A refusal is
+        the last one's.
+        """
         same = self._by_id.get(request_id)
         if same is None:
             return False
-        same.pop()
+        del self._sent[same.pop(-1 if is_refusal else 0)]
         if not same:
             del self._by_id[request_id]
         return True
 
     def all(self) -> Batch:
         """Return the mails in the order in which they were sent."""
-        return [request for same in self._by_id.values() for request in same]
+        return list(self._sent.values())
 
     def request_ids(self) -> list[str]:
         """Return their names, one for each mail."""
@@ -88,10 +96,10 @@ class Feed:
             self._is_closed = True
             self._end_stream()
 
-    def settle(self, request_id: str) -> bool:
+    def settle(self, request_id: str, *, is_refusal: bool = False) -> bool:
         """Take note that a mail has its result; returns whether it had none."""
         with self._changed:
-            return self.open.settle(request_id)
+            return self.open.settle(request_id, is_refusal=is_refusal)
 
     @property
     def all_taken(self) -> bool:

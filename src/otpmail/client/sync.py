@@ -149,7 +149,7 @@ class SyncClient:
                 for message in (each for response in call for each in response.results):
                     if refusals.is_repeated(message, all_taken=feed.all_taken):
                         continue
-                    if feed.settle(message.request_id):
+                    if feed.settle(message.request_id, is_refusal=bool(message.code)):
                         attempts.succeeded()
                         yield decode.result(message)
                 failure = None
