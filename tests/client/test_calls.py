@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -72,6 +73,7 @@ async def test_a_call_is_made_so_often_at_most(kind: str) -> None:
     assert caught.value.retry_after == 1
     assert isinstance(caught.value, ConnectionError)
     assert service.answers == []
+    assert "RpcError" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_a_long_wait_is_left_to_the_caller(kind: str) -> None:

@@ -85,17 +85,18 @@ class Attempts:
     def wait_after(self, error: Error) -> float:
         """Return the seconds to wait before the next attempt. Raises the error if there is no next one.
 
-        The wait grows twofold with each failure, and is not below what the service asks. Both have jitter.
+        The wait grows twofold with each failure, and is not below what the service asks. Both have jitter. The error
+        is raised without gRPC's as its context, which says the same.
         """
         self._failures += 1
         if not self._is_repeatable or not isinstance(error, Unavailable):
-            raise error
+            raise error from None
         if self._failures >= self._retries.attempts:
-            raise error
+            raise error from None
         grown: float = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** (self._failures - 1))
         spread = self._random()
         wait = max(grown * (0.5 + spread), (error.retry_after or 0.0) * (1 + spread / 4))
         left = self.left()
         if wait > self._retries.most_wait or (left is not None and wait >= left):
-            raise error
+            raise error from None
         return wait
