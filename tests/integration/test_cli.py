@@ -54,6 +54,14 @@ async def test_a_code_by_the_command_line(dev: Service) -> None:
     assert json.loads(again.out)["result"] == "RESULT_NO_LIVE_CODE"
 
 
+async def test_a_code_that_nobody_got(dev: Service) -> None:
+    """`code send` of a mail that failed shows neither a code nor how long it would be valid, and ends with 1."""
+    sent = await otpmail("code", "send", "550@fail.example", server=dev.address)
+    assert sent.code == 1
+    assert "failed" in sent.out
+    assert not any(word in sent.out for word in ("reference", "valid", "code "))
+
+
 async def test_short_limits_are_off(dev: Service) -> None:
     """`otpmail dev` sends one code after the other without a delay."""
     for _ in range(3):

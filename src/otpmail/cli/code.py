@@ -46,6 +46,9 @@ RequestId = Annotated[
     str, typer.Option(metavar="ID", help="A name for this check: repeated within a minute it has the same answer.")
 ]
 
+_GOT_BY_NOBODY = frozenset({mail_pb2.Mail.STATE_FAILED, mail_pb2.Mail.STATE_EXPIRED, mail_pb2.Mail.STATE_CANCELLED})
+"""The states of a mail whose code no person has. After UNCERTAIN the mail may arrive."""
+
 
 @code.command("send", cls=Command)
 def send_code(
@@ -81,7 +84,7 @@ def send_code(
         print_json(answer)
     else:
         print_mail(answer.mail)
-    if answer.challenge_id and not as_json:
+    if answer.challenge_id and not as_json and answer.mail.state not in _GOT_BY_NOBODY:
         shown = f", code {answer.otp_code}" if answer.otp_code else ""
         shows = "in the mail too, unless OTP_SHOW_REFERENCE is false"
         out.print(f"reference {answer.reference} ({shows}), valid for {_life(answer)}{shown}")
