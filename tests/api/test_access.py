@@ -148,7 +148,8 @@ async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
         access.request()
         assert await noted.next() == AccessKept("CALLERS_FILE", f"{line}call as it")
         file.unlink()
-        assert await noted.next() == AccessKept("CALLERS_FILE", f"CALLERS_FILE: {file} does not exist")
+        line = f"CALLERS_FILE: {file} does not exist; otpmail caller add NAME --file {file} makes it"
+        assert await noted.next() == AccessKept("CALLERS_FILE", line)
         assert _who(access, "one") == "shop"
         _write(file, _table("shop", "one"))
         assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")

@@ -292,7 +292,7 @@ async def test_a_start_that_is_refused(tls: Tls, tmp_path: Path) -> None:
     """Files that can't be used end the start with exit code 2 and one line, which names setting and file."""
     file = tmp_path / "callers.toml"
     line = await _line_of_failed_start(CALLERS_FILE=file)
-    assert line == f"CALLERS_FILE: {file} does not exist"
+    assert line == f"CALLERS_FILE: {file} does not exist; otpmail caller add NAME --file {file} makes it"
     write(tls.key, tls.authority.issue_cert("localhost").private_key_pem.bytes().decode())
     line = await _line_of_failed_start(**tls.settings)
     assert line == "TLS_KEY_FILE: the key is not that of the certificate in TLS_CERT_FILE"

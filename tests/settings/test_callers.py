@@ -305,10 +305,12 @@ def test_several_mistakes(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """The error about a file that can't be read names its path."""
+    """The error about a file that is not there names its path, and the command that makes it."""
+    file = tmp_path / "missing.toml"
     with pytest.raises(SettingsError) as caught:
-        read_callers(tmp_path / "missing.toml", METHODS)
-    assert caught.value.problems == (f"CALLERS_FILE: {tmp_path}/missing.toml does not exist",)
+        read_callers(file, METHODS)
+    line = f"CALLERS_FILE: {file} does not exist; otpmail caller add NAME --file {file} makes it"
+    assert caught.value.problems == (line,)
 
 
 _WHOLE = f"""# ours

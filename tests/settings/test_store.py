@@ -47,6 +47,8 @@ def test_a_relative_file(load: Load, tmp_path: Path) -> None:
         ("memory", "no other store is known"),
         ("memory:x", "no other store is known"),
         ("/var/lib/hunter2.db", "no other store is known"),
+        ("redis", "no other store is known"),
+        ("redis+cluster", "no other store is known"),
         ("sqlite:", "where PATH is that of a file"),
         ("sqlite:/var/lib/", "where PATH is that of a file"),
         ("sqlite:///var/lib/store.db?mode=rw", "a file has no options, so leave out what begins with ?"),

@@ -16,7 +16,7 @@ from otpmail.settings.mail import sender_key
 from otpmail.settings.otp import RATES
 from otpmail.settings.problems import quoted
 from otpmail.settings.profiles import ProfileReader, ProfileRules
-from otpmail.settings.secret_file import read_text
+from otpmail.settings.secret_file import NOT_THERE, read_text
 from otpmail.settings.toml_lines import TomlLines, line_beyond_bounds, split_error
 
 PRIORITIES: Mapping[str, Priority] = {priority.name.lower(): priority for priority in Priority}
@@ -62,7 +62,10 @@ def read_callers_text(path: Path) -> str:
     try:
         return read_text(path, most_octets=_MOST_OCTETS)
     except ValueError as error:
-        raise SettingsError(f"CALLERS_FILE: {path} {error}") from None
+        problem = str(error)
+        if problem == NOT_THERE:
+            problem += f"; otpmail caller add NAME --file {path} makes it"
+        raise SettingsError(f"CALLERS_FILE: {path} {problem}") from None
 
 
 def parse_callers(

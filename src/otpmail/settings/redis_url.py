@@ -49,8 +49,9 @@ class RedisUrl:
 
 
 def is_redis(text: str) -> bool:
-    """Whether a text has a scheme of Redis."""
-    return text.partition(":")[0].lower() in _LAYOUTS
+    """Whether a text has a scheme of Redis, with its colon."""
+    scheme, colon, _ = text.partition(":")
+    return bool(colon) and scheme.lower() in _LAYOUTS
 
 
 def parse_redis_url(text: str) -> RedisUrl:

@@ -10,6 +10,7 @@ from typing import Self
 from otpmail.settings.spoilt import fault_at_ends, holds_control_character
 
 _MOST_OCTETS = 64 << 10
+NOT_THERE = "does not exist"
 _NO_FILE = "is a socket, a pipe or a device, and no file"
 
 
@@ -54,7 +55,7 @@ def read_text(path: Path, *, most_octets: int = _MOST_OCTETS) -> str:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ValueError(f"is not text in UTF-8{f' (line {line})' if line > 1 else ''}") from None
     except FileNotFoundError:
-        raise ValueError("is a link to nothing" if path.is_symlink() else "does not exist") from None
+        raise ValueError("is a link to nothing" if path.is_symlink() else NOT_THERE) from None
     except OSError as error:
         raise ValueError(_NO_FILE if error.errno == errno.ENXIO else f"can't be read: {error.strerror}") from None
 
