@@ -115,6 +115,7 @@ async def test_the_calls_of_grpcurl() -> None:
     assert "rpc SendCode ( .otpmail.v1.SendCodeRequest ) returns ( .otpmail.v1.SendCodeResponse );" in out
     assert '"state": "STATE_RELAYED"' in out
     assert "Code: InvalidArgument" in out
+    assert '"field":"email"' in out  # and not the details in base64
 
 
 async def test_a_call_by_reflection() -> None:
