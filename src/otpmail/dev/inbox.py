@@ -90,7 +90,7 @@ class Inbox:
             for waiting in self._waiting.pop(key, ()):
                 if not waiting.done():
                     waiting.set_result(None)
-        self._tell(mail)
+        self._notify_followers(mail)
 
     def get(self, number: int) -> InboxMail | None:
         """Return a mail by its number."""
@@ -109,7 +109,7 @@ class Inbox:
         if number not in self._mails:
             return False
         self._remove(number)
-        self._tell(None)
+        self._notify_followers(None)
         return True
 
     def mark_read(self, number: int) -> bool:
@@ -117,7 +117,7 @@ class Inbox:
         mail = self._mails.get(number)
         if mail is not None and not mail.is_read:
             mail.is_read = True
-            self._tell(mail)
+            self._notify_followers(mail)
         return mail is not None
 
     def clear(self, address: str = "") -> int:
@@ -126,7 +126,7 @@ class Inbox:
         for number in numbers:
             self._remove(number)
         if numbers:
-            self._tell(None)
+            self._notify_followers(None)
         return len(numbers)
 
     async def wait_for(self, find: Callable[[], InboxMail | None], address: str, seconds: float) -> InboxMail | None:
@@ -159,7 +159,7 @@ class Inbox:
     def _remove(self, number: int) -> None:
         self._octets -= self._mails.pop(number).octets
 
-    def _tell(self, mail: InboxMail | None) -> None:
+    def _notify_followers(self, mail: InboxMail | None) -> None:
         for follower in list(self._followers):
             follower(mail)
 

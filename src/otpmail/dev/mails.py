@@ -1,4 +1,4 @@
-"""One mail of the inbox over HTTP, and the stream that tells pages of new mails."""
+"""One mail of the inbox over HTTP, and the stream of events that shows pages new mails."""
 
 import asyncio
 from http import HTTPStatus
@@ -70,15 +70,15 @@ async def serve_events(exchange: Exchange, inbox: Inbox) -> None:
     """Send a server-sent event for each mail, with its line of the list, and one where the list is to be read anew."""
     waiting: asyncio.Queue[str] = asyncio.Queue(_MOST_EVENTS)
 
-    def told(mail: InboxMail | None) -> None:
-        """Note what there is to say; a page that does not read in time has to read the list anew."""
+    def enqueue(mail: InboxMail | None) -> None:
+        """Add an event for the page. If it does not read in time, its events become one: read the list anew."""
         if waiting.full():
             while not waiting.empty():
                 waiting.get_nowait()
             mail = None
         waiting.put_nowait(_RELOAD if mail is None else to_json({"mail": summary(mail), "oldest": inbox.oldest}))
 
-    unfollow = inbox.follow(told)
+    unfollow = inbox.follow(enqueue)
     try:
         await exchange.begin(200, (b"content-type", b"text/event-stream"), *PAGE_FIELDS)
         await exchange.write(b": hello\n\n")

@@ -1,4 +1,4 @@
-"""The process of `otpmail.testing`: the service with a relay of its own, told what to do by lines of JSON.
+"""The process of `otpmail.testing`: the service with a relay of its own, controlled by lines of JSON.
 
 It reads commands from standard input, whose end is its own, and writes answers and caught mails to standard output.
 """
@@ -166,7 +166,7 @@ class Child:
         self._accepted = Accepted(CodeBook.of(settings.otp))
         self._app = App(settings, self._accepted, batch_seconds=0.0, clock=self._clock, spared=failing.is_spared)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._app.run(self._stop, lambda address: _tell(number=0, answer=address)))
+            tasks.create_task(self._app.run(self._stop, lambda address: _write_message(number=0, answer=address)))
             while line := await commands.readline():
                 await self._obey(**json.loads(line))
             self._stop.set()
@@ -186,7 +186,7 @@ class Child:
                 )
             case "heal":
                 self._refusals.end(more["namespace"], more["failure"])
-        _tell(number=number, answer=answer)
+        _write_message(number=number, answer=answer)
 
     async def _namespace(self) -> tuple[str, str]:
         if not len(self._namespaces):
@@ -206,8 +206,8 @@ class Child:
             return
         namespace, code = self._accepted.look_up(str(mail.message["Message-ID"] or ""))
         content = base64.b64encode(mail.content).decode()
-        told = {"namespace": namespace, "code": code, "sender": mail.sender, "content": content}
-        _tell(mail={**told, "recipients": mail.recipients})
+        caught = {"namespace": namespace, "code": code, "sender": mail.sender, "content": content}
+        _write_message(mail={**caught, "recipients": mail.recipients})
 
 
 def _settings(relay_port: int) -> dict[str, str]:
@@ -227,7 +227,7 @@ def _settings(relay_port: int) -> dict[str, str]:
     }
 
 
-def _tell(**message: object) -> None:
+def _write_message(**message: object) -> None:
     os.write(sys.stdout.fileno(), json.dumps(message).encode() + b"\n")
 
 

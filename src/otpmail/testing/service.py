@@ -155,7 +155,7 @@ class Service:
         return ServiceFailedError("\n".join(lines))
 
     def _read_messages(self) -> None:
-        """Read what the process tells: caught mails, and answers."""
+        """Read the messages of the process: caught mails, and answers."""
         assert self._process is not None
         assert self._process.stdout is not None
         for line in self._process.stdout:

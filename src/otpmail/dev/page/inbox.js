@@ -249,7 +249,7 @@ const events = new EventSource("/events");
 events.onopen = load;
 events.onerror = () => say("The service does not answer. This page tries again by itself.");
 events.onmessage = (event) => {
-  const told = JSON.parse(event.data);
-  if (told.reload) load();
-  else onMail(told);
+  const change = JSON.parse(event.data);
+  if (change.reload) load();
+  else onMail(change);
 };
