@@ -164,6 +164,16 @@ def test_failures_on_demand(otpmail: Namespace) -> None:
         sync.send_code("552@fail.example")
 
 
+def test_a_mail_that_some_recipients_refused(otpmail: Namespace) -> None:
+    """A mail that was caught has the recipients that were refused, each with the reply."""
+    with otpmail.fail(550, "bob@example.org"), pytest.raises(errors.PartlySent):
+        sync.send_mail([_ADA, "bob@example.org"], "Hi", "text")
+    (mail,) = otpmail.mails
+    assert mail.recipients == (_ADA,)
+    assert mail.refused == (("bob@example.org", "550 5.1.1 there is no such mailbox"),)
+    assert otpmail.inbox("bob@example.org").mails == []
+
+
 def test_failures_of_one_namespace(otpmail: Namespace, otpmail_service: Service) -> None:
     """`fail` of one test does not hit another's mail to the same address, sent at the same time."""
     other = otpmail_service.namespace()

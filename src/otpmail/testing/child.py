@@ -207,7 +207,7 @@ class Child:
         namespace, code = self._accepted.look_up(str(mail.message["Message-ID"] or ""))
         content = base64.b64encode(mail.content).decode()
         caught = {"namespace": namespace, "code": code, "sender": mail.sender, "content": content}
-        _write_message(mail={**caught, "recipients": mail.recipients})
+        _write_message(mail={**caught, "recipients": mail.recipients, "refused": mail.refused})
 
 
 def _settings(relay_port: int) -> dict[str, str]:

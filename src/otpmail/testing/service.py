@@ -161,9 +161,7 @@ class Service:
         for line in self._process.stdout:
             message = json.loads(line)
             if mail := message.get("mail"):
-                content = base64.b64decode(mail["content"])
-                caught = CaughtMail(mail["sender"], tuple(mail["recipients"]), content, code=mail["code"])
-                self.mailroom.add(mail["namespace"], caught)
+                self.mailroom.add(mail["namespace"], _caught(mail))
             else:
                 with self._answered:
                     self._answers[message["number"]] = message["answer"]
@@ -179,6 +177,12 @@ class Service:
         for line in self._process.stderr:
             self._lines.append(line.decode(errors="replace").rstrip())
             del self._lines[:-200]
+
+
+def _caught(message: dict[str, Any]) -> CaughtMail:
+    content = base64.b64decode(message["content"])
+    refused = tuple((address, reply) for address, reply in message["refused"])
+    return CaughtMail(message["sender"], tuple(message["recipients"]), content, refused, message["code"])
 
 
 class Clock:
