@@ -39,6 +39,31 @@ async def _six_digits(page: Page) -> None:
     await expect(page.locator("#code .code")).to_have_text(re.compile(r"\d{6}"))
 
 
+async def test_the_answer_is_that_of_the_latest_call(page: Page) -> None:
+    """A new call takes the answer before it away at once, and the late answer of an older call is not shown."""
+    answer, go_on, late = page.locator("#answer"), asyncio.Event(), asyncio.Event()
+    await page.get_by_role("button", name="Send a code").click()
+    await expect(answer).to_contain_text("STATE_RELAYED")
+
+    async def answer_late(route: Route) -> None:
+        """Send the code, and hand its answer over once the test says so."""
+        response = await route.fetch()
+        await go_on.wait()
+        await route.fulfill(response=response)
+        late.set()
+
+    await page.route("**/SendCode", answer_late, times=1)
+    await page.get_by_role("button", name="Send a code").click()
+    await expect(answer).to_have_text("sending …")
+    await page.get_by_label("Code", exact=True).fill("1")
+    await page.get_by_role("button", name="Check").click()
+    await expect(answer).to_contain_text("RESULT_WRONG_CODE")
+    go_on.set()
+    await late.wait()
+    await page.wait_for_timeout(200)
+    await expect(answer).to_contain_text("RESULT_WRONG_CODE")
+
+
 @pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 async def test_axe_finds_nothing(page: Page, url: str) -> None:
     """Empty, with a code open, and with each part of a mail: axe-core has no finding, in light and dark."""

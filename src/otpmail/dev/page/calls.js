@@ -11,6 +11,7 @@ const RESULTS = {
 const GOOD = new Set(["RESULT_VALID", "STATE_RELAYED"]);
 let language = "curl";
 let last = null;
+let calls = 0;
 
 const email = () => $("send").elements.email.value;
 const token = () => $("token").querySelector("input").value;
@@ -98,24 +99,28 @@ const describe = (value) => {
   return `The mail is ${value.mail.state}: ${replies.join("; ")}`;
 };
 
-const say = (words, isGood) => {
+const say = (words, kind) => {
   $("answer").textContent = words;
-  $("answer").className = isGood ? "good" : "bad";
+  $("answer").className = kind;
 };
 
 const call = async (method, message) => {
   last = [method, message];
   showCall();
+  const number = ++calls; // a call whose answer comes after a newer one began shows nothing
+  say(method === "SendCode" ? "sending …" : "checking …", "");
   try {
     const { ok, value } = await post(method, message);
-    say(ok ? describe(value) : `${value.code}: ${value.message}`, ok && GOOD.has(value.result ?? value.mail.state));
+    if (number !== calls) return;
+    const isGood = ok && GOOD.has(value.result ?? value.mail.state);
+    say(ok ? describe(value) : `${value.code}: ${value.message}`, isGood ? "good" : "bad");
     if (value.code === "unauthenticated") {
       $("token").hidden = false;
       $("token").querySelector("input").focus();
       $("answer").textContent += ". This service asks who calls: give the token of a caller.";
     }
   } catch (error) {
-    say(`The service gave no answer (${error.message}).`, false);
+    if (number === calls) say(`The service gave no answer (${error.message}).`, "bad");
   }
 };
 
