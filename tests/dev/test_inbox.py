@@ -38,6 +38,16 @@ async def test_the_mails_of_an_address_are_newest_first() -> None:
     assert list(inbox.mails("no address")) == []
 
 
+async def test_the_preview_is_the_first_words() -> None:
+    """The first words of a mail are shown in the list, also behind long blanks, as the HTML of tables has."""
+    inbox = Inbox()
+    rows = "<tr>\n                    <td></td></tr>\n" * 500
+    content = f"Content-Type: text/html\r\n\r\n<table>{rows}</table>Your invoice{rows} is {'here ' * 500}"
+    _add(inbox, CaughtMail("a@b.example", (ADA,), content.encode()))
+    (mail,) = inbox.mails(ADA)
+    assert mail.preview == f"Your invoice is {'here ' * 500}"[:300]
+
+
 async def test_a_test_waits_for_a_code() -> None:
     """A wait ends with the first mail that is looked for, and without one when its time is over."""
     inbox = Inbox()

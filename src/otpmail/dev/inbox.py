@@ -166,7 +166,7 @@ class Inbox:
 
 def _one_line(text: str, most: int) -> str:
     """Return the first characters of a text, in one line."""
-    return " ".join(text[: 4 * most].split())[:most]
+    return " ".join(text.split(maxsplit=most)[:most])[:most]
 
 
 def key_of(address: str) -> str:
