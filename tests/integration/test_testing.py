@@ -215,9 +215,24 @@ def test_a_failure_that_is_none(otpmail: Namespace, reply: int | str) -> None:
         pass
     with pytest.raises(ValueError, match="times"), otpmail.fail(550, times=0):
         pass
-    for seconds in (-1.0, float("inf"), float("nan")):
+    for seconds in (-1.0, float("nan"), -float("inf")):
         with pytest.raises(ValueError, match="forward only"):
             otpmail.clock.advance(seconds)
+
+
+def test_the_end_of_time() -> None:
+    """Time may pass as far as the service can count; more, at once or in all, is an error of the test."""
+    with Service() as service:
+        namespace = service.namespace()
+        for seconds in (1e12, 1e300, float("inf"), 10_000 * 86_400 + 1.0):
+            with pytest.raises(ValueError, match="at most 10000 days may pass in all"):
+                namespace.clock.advance(seconds)
+        namespace.clock.advance(days=10_000)
+        with pytest.raises(ValueError, match=r"at most 10000 days may pass in all: 1 s .* 8\.64e\+08 s have passed"):
+            namespace.clock.advance(1)
+        with SyncClient(namespace.address, token=namespace.token) as own:
+            own.send_code(_ADA)
+            assert own.check_code(_ADA, namespace.inbox(_ADA).code())
 
 
 def test_a_call_without_a_token(otpmail: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from math import inf
 from pathlib import Path
 from threading import Condition, Lock, Thread
 from types import TracebackType
@@ -21,6 +20,8 @@ from otpmail.testing.inbox import Inbox, Mailroom
 _START_SECONDS = 30.0  # on a busy machine
 _ANSWER_SECONDS = 30.0
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+_MOST_DAYS = 10_000
+_DAY_SECONDS = 86_400.0
 _REFUSAL = re.compile(r"[45][0-9]{2}([ ][ -~]*)?")
 SERVICE_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
@@ -190,6 +191,8 @@ class Clock:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._passed = 0.0
+        self._moving = Lock()
 
     def __repr__(self) -> str:
         return f"<Clock of {self._service!r}>"
@@ -197,12 +200,17 @@ class Clock:
     def advance(self, seconds: float = 0.0, *, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0) -> None:
         """Let time pass: codes expire, waits and limits end, and deferred mails are sent again.
 
-        Raises ValueError for a time that is negative or has no end.
+        Raises ValueError for a time that is negative, and where more than 10000 days would pass in all.
         """
         passed = seconds + 60 * (minutes + 60 * (hours + 24 * days))
-        if not 0 <= passed < inf:
+        if not passed >= 0:
             raise ValueError(f"time passes forward only: {passed} s")
-        self._service.ask("advance", seconds=passed)
+        with self._moving:
+            if self._passed + passed > _MOST_DAYS * _DAY_SECONDS:
+                gone = f", and {self._passed:g} s have passed" if self._passed else ""
+                raise ValueError(f"at most {_MOST_DAYS} days may pass in all: {passed:g} s are too many{gone}")
+            self._passed += passed
+            self._service.ask("advance", seconds=passed)
 
 
 class Namespace:
