@@ -116,6 +116,15 @@ def test_html_alone_is_read_as_text() -> None:
     assert text_of(message).strip() == "Hi"
 
 
+def test_blanks_hide_no_html() -> None:
+    """A text of blanks alone, which some programs put in front of the HTML, is no text of the mail."""
+    message = EmailMessage()
+    message.set_content(" \n\n\u00a0\n")
+    assert text_of(message).isspace()
+    message.add_alternative("<p>Hi</p>", subtype="html")
+    assert text_of(message).strip() == "Hi"
+
+
 @pytest.mark.parametrize(
     "opening",
     [

@@ -51,7 +51,8 @@ def body_of(message: EmailMessage, *kinds: str) -> str:
 
 def text_of(message: EmailMessage) -> str:
     """Return the text of a mail; of one that has HTML alone, what a reader sees of that."""
-    return body_of(message, "plain") or text_of_html(body_of(message, "html"))
+    plain = body_of(message, "plain")
+    return plain if plain.strip() else text_of_html(body_of(message, "html")) or plain
 
 
 def text_of_html(html: str) -> str:
