@@ -30,16 +30,19 @@ async def test_doors(certificates: Certificates, results: Results, tmp_path: Pat
     rounds, calls = (2, 2000) if quick else (7, 20_000)
     port = free_port()
     turns: dict[tuple[str, str], list[dict[str, float]]] = {}
-    async with relay(certificates) as at, service(at, HTTP_PORT=port) as server:
-        doors = Door.grpc(server.address), Door.http(f"127.0.0.1:{port}")
-        for path, message in _CALLS.items():
-            for door in doors:
-                await take(server.process, door, path, message, calls=calls // 4, directory=tmp_path)  # warm
-        for _ in range(rounds):
+    async with relay(certificates) as at:
+        async with service(at, HTTP_PORT=port) as server:
+            doors = Door.grpc(server.address), Door.http(f"127.0.0.1:{port}")
             for path, message in _CALLS.items():
                 for door in doors:
-                    figures = await take(server.process, door, path, message, calls=calls, directory=tmp_path)
-                    turns.setdefault((path, door.name), []).append(figures)
+                    await take(server.process, door, path, message, calls=calls // 4, directory=tmp_path)  # warm
+            for _ in range(rounds):
+                for path, message in _CALLS.items():
+                    for door in doors:
+                        figures = await take(server.process, door, path, message, calls=calls, directory=tmp_path)
+                        turns.setdefault((path, door.name), []).append(figures)
+        await at.stop()
+    assert at.counts["mails"] == len(doors) * (calls // 4 + rounds * calls)  # h2load does not read the answers
 
     def part(path: str, figure: str) -> float:
         """A figure over HTTP as a part of that over gRPC, turn by turn, since a disturbance meets neighbours alike."""
