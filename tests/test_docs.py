@@ -93,6 +93,18 @@ def test_each_module_is_named() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/decisions").glob("[0-9]*.md")), ids=lambda page: page.stem)
+def test_decisions_have_one_form(page: Path) -> None:
+    """A decision stands in the list by its title, and says what was decided, why, what it costs and where it is."""
+    text = page.read_text("utf-8")
+    heading = re.match(r"# ([0-9]{3}): (.*)\n", text)
+    assert heading is not None
+    row = f"| [{heading[1]}]({page.name}) | {heading[2]} |\n"
+    assert (ROOT / "docs/decisions/README.md").read_text("utf-8").count(row) == 1
+    for part in ("Decision", "Why", "Cost", "Where"):
+        assert f"\n**{part}.**" in text, part
+
+
 def promises() -> list[list[str]]:
     """Return the rows of all tables of the security page: attack, promise, tests."""
     rows = re.findall(r"^\| (.*) \|$", (ROOT / "docs/security.md").read_text("utf-8"), re.MULTILINE)
