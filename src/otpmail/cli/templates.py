@@ -37,7 +37,7 @@ def templates_of_codes() -> None:
 
 @templates.command("check", cls=Command)
 def check_templates(*, folder: Folder = None) -> None:
-    """Check all templates as the start of a service does, and print their languages."""
+    """Check the templates of all languages, and print the languages."""
     found = _load(folder)
     found.build_all()
     languages = sorted(found.by_locale)
