@@ -44,7 +44,8 @@ class App:
     `batch_seconds` is the longest that unary calls are held back under load (`api.batching`); 0 holds none back.
     `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `shared` it is one of
     several processes, whose supervisor holds the ports. HTTP_PORT serves `pages` beside the methods. `clock` is that of
-    a store in memory, in seconds since the epoch. No reply suppresses an address that is `spared`.
+    a store in memory, in seconds since the epoch. No reply suppresses an address that is
+    `spared`, which takes the address and the id of the mail.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class App:
         shared: "SharedDoor | None" = None,
         pages: "Pages | None" = None,
         clock: Callable[[], float] | None = None,
-        spared: Callable[[str], bool] = lambda _: False,
+        spared: Callable[[str, str], bool] = lambda _address, _mail_id: False,
     ) -> None:
         self._settings = settings
         self.health = Health(StreamLimit(settings.mail.memory_octets))

@@ -135,7 +135,9 @@ def build_web(
     return WebServer(server, api, probe, connections=connections, shared=shared, pages=pages)
 
 
-def build_delivery(base: Base, observer: Observer, spared: Callable[[str], bool] = lambda _: False) -> Delivery:
+def build_delivery(
+    base: Base, observer: Observer, spared: Callable[[str, str], bool] = lambda _address, _mail_id: False
+) -> Delivery:
     """Build what delivers mails, from the queue to the relays, and what follows the store's mails.
 
     No reply suppresses an address that is `spared`.

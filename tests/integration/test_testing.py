@@ -154,14 +154,44 @@ def test_failures_on_demand(otpmail: Namespace) -> None:
     with otpmail.fail(550), pytest.raises(errors.Refused) as refused:
         sync.send_code(_ADA)
     assert (refused.value.code, refused.value.enhanced_code) == (550, "5.1.1")
-    with pytest.raises(errors.Suppressed):
-        sync.send_code(_ADA)
+    assert sync.send_code(_ADA).mail.state is errors.State.RELAYED
     with otpmail.fail("554 5.7.1 spam", "eve@example.org"):
         sync.send_code("bob@example.org")
         with pytest.raises(errors.Refused, match="spam"):
             sync.send_code("eve@example.org")
     with pytest.raises(errors.Refused, match="full for good"):
         sync.send_code("552@fail.example")
+
+
+@pytest.mark.parametrize("address", [_ADA, "Ada.B@Example.ORG", "ada@b\u00fccher.example"])
+def test_failures_that_suppress(otpmail: Namespace, otpmail_service: Service, address: str) -> None:
+    """A failure ends with its block, unless it is to suppress the address; each mail goes by its own namespace."""
+    other = otpmail_service.namespace()
+    with SyncClient(other.address, token=other.token) as stranger:
+        with otpmail.fail(550, suppress=True), other.fail(550):
+            for sender in (sync, stranger):
+                with pytest.raises(errors.Refused):
+                    sender.send_mail(address, "Hi", "text")
+        assert stranger.send_mail(address, "Hi", "text").state is errors.State.RELAYED
+        with pytest.raises(errors.Suppressed):
+            sync.send_mail(address, "Hi", "text")
+    sync.release_address(address, suppression=True)
+    assert sync.send_mail(address, "Hi", "text").state is errors.State.RELAYED
+    assert len(otpmail.mails) == 1
+
+
+def test_failures_by_the_address_that_suppress(otpmail: Namespace) -> None:
+    """An address at `fail.example` is suppressed if it asks for that, and `fail` may spare it all the same."""
+    asks = "550+suppressed@fail.example"
+    for _ in range(2):
+        with otpmail.fail(551, asks), pytest.raises(errors.Refused) as refused:
+            sync.send_mail(asks, "Hi", "text")
+        assert refused.value.code == 551
+    for raised in (errors.Refused, errors.Suppressed):
+        with pytest.raises(raised):
+            sync.send_mail(asks, "Hi", "text")
+        with pytest.raises(errors.Refused):
+            sync.send_mail("550@fail.example", "Hi", "text")
 
 
 def test_a_mail_that_some_recipients_refused(otpmail: Namespace) -> None:
@@ -236,9 +266,10 @@ def test_the_end_of_time() -> None:
 
 
 def test_a_call_without_a_token(otpmail: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that sends no token is served, and its mails are in no test's namespace."""
+    """A program that sends no token is served, and its mails are in no test's namespace: neither do they fail."""
     monkeypatch.delenv("OTPMAIL_TOKEN")
-    sync.send_mail(_ADA, "Hi", "text")
+    with otpmail.fail(550):
+        sync.send_mail(_ADA, "Hi", "text")
     assert otpmail.mails == []
 
 

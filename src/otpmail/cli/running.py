@@ -103,7 +103,7 @@ async def run_service(
     member: "Member | None" = None,
     misspelt: "Iterable[Problem]" = (),
     pages: "Pages | None" = None,
-    spared: Callable[[str], bool] = lambda _: False,
+    spared: Callable[[str, str], bool] = lambda _address, _mail_id: False,
 ) -> None:
     """Run the service until a signal stops it (`Signals`). Calls `started` with the address.
 
@@ -156,7 +156,7 @@ def _prepare(settings: "Settings", number: int | None) -> "LogHandler":
 
 
 def _build(
-    settings: "Settings", member: "Member | None", pages: "Pages | None", spared: Callable[[str], bool]
+    settings: "Settings", member: "Member | None", pages: "Pages | None", spared: Callable[[str, str], bool]
 ) -> "App":
     from otpmail.address import load_library
     from otpmail.app import App

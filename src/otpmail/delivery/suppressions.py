@@ -29,11 +29,14 @@ _AGAIN_SECONDS = 60.0
 class Suppressions:
     """Asks `store` about recipients, and notes there what relays say of them. Notifies `observer` of each change.
 
-    No reply suppresses an address that is `spared`.
+    No reply suppresses an address that is `spared`, which takes the address and the id of the mail.
     """
 
     def __init__(
-        self, store: AddressStore, observer: Observer, spared: Callable[[str], bool] = lambda _: False
+        self,
+        store: AddressStore,
+        observer: Observer,
+        spared: Callable[[str, str], bool] = lambda _address, _mail_id: False,
     ) -> None:
         self.store = store
         self._observer, self._spared = observer, spared
@@ -84,14 +87,14 @@ class Suppressions:
             if result.accepted:
                 if self.store.count:
                     self._release(job, result.address)
-            elif self._suppresses(result):
+            elif self._suppresses(job, result):
                 rule = partial(suppressing.refused, now=self.store.now(), reason=result.said)
                 changed = self.store.note(whose(job.caller, result.address), rule)
                 self.tell_change(job.caller, result.address, changed, job.trace, mail_id=job.id)
 
-    def _suppresses(self, result: RecipientResult) -> bool:
+    def _suppresses(self, job: Job, result: RecipientResult) -> bool:
         is_refusal = result.is_about_address and refuses_address(result.code, result.enhanced_code)
-        return is_refusal and not self._spared(result.address)
+        return is_refusal and not self._spared(result.address, job.id)
 
     def _release(self, job: Job, address: str) -> None:
         place = whose(job.caller, address)

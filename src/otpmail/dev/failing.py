@@ -34,7 +34,7 @@ def reply_to(address: str) -> str | None:
     return None if match is None else reply_for(int(match[1]))
 
 
-def is_spared(address: str) -> bool:
+def is_spared(address: str, _mail_id: str = "") -> bool:
     """Whether no reply suppresses the address: it is to fail each time. One with the tag `suppressed` is suppressed."""
     match = _ADDRESS.fullmatch(address)
     return match is not None and (match["tag"] or "").lower() != _SUPPRESSED

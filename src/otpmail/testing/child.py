@@ -107,7 +107,8 @@ class Accepted:
 class Failure:
     """Refuses these addresses, or all if there are none, so many times or without an end."""
 
-    def __init__(self, reply: int | str, addresses: Collection[str], times: int | None) -> None:
+    def __init__(self, reply: int | str, addresses: Collection[str], times: int | None, *, suppress: bool) -> None:
+        self.suppress = suppress
         self._reply = failing.reply_for(reply) if isinstance(reply, int) else reply
         self._addresses = frozenset(address.lower() for address in addresses)
         self._left = inf if times is None else times
@@ -126,6 +127,7 @@ class Refusals:
     def __init__(self, caller_of: Callable[[str], str]) -> None:
         self._caller_of = caller_of
         self._failures: dict[str, dict[int, Failure]] = {}
+        self._spared: set[tuple[str, str]] = set()
 
     def begin(self, namespace: str, number: int, failure: Failure) -> None:
         """Let mails of a namespace fail until `end`. The latest failure that fits a recipient holds."""
@@ -142,8 +144,21 @@ class Refusals:
         """Return the reply to a recipient, None for one that is taken."""
         for failure in reversed(self._failures.get(self._caller_of(mail_id), {}).values()):
             if (reply := failure(address)) is not None:
+                self._note(address, mail_id, is_spared=not failure.suppress)
                 return reply
+        self._note(address, mail_id, is_spared=failing.is_spared(address))
         return failing.reply_to(address)
+
+    def _note(self, address: str, mail_id: str, *, is_spared: bool) -> None:
+        place = address.lower(), mail_id.upper()
+        if is_spared:
+            self._spared.add(place)
+        else:
+            self._spared.discard(place)
+
+    def is_spared(self, address: str, mail_id: str) -> bool:
+        """Whether the latest reply to a recipient of a mail is to suppress nothing, so that it ends with its test."""
+        return (address.lower(), mail_id.upper()) in self._spared
 
 
 class Child:
@@ -164,7 +179,7 @@ class Child:
         settings = Settings.load(**_settings(await self._relay.start()) | given)
         set_up(settings.server.log_format, settings.server.log_level)
         self._accepted = Accepted(CodeBook.of(settings.otp))
-        self._app = App(settings, self._accepted, batch_seconds=0.0, clock=self._clock, spared=failing.is_spared)
+        self._app = App(settings, self._accepted, batch_seconds=0.0, clock=self._clock, spared=self._refusals.is_spared)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._app.run(self._stop, lambda address: _write_message(number=0, answer=address)))
             while line := await commands.readline():
@@ -181,9 +196,8 @@ class Child:
                 await self._advance(more["seconds"])
             case "fail":
                 answer = number
-                self._refusals.begin(
-                    more["namespace"], number, Failure(more["reply"], more["addresses"], more["times"])
-                )
+                failure = Failure(more["reply"], more["addresses"], more["times"], suppress=more["suppress"])
+                self._refusals.begin(more["namespace"], number, failure)
             case "heal":
                 self._refusals.end(more["namespace"], more["failure"])
         _write_message(number=number, answer=answer)

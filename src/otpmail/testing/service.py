@@ -250,17 +250,23 @@ class Namespace:
         return self._inboxes[name]
 
     @contextmanager
-    def fail(self, reply: int | str, *addresses: str, times: int | None = None) -> Iterator[None]:
+    def fail(
+        self, reply: int | str, *addresses: str, times: int | None = None, suppress: bool = False
+    ) -> Iterator[None]:
         """Let the relay refuse recipients: `fail(550)` each of them, `fail(451, "ada@example.org", times=1)` one, once.
 
-        `reply` is a code or a whole reply. It holds for the mails of this namespace, and ends with the block. In a
-        block within it, the inner one comes first. Raises ValueError for a reply that refuses nothing.
+        `reply` is a code or a whole reply. It holds for the mails of this namespace, which are those sent with its
+        token, and ends with the block. In a block within it, the inner one comes first. With `suppress` the service
+        suppresses the addresses as it does for a real relay, also after the block. Raises ValueError for a reply that
+        refuses nothing.
         """
         if not _REFUSAL.fullmatch(str(reply)):
             raise ValueError(f"no reply of a relay that refuses: {reply!r}; take 400 to 599, or such as '550 5.1.1 no'")
         if times is not None and times < 1:
             raise ValueError(f"times must be 1 or more: {times}")
-        failure = self._service.ask("fail", namespace=self._name, reply=reply, addresses=addresses, times=times)
+        failure = self._service.ask(
+            "fail", namespace=self._name, reply=reply, addresses=addresses, times=times, suppress=suppress
+        )
         try:
             yield
         finally:
