@@ -207,7 +207,16 @@ def test_only_the_last_relay_to_go_down_stops_all_mail(caplog: pytest.LogCapture
         observer.notify(event)
     lines = [record.getMessage() for record in caplog.records if record.__dict__["event"] == "relay-down"]
     assert ["no mail can be sent" in line for line in lines] == [False, True, False, True]
-    assert lines[0] == "relay a is down, next dial in 1.5 s: refused"
+    assert lines[2] == "relay a is down, next dial in 1.5 s: refused"
+
+
+def test_a_relay_that_was_never_up_has_advice(caplog: pytest.LogCaptureFixture) -> None:
+    """The line of a relay that the service has not reached since its start names `otpmail check`, and no later one."""
+    observer = LogObserver()
+    for event in (RelayDown("a", "refused", 1.5), RelayUp("a", "bdat", 16), RelayDown("a", "refused", 1.5)):
+        observer.notify(event)
+    lines = [record.getMessage() for record in caplog.records if record.__dict__["event"] == "relay-down"]
+    assert [line.partition("s: ")[2] for line in lines] == ["refused; otpmail check says what to change", "refused"]
 
 
 def test_no_record_is_made_below_the_level(caplog: pytest.LogCaptureFixture) -> None:

@@ -166,6 +166,7 @@ class LogObserver:
         self.failed = 0
         self._relays = relays
         self._down: set[str] = set()
+        self._once_up: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<LogObserver {self.relayed} relayed, {self.failed} failed>"
@@ -195,11 +196,12 @@ class LogObserver:
                 _log_wrong_setting(event)
             case RelayDown(relay):
                 self._down.add(relay)
-                _log_relay(event, all_down=len(self._down) == self._relays)
+                _log_relay(event, all_down=len(self._down) == self._relays, never_up=relay not in self._once_up)
             case _ if isinstance(event, AddressEvent | CallEvent):
                 self._about_callers(event)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
+                self._once_up.add(relay)
                 _log_relay(event)
             case _:
                 _log_relay(event)
@@ -232,14 +234,15 @@ class LogObserver:
             log_event(level, "mail-settled", text, trace=event.trace, **fields)
 
 
-def _log_relay(event: Event, *, all_down: bool = False) -> None:
+def _log_relay(event: Event, *, all_down: bool = False, never_up: bool = False) -> None:
     line: tuple[int, str, str] | None
     match event:
         case RelayUp(relay, mode, window, address):
             line = logging.INFO, "relay-up", f"{relay} is up{_at(relay, address)}: {_capacity(mode, window)}"
         case RelayDown(relay, error, wait):
             effect = "is down, no mail can be sent" if all_down else "is down"
-            line = logging.ERROR, "relay-down", f"{relay} {effect}, next dial in {wait:.1f} s: {error}"
+            advice = "; otpmail check says what to change" if never_up else ""  # more likely a setting than an outage
+            line = logging.ERROR, "relay-down", f"{relay} {effect}, next dial in {wait:.1f} s: {error}{advice}"
         case RelayIdle(relay):
             line = logging.INFO, "relay-left", f"{relay} is not needed now; its connections are closed"
         case DialFailed(relay, error, wait, repeated):
