@@ -181,12 +181,18 @@ async def test_probes_while_all_connections_are_taken(service: Service) -> None:
 
 @pytest.mark.relay(final_reply="451 4.3.0 later")
 @pytest.mark.service(**OPEN)
-async def test_a_caller_that_goes_is_not_waited_for(service: Service) -> None:
-    """A mail that is not guaranteed is cancelled when its caller's connection is cut, as over gRPC."""
-    body = mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hi").SerializeToString()
+@pytest.mark.parametrize(
+    ("octets", "behind"), [(2, b""), (70_000, b""), (200_000, b""), (1_000_000, b""), (2, LIVE), (2, LIVE * 20)]
+)
+async def test_a_caller_that_goes_is_not_waited_for(service: Service, octets: int, behind: bytes) -> None:
+    """A mail that is not guaranteed is cancelled when its caller's connection is cut, as over gRPC.
+
+    It may be large, and other requests may have come behind it.
+    """
+    body = mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hi" * (octets // 2)).SerializeToString()
     head = b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/proto\r\n" % SEND_MAIL.encode()
     _, writer = await _connect(service)
-    writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+    writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body + behind)
     deferred = await service.wait_for_log("mail-deferred")
     writer.transport.abort()
     async with asyncio.timeout(30):

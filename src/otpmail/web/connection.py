@@ -20,6 +20,8 @@ KEEP_SECONDS = 75.0
 """The most from an answer to the next request; proxies give up their connections after 60 s."""
 
 _MOST_PIPELINED = 64
+_MOST_READ_AHEAD = 32  # requests that wait for their answers; then the connection is read no more
+_OCTETS_READ_AHEAD = 64 << 10  # of them
 
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 """Answers a request. What it raises is in the log already."""
@@ -56,6 +58,7 @@ class Connection(asyncio.Protocol):
         # The request that is answered, those that wait for it, and the status of one that could not be read after them.
         self._current: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
+        self._ahead = 0  # octets that came since requests wait
         self._refusal = 0
         self.running: asyncio.Task[None] | None = None
         """The task that makes an answer, or has made the last one."""
@@ -122,6 +125,13 @@ class Connection(asyncio.Protocol):
             self.refuse(status)
         elif self._head_since is None and self._reader.is_in_head:
             self._head_since = self._loop.time()
+        if self._waiting:
+            self._ahead += len(data)
+            if self._is_ahead():
+                self.pause_reading()
+
+    def _is_ahead(self) -> bool:
+        return self._ahead > _OCTETS_READ_AHEAD or len(self._waiting) >= _MOST_READ_AHEAD
 
     def pause_writing(self) -> None:
         """Let answers wait: the client does not read them."""
@@ -148,7 +158,6 @@ class Connection(asyncio.Protocol):
             self._start(exchange)
         else:
             self._waiting.append(exchange)
-            self.pause_reading()
         return exchange
 
     def _start(self, exchange: Exchange) -> None:
@@ -170,6 +179,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()  # so that its client takes no part of an answer for the whole
         elif self._waiting:
             self._start(self._waiting.popleft())
+            if not self._waiting:
+                self._ahead = 0
             self.resume_reading()
         elif self._refusal:
             self._write_refusal()
@@ -196,8 +207,8 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on, unless requests wait, or one could not be read."""
-        if not (self._is_reading or self._waiting or self._refusal or self.transport.is_closing()):
+        """Read on, unless too many requests wait, or one could not be read."""
+        if not (self._is_reading or self._is_ahead() or self._refusal or self.transport.is_closing()):
             self._is_reading = True
             self.transport.resume_reading()
 

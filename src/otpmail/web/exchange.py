@@ -110,6 +110,8 @@ class Exchange:
     def complete(self) -> None:
         """Take note that the body is whole."""
         self.is_whole = True
+        if self._octets > _HIGH_WATER:
+            self.connection.resume_reading()  # a caller that goes is noticed only while the connection is read
         if self._waiter is not None:
             self._wake()
 
@@ -144,6 +146,8 @@ class Exchange:
 
     def _take(self) -> bytes:
         parts = self._parts
+        if self._octets > _HIGH_WATER:
+            self.connection.resume_reading()
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts, self._octets = [], 0
         return body
