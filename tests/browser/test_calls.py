@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.async_api import expect
 
 from http1 import SEND_CODE, call
 
@@ -56,6 +57,15 @@ async def test_the_calls_run_as_they_stand(page: Page, url: str, language: str, 
         port = server.sockets[0].getsockname()[1]
         await _run(command, shown.replace(url, f"http://127.0.0.1:{port}"))
     assert [json.loads(body) for body in bodies] == [{"email": ODD, "purpose": quotes, "locale": backslashes}]
+
+
+async def test_the_calls_follow_the_form(page: Page, url: str) -> None:
+    """An address that a mail puts into the form stands in the shown calls too."""
+    await call(url.replace("localhost", "127.0.0.1"), SEND_CODE, {"email": "grace@example.org"})
+    await page.locator("#mails a").click()
+    await page.get_by_role("button", name="Put it into the form").click()
+    await expect(page.locator("#call")).to_contain_text('{"email":"grace@example.org"}')
+    await expect(page.locator("#test-call")).to_contain_text("/inbox/grace%40example.org/code")
 
 
 async def _run(command: str, text: str) -> str:

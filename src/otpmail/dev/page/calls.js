@@ -128,6 +128,7 @@ const call = async (method, message) => {
 export const fillIn = (address, code) => {
   $("send").elements.email.value = address;
   $("check").elements.code.value = code;
+  showCall();
 };
 
 // Calls `sent` with the address before a code is sent there.
