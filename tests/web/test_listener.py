@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import pytest
 
 from otpmail.errors import SettingsError
 from otpmail.settings.certificates import CertificateFiles
-from otpmail.web.listener import Listener, tls_context
+from otpmail.web.listener import Listener
+from otpmail.web.tls import tls_context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,3 +177,30 @@ async def test_a_connection_that_has_just_come_is_answered() -> None:
     assert b"connection: close\r\n" in await asyncio.wait_for(reader.read(), 10)
     await stopping
     writer.close()
+
+
+async def test_strangers_who_begin_no_handshake(certificates: Certificates, tmp_path: Path) -> None:
+    """They count from the first moment, so they give way, have an end, and are closed by a stop."""
+    context = ssl.create_default_context(cafile=str(certificates.ca_file))
+    for ends in ("time", "stop"):
+        listener = Listener(_answer, most=5, head_seconds=1 if ends == "time" else 60)
+        port = await listener.start("127.0.0.1", 0, _files(certificates, tmp_path))
+        try:
+            async with AsyncExitStack() as opened, asyncio.timeout(30):
+                readers = []
+                for _ in range(40):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    opened.callback(writer.close)
+                    readers.append(reader)
+                await asyncio.gather(*(reader.read() for reader in readers[:30]))
+                assert len(listener._open) <= 5
+                _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+                opened.callback(writer.close)
+                if ends == "stop":
+                    await listener.stop()
+                await asyncio.gather(*(reader.read() for reader in readers))
+        finally:
+            await listener.stop()
+        async with asyncio.timeout(10):
+            while len(listener._open):  # noqa: ASYNC110  nothing else tells that the last one is lost
+                await asyncio.sleep(0)

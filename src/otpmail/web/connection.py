@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from otpmail.web.exchange import STATUS_LINES, Exchange, Headers
 from otpmail.web.requests import RequestReader, target_of
+from otpmail.web.tls import Guest, Handshake
 
 HEAD_SECONDS = 10.0
 """The most that a head may take to come."""
@@ -39,7 +40,7 @@ class Connections(Protocol):
         """Count it no more."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(Guest):
     """One connection. `peer` is its client as gRPC writes it. It closes after its first answer from `ends_at` on."""
 
     peer = "unix:"
@@ -97,15 +98,21 @@ class Connection(asyncio.Protocol):
 
     # asyncio calls these.
 
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Count it, and give it time for the head of its first request; TLS begins with a handshake as transport."""
+        self.transport = transport
+        self._connections.add(self)
+        self._timer = self._loop.call_later(self._head_seconds, self._look)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count it, and give it time for the head of its first request."""
+        """Take note of the client."""
+        if self._timer is None:
+            self.begin(transport)
         self.transport = transport
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             host = str(name[0]).partition("%")[0]
             self.peer = f"ipv6:{quote(f'[{host}]', safe=':')}:{name[1]}" if ":" in host else f"ipv4:{host}:{name[1]}"
-        self._connections.add(self)
-        self._timer = self._loop.call_later(self._head_seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's own signature
         """Cancel the call that runs: its caller has gone."""
@@ -232,6 +239,9 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, status: int) -> None:
         """Answer that the latest request can't be taken, once those before it are answered, and close."""
+        if isinstance(self.transport, Handshake):
+            self.transport.abort()
+            return
         self.pause_reading()
         self._refusal = status
         broken, self._reader.latest = self._reader.latest, None

@@ -3,13 +3,10 @@
 import asyncio
 import logging
 import math
-import os
 import socket
-import ssl
 from collections.abc import Iterable
 from email.utils import formatdate
 from random import Random
-from typing import Self
 
 from otpmail.errors import SettingsError
 from otpmail.limits.descriptors import FOR_PROBES
@@ -17,6 +14,7 @@ from otpmail.settings.certificates import CertificateFiles
 from otpmail.telemetry.logs import log_event
 from otpmail.web.binding import BACKLOG, close_sockets, open_sockets
 from otpmail.web.connection import HEAD_SECONDS, Connection, Handler
+from otpmail.web.tls import TlsServer, tls_context
 
 _TICK_SECONDS = 1.0
 _MOMENT = 0.01
@@ -101,10 +99,8 @@ class Listener:
         self._open = _Open(most, age_seconds)
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
+        self._tls: TlsServer | None = None
         self._ticking: asyncio.TimerHandle | None = None
-        self._renewing: asyncio.Task[None] | None = None
-        self._tls: ssl.SSLContext | None = None
-        self._is_stale = False  # whether `_tls` is newer than the servers
 
     def __repr__(self) -> str:
         return f"<Listener {len(self._open)} connections>"
@@ -118,24 +114,29 @@ class Listener:
     async def serve(self, sockets: Iterable[socket.socket], files: CertificateFiles | None = None) -> None:
         """Take connections from sockets that listen, which this object closes. Raises SettingsError."""
         self._sockets = list(sockets)
+        loop = asyncio.get_running_loop()
         try:
-            self._tls = None if files is None else tls_context(files)
-            await self._listen()
+            context = None if files is None else tls_context(files)
+            self._tick()  # an answer has a date from the first one on
+            if context is not None:
+                self._tls = TlsServer(self._connection, context, handshake_seconds=self._head_seconds)
+                self._tls.listen(self._sockets)
+            for bound in () if context is not None else self._sockets:
+                self._servers.append(await loop.create_server(self._connection, sock=bound, backlog=BACKLOG))
         except BaseException:
             self._close()
+            if self._ticking is not None:
+                self._ticking.cancel()
             raise
-        self._tick()
 
     def renew(self, files: CertificateFiles) -> None:
         """Use these files for connections from now on. Open ones go on, and where TLS refuses the files all does."""
+        if self._tls is None:
+            return
         try:
-            self._tls = tls_context(files)
+            self._tls.context = tls_context(files)
         except SettingsError as error:
             log_event(logging.ERROR, "http-certificate-kept", f"{error}; HTTP_PORT keeps the certificate that it has")
-            return
-        self._is_stale = True
-        if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.create_task(self._renew())
 
     def retire(self) -> None:
         """Close each connection after its next answer, so that its client finds another service."""
@@ -146,9 +147,6 @@ class Listener:
 
         A connection that has just come has a moment for its request, which would be lost with it.
         """
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.wait((self._renewing,))
         self._close()
         self.retire()
         for connection in list(self._open.open):
@@ -165,24 +163,10 @@ class Listener:
             await asyncio.wait(tasks, timeout=left)
         for connection in list(self._open.open):
             connection.transport.abort()
+        if self._tls is not None:
+            await self._tls.wait_closed()
         if self._ticking is not None:
             self._ticking.cancel()
-
-    async def _renew(self) -> None:
-        while self._is_stale:
-            self._is_stale = False
-            await self._listen()
-
-    async def _listen(self) -> None:
-        """Listen by copies of the sockets, which hold the queue of connections: none is lost between two of them."""
-        loop = asyncio.get_running_loop()
-        before, self._servers = self._servers, []
-        for bound in self._sockets:
-            copy = bound.dup()
-            server = await loop.create_server(self._connection, sock=copy, ssl=self._tls, backlog=BACKLOG)
-            self._servers.append(server)
-        for server in before:
-            server.close()
 
     def _connection(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -195,45 +179,10 @@ class Listener:
 
     def _close(self) -> None:
         """Take no more connections."""
+        if self._tls is not None:
+            self._tls.close()
         for server in self._servers:
             server.close()
         self._servers.clear()
         close_sockets(self._sockets)
         self._sockets.clear()
-
-
-def tls_context(files: CertificateFiles) -> ssl.SSLContext:
-    """Return a context that serves TLS 1.2 and 1.3 with these files. A client may show a certificate, and need not.
-
-    Probes have none. `web.methods` refuses calls without one where callers need one. Raises SettingsError for files
-    that OpenSSL refuses, such as a key that is too short for it.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    # Python reads certificates from files only: these have no name, and end with their descriptors.
-    try:
-        with _in_memory(files.chain) as chain, _in_memory(files.key) as key:
-            context.load_cert_chain(chain.path, key.path)
-        if files.authorities is not None:
-            context.load_verify_locations(cadata=files.authorities.decode())
-            context.verify_mode = ssl.CERT_OPTIONAL
-    except ssl.SSLError as error:
-        raise SettingsError(f"TLS_CERT_FILE: OpenSSL refuses it for HTTP_PORT: {error.reason or error}") from None
-    return context
-
-
-class _in_memory:  # noqa: N801  it is used as a function
-    """A file without a name that holds these octets."""
-
-    def __init__(self, octets: bytes) -> None:
-        self._octets = octets
-
-    def __enter__(self) -> Self:
-        self._descriptor = os.memfd_create("otpmail", os.MFD_CLOEXEC)
-        os.write(self._descriptor, self._octets)
-        self.path = f"/proc/self/fd/{self._descriptor}"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)

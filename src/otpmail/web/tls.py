@@ -1,0 +1,180 @@
+"""TLS of HTTP_PORT: its context, and handshakes, each of which is a connection that counts and has an end.
+
+The loops' own servers with TLS tell of a connection only once its handshake is done. Until then nobody could close it.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Self
+
+from otpmail.errors import SettingsError
+from otpmail.settings.certificates import CertificateFiles
+from otpmail.telemetry.logs import log_event
+
+_AT_ONCE = 64  # connections that are accepted before anything else goes on
+_PAUSE_SECONDS = 1.0  # where there is no descriptor
+_FAREWELL_SECONDS = 3.0  # for a client to close TLS on its side
+
+
+class Handshake(asyncio.Transport):
+    """Stands for the transport of a connection until its handshake is done. It carries nothing."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        super().__init__()
+        self._task = task
+        self._is_closing = False
+
+    def __repr__(self) -> str:
+        return f"<Handshake{' closing' * self._is_closing}>"
+
+    def is_closing(self) -> bool:
+        """Whether it is given up."""
+        return self._is_closing
+
+    def abort(self) -> None:
+        """Give it up."""
+        self._is_closing = True
+        self._task.cancel()
+
+    close = abort
+
+    def get_write_buffer_size(self) -> int:
+        """Return 0: nothing waits to be sent."""
+        return 0
+
+    def pause_reading(self) -> None:
+        """Go on: the handshake needs what comes."""
+
+    resume_reading = pause_reading
+
+
+class Guest(asyncio.Protocol):
+    """A connection, whose protocol counts it from `begin` until `connection_lost`."""
+
+    transport: asyncio.Transport
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Count it."""
+        raise NotImplementedError
+
+
+class TlsServer:
+    """Accepts connections from sockets that listen, and shakes hands on each by `context`, which may be replaced."""
+
+    def __init__(self, make: Callable[[], Guest], context: ssl.SSLContext, *, handshake_seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._make, self.context = make, context
+        self._handshake_seconds = handshake_seconds
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+
+    def __repr__(self) -> str:
+        return f"<TlsServer {len(self._tasks)} handshakes>"
+
+    def listen(self, sockets: list[socket.socket]) -> None:
+        """Accept from these, which their owner closes after `close`."""
+        self._sockets = tuple(sockets)
+        for bound in sockets:
+            bound.setblocking(False)  # noqa: FBT003  the socket module's own signature
+            self._loop.add_reader(bound, self._accept, bound)
+
+    def close(self) -> None:
+        """Accept no more. Handshakes go on, and their connections are closed as others are."""
+        for bound in self._sockets:
+            self._loop.remove_reader(bound)
+        for pause in self._pauses.values():
+            pause.cancel()
+        self._sockets = ()
+        self._pauses.clear()
+
+    async def wait_closed(self) -> None:
+        """Wait for handshakes that were given up."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _accept(self, bound: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, _ = bound.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError as error:  # the connection stays in the queue, so the loop would come back at once
+                self._loop.remove_reader(bound)
+                self._pauses[bound] = self._loop.call_later(_PAUSE_SECONDS, self._resume, bound)
+                log_event(logging.ERROR, "http-accept", f"HTTP_PORT takes no connection for now: {error.strerror}")
+                return
+            accepted.setblocking(False)  # noqa: FBT003  the socket module's own signature
+            self._begin(accepted)
+
+    def _resume(self, bound: socket.socket) -> None:
+        del self._pauses[bound]
+        self._loop.add_reader(bound, self._accept, bound)
+
+    def _begin(self, accepted: socket.socket) -> None:
+        guest = self._make()
+        task = self._loop.create_task(self._shake(guest, accepted))
+        handshake = Handshake(task)
+        guest.begin(handshake)
+        self._tasks.add(task)
+
+        def end(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if guest.transport is handshake:
+                accepted.close()
+                guest.connection_lost(None)
+
+        task.add_done_callback(end)
+
+    async def _shake(self, guest: Guest, accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: guest,
+                accepted,
+                ssl=self.context,
+                ssl_handshake_timeout=self._handshake_seconds,
+                ssl_shutdown_timeout=_FAREWELL_SECONDS,
+            )
+        except OSError:  # of TLS and of time too: the client is none, or has gone
+            return
+
+
+def tls_context(files: CertificateFiles) -> ssl.SSLContext:
+    """Return a context that serves TLS 1.2 and 1.3 with these files. A client may show a certificate, and need not.
+
+    Probes have none. `web.methods` refuses calls without one where callers need one. Raises SettingsError for files
+    that OpenSSL refuses, such as a key that is too short for it.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    # Python reads certificates from files only: these have no name, and end with their descriptors.
+    try:
+        with _in_memory(files.chain) as chain, _in_memory(files.key) as key:
+            context.load_cert_chain(chain.path, key.path)
+        if files.authorities is not None:
+            context.load_verify_locations(cadata=files.authorities.decode())
+            context.verify_mode = ssl.CERT_OPTIONAL
+    except ssl.SSLError as error:
+        raise SettingsError(f"TLS_CERT_FILE: OpenSSL refuses it for HTTP_PORT: {error.reason or error}") from None
+    return context
+
+
+class _in_memory:  # noqa: N801  it is used as a function
+    """A file without a name that holds these octets."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+
+    def __enter__(self) -> Self:
+        self._descriptor = os.memfd_create("otpmail", os.MFD_CLOEXEC)
+        os.write(self._descriptor, self._octets)
+        self.path = f"/proc/self/fd/{self._descriptor}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
