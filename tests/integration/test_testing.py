@@ -38,6 +38,15 @@ async def test_a_code_comes_without_sleep_or_pattern(otpmail: Namespace) -> None
     assert await client.check_code(_ADA, code, "sign-up")
 
 
+def test_an_international_address(otpmail: Namespace) -> None:
+    """An inbox and `fail` find the domain of an address in both of its forms."""
+    address, encoded = "ada@bücher.example", "ada@xn--bcher-kva.example"
+    sync.send_code(address)
+    assert otpmail.inbox(address).code() == otpmail.inbox(encoded).mails[0].code
+    with otpmail.fail(550, address), pytest.raises(errors.Refused):
+        sync.send_mail(encoded, "Hello", "text")
+
+
 async def test_the_wait_for_a_code_leaves_the_loop_alone(otpmail: Namespace) -> None:
     """`next_code` waits while the same loop sends the code."""
     waiting = asyncio.create_task(otpmail.inbox(_ADA).next_code())

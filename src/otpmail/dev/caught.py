@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 
+from otpmail.address import parse_address
 from otpmail.dev.bodies import body_of
+from otpmail.errors import InvalidArgument
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,11 @@ class CaughtMail:
     def html(self) -> str:
         """The HTML, empty without one."""
         return body_of(self.message, "html")
+
+
+def key_of(address: str) -> str:
+    """Return the name that finds mails to an address: its mailbox, or the text itself if that is no mailbox."""
+    try:
+        return parse_address(address, "address").key
+    except InvalidArgument:
+        return address.strip().lower()

@@ -8,10 +8,8 @@ from email.message import EmailMessage
 from itertools import count
 from time import time
 
-from otpmail.address import parse_address
 from otpmail.dev.bodies import body_of, text_of, text_of_html
-from otpmail.dev.caught import CaughtMail
-from otpmail.errors import InvalidArgument
+from otpmail.dev.caught import CaughtMail, key_of
 
 CODE_HEADER = "One-Time-Code"
 """The header with which a mail says its code. `otpmail dev` sets it for all mails with codes."""
@@ -167,11 +165,3 @@ class Inbox:
 def _one_line(text: str, most: int) -> str:
     """Return the first characters of a text, in one line."""
     return " ".join(text.split(maxsplit=most)[:most])[:most]
-
-
-def key_of(address: str) -> str:
-    """Return the name that finds mails to an address: its mailbox, or the text itself if that is no mailbox."""
-    try:
-        return parse_address(address, "address").key
-    except InvalidArgument:
-        return address.strip().lower()

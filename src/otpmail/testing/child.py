@@ -18,7 +18,7 @@ from typing import Any
 from otpmail.app import App
 from otpmail.call_events import AccessRenewed
 from otpmail.dev import failing
-from otpmail.dev.caught import CaughtMail
+from otpmail.dev.caught import CaughtMail, key_of
 from otpmail.dev.relay import CatchAllRelay
 from otpmail.errors import SettingsError
 from otpmail.events import Event, MailAccepted
@@ -110,12 +110,12 @@ class Failure:
     def __init__(self, reply: int | str, addresses: Collection[str], times: int | None, *, suppress: bool) -> None:
         self.suppress = suppress
         self._reply = failing.reply_for(reply) if isinstance(reply, int) else reply
-        self._addresses = frozenset(address.lower() for address in addresses)
+        self._addresses = frozenset(map(key_of, addresses))
         self._left = inf if times is None else times
 
     def __call__(self, address: str) -> str | None:
         """Return the reply to a recipient, None for one that is taken."""
-        if self._left < 1 or (self._addresses and address.lower() not in self._addresses):
+        if self._left < 1 or (self._addresses and key_of(address) not in self._addresses):
             return None
         self._left -= 1
         return self._reply
@@ -150,7 +150,7 @@ class Refusals:
         return failing.reply_to(address)
 
     def _note(self, address: str, mail_id: str, *, is_spared: bool) -> None:
-        place = address.lower(), mail_id.upper()
+        place = key_of(address), mail_id.upper()
         if is_spared:
             self._spared.add(place)
         else:
@@ -158,7 +158,7 @@ class Refusals:
 
     def is_spared(self, address: str, mail_id: str) -> bool:
         """Whether the latest reply to a recipient of a mail is to suppress nothing, so that it ends with its test."""
-        return (address.lower(), mail_id.upper()) in self._spared
+        return (key_of(address), mail_id.upper()) in self._spared
 
 
 class Child:

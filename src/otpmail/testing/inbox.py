@@ -5,7 +5,7 @@ from collections.abc import Callable
 from threading import Condition
 from time import monotonic
 
-from otpmail.dev.caught import CaughtMail
+from otpmail.dev.caught import CaughtMail, key_of
 
 WAIT_SECONDS = 5.0
 
@@ -99,8 +99,8 @@ class Inbox:
         return await asyncio.to_thread(self.mail, wait)
 
     def _of(self, mails: list[CaughtMail]) -> list[CaughtMail]:
-        wanted = self.address.lower()
-        return [mail for mail in mails if wanted in (address.lower() for address in mail.recipients)]
+        wanted = key_of(self.address)
+        return [mail for mail in mails if wanted in map(key_of, mail.recipients)]
 
     def _next(self, what: str, wait: float, fits: Callable[[CaughtMail], bool]) -> CaughtMail:
         count = 0

@@ -14,7 +14,7 @@ from threading import Condition, Lock, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from otpmail.dev.caught import CaughtMail
+from otpmail.dev.caught import CaughtMail, key_of
 from otpmail.testing.inbox import Inbox, Mailroom
 
 _START_SECONDS = 30.0  # on a busy machine
@@ -244,7 +244,7 @@ class Namespace:
 
     def inbox(self, address: str) -> Inbox:
         """Return the inbox of an address, always the same one: it knows which codes the test has had."""
-        name = address.lower()
+        name = key_of(address)
         if name not in self._inboxes:
             self._inboxes[name] = Inbox(self._service.mailroom, self._name, address, self._service.catch_up)
         return self._inboxes[name]
