@@ -228,13 +228,25 @@ def test_certificates_without_a_file() -> None:
         _admit(Authenticator(None, by_certificate=True))
 
 
-@pytest.mark.parametrize("name", [b"x" * 300, b"a\0b", b"a\nb"])
+@pytest.mark.parametrize("name", [b"x" * 300, b"a\x01b", b"a\nb"])
 def test_a_certificate_whose_name_is_none(name: bytes) -> None:
     """A name that is very long, or holds control characters, is no caller by itself; the file may know one by it."""
     with pytest.raises(Unauthenticated):
         _admit(Authenticator(None, by_certificate=True), peer_uri=name)
     known = Callers({}, {f"uri:{name.decode()}": SHOP})
     assert _admit(Authenticator(known, by_certificate=True), peer_uri=name) is SHOP
+
+
+def test_a_name_with_a_nul_is_nobodys() -> None:
+    """The HTTP door gives it whole: it is refused also where the file has it, or another name of the certificate."""
+    known = Callers({}, {"dns:a\0b": SHOP, "dns:a": SHOP})
+    for names in (
+        {"peer_dns": b"a\0b"},
+        {"peer_dns": b"a", "peer_uri": b"a\0b"},
+        {"peer_dns": b"a", "peer_email": b"\0"},
+    ):
+        with pytest.raises(Unauthenticated, match="holds a NUL"):
+            _admit(Authenticator(known, by_certificate=True), method=METHOD, **names)
 
 
 def test_callers_are_exchanged_at_once() -> None:

@@ -224,6 +224,29 @@ async def test_the_names_in_a_certificate_are_those_of_grpc(
     assert (answer.status, answer.json["message"]) == (401, caught.value.details())
 
 
+async def test_a_name_with_a_nul(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
+    """A certificate with a NUL in a name is no caller's over HTTP either, whatever other names it has."""
+    file = tmp_path / "callers.toml"
+    write(file, '[callers.shop]\nsans = ["shop.example"]\n')
+    service = await serve(
+        HTTP_PORT=0, CALLERS_FILE=file, TLS_CLIENT_CA_FILE=tls.ca, OTP_RESEND_SECONDS=0, **tls.settings
+    )
+    shop = x509.DNSName("shop.example")
+    context = _context(tls.ca, Issued(tls.authority, shop), tmp_path)
+    assert (await request(url_of(service), SEND_CODE, ADA, JSON, tls=context)).status == 200
+    for name in (
+        x509.DNSName("shop.example\0y"),
+        x509.DNSName("\0shop.example"),
+        x509.UniformResourceIdentifier("spiffe://example.org\0/x"),
+        x509.RFC822Name("ops@example.org\0.evil.example"),
+    ):
+        for names in ([name], [shop, name], [name, shop]):
+            context = _context(tls.ca, Issued(tls.authority, *names), tmp_path)
+            answer = await request(url_of(service), SEND_CODE, ADA, JSON, tls=context)
+            words = "a name in this certificate holds a NUL"
+            assert (answer.status, answer.json["message"]) == (401, words), names
+
+
 async def test_certificates(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
     """A caller is known by its certificate. Without one it gets the probes alone, with a bad one nothing."""
     file = tmp_path / "callers.toml"

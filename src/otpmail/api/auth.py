@@ -47,7 +47,7 @@ _NAMES = (
     ("x509_subject", "subject"),
 )
 _HEAD = rb"[\x81\x82\x86](?:[\x00-\x7f]|\x81.|\x82..)"  # in DER, of an e-mail address, a host name or a URI
-_CUT = ("peer_uri", "peer_dns", "peer_email")  # by gRPC, at a NUL; the HTTP door refuses one itself
+_CUT = ("peer_uri", "peer_dns", "peer_email")  # by gRPC, at a NUL; the HTTP door gives them whole
 
 
 class Authenticator:
@@ -140,9 +140,11 @@ def _digest_of(given: Sequence[str]) -> bytes:
 def _names_of(properties: Mapping[str, Iterable[bytes]]) -> list[str]:
     """Return the names in the certificate of a connection, none without one. Host names are in lower case.
 
-    Raises Unauthenticated for a name with a NUL: gRPC gives what stands before it, which may be the name of another.
+    Raises Unauthenticated for a name with a NUL: many programs read what stands before it, which may be the name of
+    another, and gRPC gives no more.
     """
-    if any(_is_cut(pem, tuple(chain(*[properties.get(key, ()) for key in _CUT]))) for pem in properties.get(_PEM, ())):
+    given = tuple(chain(*[properties.get(key, ()) for key in _CUT]))
+    if any(b"\0" in name for name in given) or any(_is_cut(pem, given) for pem in properties.get(_PEM, ())):
         raise Unauthenticated("a name in this certificate holds a NUL")
     names = [(kind, name.decode(errors="replace")) for key, kind in _NAMES for name in properties.get(key, ())]
     return [f"{kind}:{name.lower() if kind == 'dns' else name}" for kind, name in names]
