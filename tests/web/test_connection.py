@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import tracemalloc
 import zlib
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -177,6 +178,50 @@ async def test_probes_while_all_connections_are_taken(service: Service) -> None:
             assert (answer.status, answer.fields["connection"]) == (200, "close")
         refused = await request(service, SEND_CODE, b"{}", JSON)
         assert (refused.status, refused.fields["retry-after"]) == (503, "1")
+
+
+async def test_bodies_in_chunks_of_two_octets() -> None:
+    """What waits of a body takes about its octets of memory, not an object for each chunk."""
+    asked, go = asyncio.Event(), asyncio.Event()
+    bodies: list[bytes] = []
+
+    async def answer(exchange: Exchange) -> None:
+        asked.set()
+        await go.wait()
+        parts = []
+        while part := await exchange.read():
+            parts.append(part)
+        bodies.append(b"".join(parts))
+        await exchange.answer(200, b"ok")
+
+    chunk, count = b"2\r\nab\r\n", 30_000
+    listener = Listener(answer, most=10)
+    port = await listener.start("127.0.0.1", 0)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        tracemalloc.start()
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        await asyncio.wait_for(asked.wait(), 30)
+        before = _octets_of_exchanges()
+        writer.write(chunk * count)
+        async with asyncio.timeout(30):
+            while (taken := _octets_of_exchanges() - before) < 2 * count:  # noqa: ASYNC110  no event says it
+                await asyncio.sleep(0.05)
+        tracemalloc.stop()
+        writer.write(b"0\r\n\r\n")
+        go.set()
+        await asyncio.wait_for(reader.readuntil(b"ok"), 30)
+        writer.close()
+    finally:
+        await listener.stop()
+    assert bodies == [b"ab" * count]
+    assert taken < 3 * 2 * count
+
+
+def _octets_of_exchanges() -> int:
+    """Return what is allocated in `web.exchange`, or by what it calls, and lives still."""
+    only = tracemalloc.Filter(inclusive=True, filename_pattern="*/otpmail/web/*")
+    return sum(found.size for found in tracemalloc.take_snapshot().filter_traces([only]).statistics("filename"))
 
 
 @pytest.mark.relay(final_reply="451 4.3.0 later")

@@ -20,13 +20,12 @@ Turn = Callable[[], Awaitable[None]]
 
 async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: Turn) -> bytes:
     """Return the whole body. Raises CallEnded where it is longer than `most`."""
-    parts, octets = list[bytes](), 0
+    read = bytearray()
     while part := await context.exchange.read():
-        parts.append(part)
-        octets += len(part)
-        if octets > most:
+        read += part
+        if len(read) > most:
             await _refuse(context, most)
-    body = b"".join(parts)
+    body = bytes(read)
     return await unpack(context, body, most=most, turn=turn) if encoding == GZIP else body
 
 

@@ -62,9 +62,8 @@ class Exchange:
     """
 
     __slots__ = (
+        "_body",
         "_is_chunked",
-        "_octets",
-        "_parts",
         "_waiter",
         "_wants_continue",
         "connection",
@@ -87,8 +86,7 @@ class Exchange:
         self.is_whole = self.has_begun = self.has_ended = False
         self._is_chunked = not is_old
         self._wants_continue = not is_old and headers.get(b"expect", b"").lower() == b"100-continue"
-        self._parts: list[bytes] = []  # of the body, that were not read
-        self._octets = 0  # of them
+        self._body: bytes | bytearray = b""  # what has come of the body and was not read
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -97,12 +95,20 @@ class Exchange:
     # What comes, from the connection.
 
     def add(self, part: bytes) -> None:
-        """Take a part of the body."""
+        """Take a part of the body.
+
+        Small parts are one array, since each as an object of its own would take many times its octets.
+        """
         if self.has_ended:
             return
-        self._parts.append(part)
-        self._octets += len(part)
-        if self._octets > _HIGH_WATER:
+        body = self._body
+        if not body:
+            self._body = part
+        elif isinstance(body, bytearray):
+            body += part
+        else:
+            self._body = bytearray(body) + part
+        if len(self._body) > _HIGH_WATER:
             self.connection.pause_reading()
         if self._waiter is not None:
             self._wake()
@@ -110,7 +116,7 @@ class Exchange:
     def complete(self) -> None:
         """Take note that the body is whole."""
         self.is_whole = True
-        if self._octets > _HIGH_WATER:
+        if len(self._body) > _HIGH_WATER:
             self.connection.resume_reading()  # a caller that goes is noticed only while the connection is read
         if self._waiter is not None:
             self._wake()
@@ -127,7 +133,7 @@ class Exchange:
 
         It is empty at the end alone.
         """
-        while not self._parts and not self.is_whole:
+        while not self._body and not self.is_whole:
             self._invite()
             self.connection.resume_reading()
             self._waiter = asyncio.get_running_loop().create_future()
@@ -142,15 +148,13 @@ class Exchange:
 
     def whole_body(self, most: int) -> bytes | None:
         """Return the body where all of it is here, at most so many octets; None otherwise."""
-        return self._take() if self.is_whole and self._octets <= most else None
+        return self._take() if self.is_whole and len(self._body) <= most else None
 
     def _take(self) -> bytes:
-        parts = self._parts
-        if self._octets > _HIGH_WATER:
+        body, self._body = self._body, b""
+        if len(body) > _HIGH_WATER:
             self.connection.resume_reading()
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts, self._octets = [], 0
-        return body
+        return body if isinstance(body, bytes) else bytes(body)
 
     # The answer.
 
