@@ -16,6 +16,7 @@ import pytest
 
 from http1 import JSON, PROTO, SEND_CODE, SEND_MAIL, converse, request, url_of
 from otpmail.v1 import mail_pb2
+from otpmail.web.ending import Times
 from otpmail.web.listener import Listener
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ async def test_a_head_that_is_too_long(service: Service) -> None:
         b"GET /livez HTTP/1.1\r\n" + b"x: a\r\n" * 100_000,
     ):
         answer = await converse(service, head)
-        assert answer.startswith(b"HTTP/1.1 431 ") or answer == b""  # the client was still sending when it was closed
+        assert answer.startswith(b"HTTP/1.1 431 ")
     assert await _is_live(service)
 
 
@@ -53,7 +54,7 @@ async def test_a_head_that_does_not_come() -> None:
         await exchange.answer(200, b"ok")
         answered.set()
 
-    listener = Listener(answer, most=10, head_seconds=0.2)
+    listener = Listener(answer, most=10, times=Times(head=0.2))
     port = await listener.start("127.0.0.1", 0)
     try:
         for first in (b"", LIVE):
@@ -135,7 +136,7 @@ async def test_a_body_that_is_too_long(service: Service) -> None:
         assert (answer.status, answer.json["code"]) == (429, "resource_exhausted")
     endless = HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"10000\r\n" + b"x" * 65536 + b"\r\n"
     answer_to_it = await converse(service, endless + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 40)
-    assert answer_to_it.startswith(b"HTTP/1.1 429 ") or answer_to_it == b""
+    assert answer_to_it.startswith(b"HTTP/1.1 429 ")
     for broken in (b"\x1f\x8b", b"no gzip", bomb[:1000], zlib.compress(b"{}"), _gzip(b"{}") + b"more"):
         answer = await request(service, SEND_MAIL, broken, {**JSON, "content-encoding": "gzip"})
         assert (answer.status, answer.json["code"]) == (400, "invalid_argument")

@@ -12,6 +12,7 @@ import pytest
 
 from otpmail.errors import SettingsError
 from otpmail.settings.certificates import CertificateFiles
+from otpmail.web.ending import Times
 from otpmail.web.listener import Listener
 from otpmail.web.tls import tls_context
 
@@ -183,7 +184,7 @@ async def test_strangers_who_begin_no_handshake(certificates: Certificates, tmp_
     """They count from the first moment, so they give way, have an end, and are closed by a stop."""
     context = ssl.create_default_context(cafile=str(certificates.ca_file))
     for ends in ("time", "stop"):
-        listener = Listener(_answer, most=5, head_seconds=1 if ends == "time" else 60)
+        listener = Listener(_answer, most=5, times=Times(head=1 if ends == "time" else 60))
         port = await listener.start("127.0.0.1", 0, _files(certificates, tmp_path))
         try:
             async with AsyncExitStack() as opened, asyncio.timeout(30):

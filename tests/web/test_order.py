@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otpmail.web.ending import Times
 from otpmail.web.listener import Listener
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ async def test_a_head_that_comes_late_waits_for_the_answers_before_it() -> None:
         await asyncio.sleep(0.5)
         await exchange.answer(200, b"well")
 
-    async with _connected(slow, head_seconds=0.1) as (reader, writer):
+    async with _connected(slow, times=Times(head=0.1)) as (reader, writer):
         writer.write(GET + b"GET /")
         answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
         assert [answer[:3] for answer in answers] == [b"200", b"408"]

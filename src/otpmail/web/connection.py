@@ -10,15 +10,10 @@ from contextvars import Context
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from otpmail.web.ending import STALLED_SECONDS, TIMES, EndingConnection, Times
 from otpmail.web.exchange import STATUS_LINES, Exchange, Headers
 from otpmail.web.requests import RequestReader, target_of
-from otpmail.web.tls import Guest, Handshake
-
-HEAD_SECONDS = 10.0
-"""The most that a head may take to come."""
-
-KEEP_SECONDS = 75.0
-"""The most from an answer to the next request; proxies give up their connections after 60 s."""
+from otpmail.web.tls import Handshake
 
 _MOST_PIPELINED = 64
 _MOST_READ_AHEAD = 32  # requests that wait for their answers; then the connection is read no more
@@ -40,7 +35,7 @@ class Connections(Protocol):
         """Count it no more."""
 
 
-class Connection(Guest):
+class Connection(EndingConnection):
     """One connection. `peer` is its client as gRPC writes it. It closes after its first answer from `ends_at` on."""
 
     peer = "unix:"
@@ -52,9 +47,10 @@ class Connection(Guest):
         connections: Connections,
         loop: asyncio.AbstractEventLoop,
         *,
-        head_seconds: float = HEAD_SECONDS,
+        times: Times = TIMES,
     ) -> None:
-        self._handler, self._connections, self._loop = handler, connections, loop
+        super().__init__(loop, times)
+        self._handler, self._connections = handler, connections
         self._reader = RequestReader(self._begin)
         # The request that is answered, those that wait for it, and the status of one that could not be read after them.
         self._current: Exchange | None = None
@@ -67,10 +63,8 @@ class Connection(Guest):
         self._drained: asyncio.Future[None] | None = None
         self.is_for_probes = False
         """Whether it came beyond the limit of connections, so that only probes are answered."""
-        self._head_seconds = head_seconds
         self.opened = self.used = self._idle_since = loop.time()
         self._head_since: float | None = self.opened
-        self._timer: asyncio.TimerHandle | None = None  # one, which looks at the times now and then
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer}{' idle' * self.is_idle}>"
@@ -79,6 +73,14 @@ class Connection(Guest):
     def is_idle(self) -> bool:
         """Whether no request is being answered."""
         return self._current is None
+
+    @property
+    def gives_way_since(self) -> float | None:
+        """Since when it waits for its client, so that another may take its place; None where it is busy."""
+        unread = self._unread_seconds()
+        if not self.transport.get_write_buffer_size():
+            return self.used if self.is_idle or self._is_ending else None
+        return self._loop.time() - unread if unread >= STALLED_SECONDS else None
 
     @property
     def is_new(self) -> bool:
@@ -102,7 +104,7 @@ class Connection(Guest):
         """Count it, and give it time for the head of its first request; TLS begins with a handshake as transport."""
         self.transport = transport
         self._connections.add(self)
-        self._timer = self._loop.call_later(self._head_seconds, self._look)
+        self._timer = self._loop.call_later(self._times.head, self._look)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take note of the client."""
@@ -126,7 +128,7 @@ class Connection(Guest):
 
     def data_received(self, data: bytes) -> None:
         """Read on. A head must be whole in time."""
-        if self._refusal or self.transport.is_closing():
+        if self._refusal or self._is_ending or self.transport.is_closing():
             return
         if status := self._reader.feed(data):
             self.refuse(status)
@@ -143,6 +145,7 @@ class Connection(Guest):
     def pause_writing(self) -> None:
         """Let answers wait: the client does not read them."""
         self.is_writable = False
+        self._unread_seconds()
 
     def resume_writing(self) -> None:
         """Let answers go on."""
@@ -180,7 +183,7 @@ class Connection(Guest):
                 exchange.keep_alive = False
                 await exchange.answer(500, b"Internal Server Error\n", (b"content-type", b"text/plain; charset=utf-8"))
         self._current = None
-        if self.transport.is_closing():
+        if self._is_ending or self.transport.is_closing():
             pass
         elif not exchange.has_ended:
             self.transport.abort()  # so that its client takes no part of an answer for the whole
@@ -198,7 +201,8 @@ class Connection(Guest):
 
     def write(self, octets: bytes) -> None:
         """Send octets, without a wait."""
-        self.transport.write(octets)
+        if not self._is_ending:
+            self.transport.write(octets)
 
     async def drain(self) -> None:
         """Wait until the client has read what was sent."""
@@ -222,8 +226,12 @@ class Connection(Guest):
     # Ends.
 
     def close(self) -> None:
-        """Close once all is sent."""
-        self.transport.close()
+        """Close once all is sent. What a client still sends is read and dropped for a while.
+
+        A close with octets that are not read would reset the connection, and the answer would be lost with it.
+        """
+        is_sending = self._refusal or self._waiting or not self._is_reading or self._reader.latest is not None
+        self._end(lingers=bool(is_sending))
 
     def retire(self) -> None:
         """Close after the answer that is being made, or after the next one."""
@@ -234,8 +242,8 @@ class Connection(Guest):
     def shutdown(self) -> None:
         """Close, once the answer that is being made is sent."""
         self.retire()
-        if self.is_idle:
-            self.transport.close()
+        if self.is_idle and not self._is_ending:
+            self._close()
 
     def refuse(self, status: int) -> None:
         """Answer that the latest request can't be taken, once those before it are answered, and close."""
@@ -257,7 +265,7 @@ class Connection(Guest):
         body = line.split(b" ", 1)[1].strip() + b"\n"
         fields = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(line + fields % len(body) + body)
-        self.transport.close()
+        self.close()
         if self._current is not None:
             self._current.has_ended = True
             if self.running is not None:
@@ -265,15 +273,17 @@ class Connection(Guest):
 
     def _look(self) -> None:
         """Close where a head or the next request has not come in time. Look again in a while otherwise."""
-        now = self._loop.time()
-        due = now + self._head_seconds
+        if self._looks_at_end():
+            return
+        now, times = self._loop.time(), self._times
+        due = now + times.head
         if self._head_since is not None and not self._refusal:
-            due = self._head_since + self._head_seconds
+            due = self._head_since + times.head
             if now >= due:
                 self.refuse(408)
         elif self.is_idle:
-            due = self._idle_since + KEEP_SECONDS
+            due = self._idle_since + times.keep
             if now >= due:
-                self.transport.close()
-        if not self.transport.is_closing():
-            self._timer = self._loop.call_at(min(max(due, now), now + self._head_seconds), self._look)
+                self._close()
+        if not self._is_ending:
+            self._look_in(min(max(due - now, 0), times.head))

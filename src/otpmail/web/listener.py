@@ -6,6 +6,7 @@ import math
 import socket
 from collections.abc import Iterable
 from email.utils import formatdate
+from operator import itemgetter
 from random import Random
 
 from otpmail.errors import SettingsError
@@ -13,7 +14,8 @@ from otpmail.limits.descriptors import FOR_PROBES
 from otpmail.settings.certificates import CertificateFiles
 from otpmail.telemetry.logs import log_event
 from otpmail.web.binding import BACKLOG, close_sockets, open_sockets
-from otpmail.web.connection import HEAD_SECONDS, Connection, Handler
+from otpmail.web.connection import Connection, Handler
+from otpmail.web.ending import TIMES, Times
 from otpmail.web.tls import TlsServer, tls_context
 
 _TICK_SECONDS = 1.0
@@ -71,13 +73,16 @@ class _Open:
             connection.retire()
 
     def _make_room(self, latest: Connection) -> None:
-        idle = (connection for connection in self.open if connection is not latest and connection.is_idle)
-        loser = min(idle, key=lambda connection: connection.used, default=None)
+        waiting = (
+            (since, connection)
+            for connection in self.open
+            if connection is not latest and (since := connection.gives_way_since) is not None
+        )
+        loser = min(waiting, key=itemgetter(0), default=None)
         if loser is not None and len(self.open) > self._most:
-            self.discard(loser)
-            loser.transport.close()  # without an answer: its client could take one for that to its next request
-        if len(self.open) > self._most + FOR_PROBES:
-            self.discard(latest)
+            self.discard(loser[1])
+            loser[1].transport.abort()  # without an answer: its client could take one for that to its next request
+        if len(self.open) > self._most + FOR_PROBES and latest.is_idle:
             latest.refuse(503)
         elif len(self.open) > self._most:
             latest.is_for_probes = True
@@ -87,14 +92,12 @@ class _Open:
 class Listener:
     """Answers requests by `handler` on every address of a host, until `close` or `stop`.
 
-    `most` is how many connections may be open, `head_seconds` how long the head of a request may take, and
-    `age_seconds` how old a connection gets. Build it inside a running loop.
+    `most` is how many connections may be open, and `age_seconds` how old a connection gets. Build it inside a running
+    loop.
     """
 
-    def __init__(
-        self, handler: Handler, *, most: int, head_seconds: float = HEAD_SECONDS, age_seconds: float = math.inf
-    ) -> None:
-        self._head_seconds = head_seconds
+    def __init__(self, handler: Handler, *, most: int, times: Times = TIMES, age_seconds: float = math.inf) -> None:
+        self._times = times
         self._handler = handler
         self._open = _Open(most, age_seconds)
         self._sockets: list[socket.socket] = []
@@ -119,7 +122,7 @@ class Listener:
             context = None if files is None else tls_context(files)
             self._tick()  # an answer has a date from the first one on
             if context is not None:
-                self._tls = TlsServer(self._connection, context, handshake_seconds=self._head_seconds)
+                self._tls = TlsServer(self._connection, context, handshake_seconds=self._times.head)
                 self._tls.listen(self._sockets)
             for bound in () if context is not None else self._sockets:
                 self._servers.append(await loop.create_server(self._connection, sock=bound, backlog=BACKLOG))
@@ -170,7 +173,7 @@ class Listener:
 
     def _connection(self) -> Connection:
         loop = asyncio.get_running_loop()
-        return Connection(self._handler, self._open, loop, head_seconds=self._head_seconds)
+        return Connection(self._handler, self._open, loop, times=self._times)
 
     def _tick(self) -> None:
         """Write the date of answers anew."""

@@ -1,0 +1,201 @@
+"""Ends of connections: clients that read nothing or still send, places that others need, and times."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otpmail.limits.descriptors import FOR_PROBES
+from otpmail.web.ending import TIMES, Times
+from otpmail.web.listener import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from otpmail.web.exchange import Exchange
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+LAST = b"GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+_LARGE = bytes(16 << 20)  # more than the kernel keeps for a client that reads nothing
+
+
+async def _answer_large(exchange: Exchange) -> None:
+    await exchange.answer(200, b"ok" if exchange.path == "/small" else _LARGE)
+
+
+@asynccontextmanager
+async def _listening(listener: Listener) -> AsyncIterator[int]:
+    try:
+        async with asyncio.timeout(30):
+            yield await listener.start("127.0.0.1", 0)
+    finally:
+        await listener.stop()
+
+
+async def _connect_deaf(port: int, stack: AsyncExitStack, octets: bytes) -> None:
+    """Send a request from a client that reads nothing."""
+    client = stack.enter_context(socket.socket())
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)  # noqa: FBT003  the socket module's own signature
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", port))
+    await loop.sock_sendall(client, octets)
+
+
+async def _until_none_is_open(listener: Listener) -> None:
+    while len(listener._open):  # noqa: ASYNC110  nothing else tells that the last one is lost
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("requests", "times"),
+    [
+        (LAST, Times(head=0.2, unread=30, close=0.3)),
+        (GET * 3, Times(head=0.2, unread=0.5)),
+        (GET, Times(head=0.2, keep=0.3, unread=30, close=0.3)),
+    ],
+    ids=["closed", "answered", "idle"],
+)
+async def test_a_client_that_reads_nothing_is_left(requests: bytes, times: Times) -> None:
+    """Its connection ends within its time: after a close, between answers, and where the next request is due."""
+    listener = Listener(_answer_large, most=10, times=times)
+    async with AsyncExitStack() as stack, _listening(listener) as port:
+        await _connect_deaf(port, stack, requests)
+        while not len(listener._open):  # noqa: ASYNC110  nothing else tells that it was taken
+            await asyncio.sleep(0.01)
+        await _until_none_is_open(listener)
+
+
+@pytest.mark.parametrize("requests", [GET, GET * 3, LAST], ids=["idle", "answered", "closed"])
+async def test_clients_that_read_nothing_keep_nobody_out(requests: bytes) -> None:
+    """They give way after a second, and count until they are gone."""
+    listener = Listener(_answer_large, most=5)
+    async with AsyncExitStack() as stack, _listening(listener) as port:
+        for _ in range(5):
+            await _connect_deaf(port, stack, requests)
+        await asyncio.sleep(1.5)  # the second after which they give way
+        assert len(listener._open) == 5
+        for _ in range(6):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            writer.write(GET.replace(b"/ ", b"/small "))
+            assert b"connection: close" not in await reader.readuntil(b"ok")
+            assert len(listener._open) <= 6
+
+
+async def test_a_request_that_comes_with_its_connection_is_answered_once() -> None:
+    """Beyond all limits too: no 503 follows its answer, which has `connection: close`."""
+    go, asked, marks = asyncio.Event(), asyncio.Semaphore(0), []
+
+    async def answer(exchange: Exchange) -> None:
+        asked.release()
+        if exchange.path == "/slow":
+            await go.wait()
+        marks.append(exchange.connection.is_for_probes)
+        await exchange.answer(200, b"ok")
+
+    listener = Listener(answer, most=1)
+    async with AsyncExitStack() as stack, _listening(listener) as port:
+        for _ in range(1 + FOR_PROBES):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            writer.write(GET.replace(b"/ ", b"/slow "))
+            await asked.acquire()
+        connection = listener._connection()
+        transport = _Transport()
+        connection.connection_made(transport)
+        connection.data_received(GET)  # before the listener has looked for room
+        await asyncio.sleep(0.05)
+        assert marks == [True]
+        assert transport.sent.count(b"HTTP/1.1 ") == 1
+        assert b"connection: close\r\n\r\nok" in transport.sent
+        connection.connection_lost(None)
+        go.set()
+
+
+class _Transport(asyncio.Transport):
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self._is_closing = False
+
+    def __repr__(self) -> str:
+        return "<_Transport>"
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def close(self) -> None:
+        self._is_closing = True
+
+    abort = close
+
+
+@pytest.mark.parametrize("octets", [150_000, 30_000_000])
+async def test_an_error_reaches_a_client_that_still_sends(octets: int) -> None:
+    """What it sends is read and dropped until it looks at the answer: a reset would take that from it."""
+
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.read()
+        exchange.keep_alive = False
+        await exchange.answer(429, b"too long")
+
+    def post() -> int:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        try:
+            client.request("POST", "/", bytes(octets))
+            return client.getresponse().status
+        finally:
+            client.close()
+
+    async with _listening(Listener(refuse, most=10)) as port:
+        for _ in range(5):
+            assert await asyncio.to_thread(post) == 429
+
+
+async def test_a_client_that_sends_without_end_is_left() -> None:
+    """What comes after the answer is dropped for a while alone."""
+
+    async def refuse(exchange: Exchange) -> None:
+        exchange.keep_alive = False
+        await exchange.answer(429, b"too long")
+
+    listener = Listener(refuse, most=10, times=Times(linger=0.3, close=0.3))
+    async with _listening(listener) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(bytes(1000))
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        await _until_none_is_open(listener)
+        writer.close()
+
+
+async def test_a_connection_without_another_request_is_closed() -> None:
+    """It is kept for longer than proxies keep theirs, so that they close theirs first, and not for ever."""
+    assert TIMES.keep > 60
+    listener = Listener(_answer_large, most=10, times=Times(keep=0.5))
+    async with _listening(listener) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET.replace(b"/ ", b"/small "))
+        await reader.readuntil(b"ok")
+        before = asyncio.get_running_loop().time()
+        assert await reader.read() == b""
+        assert asyncio.get_running_loop().time() - before > 0.4
+        writer.close()
