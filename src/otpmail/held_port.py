@@ -18,9 +18,11 @@ from otpmail.settings.listen import WILDCARDS, ListenAddress
 
 TAKEN = "another server is there"
 
+ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""The errors of a bind to an address that this machine lacks."""
+
 _TRIES = 20  # for PORT=0: a port that is free on one address may be taken on another
 _PRIVILEGED = 1024  # ports below it, unless the system is set otherwise (ip(7), ip_unprivileged_port_start)
-_ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _OTHER_ADDRESS = "127.53.25.9"  # of loopback (RFC 5735, 3): no server of this machine listens there
 
 
@@ -94,7 +96,7 @@ def _bind_all(hosts: Sequence[ListenAddress], port: int, held: ExitStack) -> Hel
         try:
             sockets.append(held.enter_context(_bind(host.host, port)))
         except OSError as error:
-            if error.errno not in _ABSENT or not host.name:
+            if error.errno not in ABSENT or not host.name:
                 raise _bind_error(host, port, error) from None
             absent.append(host)
         else:
@@ -110,7 +112,7 @@ def _bind_error(host: ListenAddress, port: int, error: OSError) -> SettingsError
         return taken(host, port)
     if error.errno == errno.EACCES and port < _PRIVILEGED:
         return SettingsError(cant_listen("PORT", host, port, f"ports below {_PRIVILEGED} need privileges"))
-    why = "this machine does not have it" if error.errno in _ABSENT else error.strerror or str(error)
+    why = "this machine does not have it" if error.errno in ABSENT else error.strerror or str(error)
     return SettingsError(cant_listen("HOST", host, port, why))
 
 
@@ -123,7 +125,7 @@ def _bind(host: str, port: int) -> socket.socket:
         both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         return _bound(both, ("::", port))
     except OSError as error:
-        if error.errno not in _ABSENT:
+        if error.errno not in ABSENT:
             raise
         return _bound(socket.socket(), ("0.0.0.0", port))  # noqa: S104  asked for, and only with ALLOW_ANONYMOUS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from otpmail.errors import SettingsError
 from otpmail.settings.certificates import CertificateFiles
+from otpmail.web.binding import close_sockets, open_sockets
 from otpmail.web.ending import Times
 from otpmail.web.listener import Listener
 from otpmail.web.tls import tls_context
@@ -65,6 +67,41 @@ async def test_a_port_that_is_taken() -> None:
     await listener.stop()
     assert await other.start("127.0.0.1", port) == port
     await other.stop()
+
+
+def _resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have every name lead to these addresses."""
+
+    async def resolve(_: str, port: int, **_options: object) -> list[tuple[object, ...]]:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in addresses
+        ]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
+
+
+async def test_an_address_that_the_machine_lacks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An address of a name is passed over, with a line in the log, as for HOST; one has to be there."""
+    caplog.set_level("INFO")
+    for addresses in (("127.0.0.1", "2001:db8::1"), ("2001:db8::1", "127.0.0.1"), ("192.0.2.1", "127.0.0.1")):
+        caplog.clear()
+        with monkeypatch.context() as patched:
+            _resolve_to(patched, *addresses)
+            sockets, port = await open_sockets("localhost", 0)
+        assert [opened.getsockname() for opened in sockets] == [("127.0.0.1", port)]
+        close_sockets(sockets)
+        assert [record.message.count("does not have that address") for record in caplog.records] == [1]
+    with monkeypatch.context() as patched:
+        _resolve_to(patched, "192.0.2.1", "2001:db8::1")
+        with pytest.raises(SettingsError, match=r"HTTP_HOST, HTTP_PORT: can't listen on localhost:0: Cannot assign"):
+            await open_sockets("localhost", 0)
+    with pytest.raises(SettingsError, match=r"can't listen on 192\.0\.2\.1:0: Cannot assign"):
+        await open_sockets("192.0.2.1", 0)
 
 
 async def test_an_answer_that_is_being_made_is_waited_for() -> None:

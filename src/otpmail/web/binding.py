@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from otpmail.errors import SettingsError
+from otpmail.held_port import ABSENT
 from otpmail.settings import ServerSettings
 from otpmail.telemetry.exposition import Probe
 from otpmail.telemetry.logs import log_event
@@ -27,19 +28,34 @@ class SharedDoor(NamedTuple):
 
 
 async def open_sockets(host: str, port: int) -> tuple[list[socket.socket], int]:
-    """Listen on every address of `host`, all on one port; returns the sockets and the port. Raises SettingsError."""
+    """Listen on every address of `host`, all on one port; returns the sockets and the port. Raises SettingsError.
+
+    As for HOST, addresses of a name that this machine lacks are passed over, unless it lacks all of them.
+    """
     sockets: list[socket.socket] = []
+    absent: dict[str, OSError] = {}
     try:
         infos = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         for family, kind, protocol, _, address in infos:
-            sockets.append(socket.socket(family, kind, protocol))
-            _open(sockets[-1], (address[0], port, *address[2:]))
+            try:
+                sockets.append(_open(family, kind, protocol, (address[0], port, *address[2:])))
+            except OSError as error:
+                if error.errno not in ABSENT or address[0] == host:
+                    raise
+                absent[str(address[0])] = error
+                continue
             port = port or sockets[0].getsockname()[1]
+        if absent and not sockets:
+            raise next(iter(absent.values()))
     except (OSError, UnicodeError) as error:
         close_sockets(sockets)
         raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
+    for name in absent:
+        shown = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+        text = f"HTTP_PORT: not listening on {shown}: this machine does not have that address"
+        log_event(logging.INFO, "address-absent", text, address=shown)
     return sockets, port
 
 
@@ -57,13 +73,19 @@ def announce(settings: ServerSettings, port: int) -> str:
     return url
 
 
-def _open(opened: socket.socket, address: tuple[Any, ...]) -> None:
-    opened.setblocking(False)  # noqa: FBT003  the socket module's own signature
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if opened.family == socket.AF_INET6:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    opened.bind(address)
-    opened.listen(BACKLOG)
+def _open(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(address)
+        opened.listen(BACKLOG)
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 def _cause(error: OSError | UnicodeError) -> str:
