@@ -76,6 +76,14 @@ def test_two_closes_after_a_like_time_teach_it(rig: Rig, first: float, second: f
     assert open_.kept == pytest.approx(kept)
 
 
+def test_a_relay_that_restarts_twice_teaches_nothing(rig: Rig) -> None:
+    """Two closes right after a mail are no limit, although both times are near each other."""
+    rig.learn(0.4)
+    assert rig.idle_time.known is None
+    rig.learn(0.6)
+    assert rig.idle_time.known == 0.6
+
+
 def test_closes_that_come_together_teach_nothing(rig: Rig) -> None:
     """A relay that restarts closes all connections at once."""
     for connection in [rig.open(0.0) for _ in range(5)]:

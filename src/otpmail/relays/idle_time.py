@@ -11,6 +11,9 @@ from otpmail.relays.owner import Idler
 
 _NEAR = 0.2  # two times are near each other within this part of the shorter one, or within a second
 _NEAR_SECONDS = 1.0
+_LEAST_SECONDS = (
+    0.5  # No relay has a shorter limit; one that restarts twice closes connections that were used just now.
+)
 # A connection is closed so much before the time that its successor is open, and no goodbye crosses a mail.
 _MOST_MARGIN, _MARGIN, _MARGIN_SECONDS = 0.2, 0.05, 1.5
 _REVIEW_SECONDS = 3600.0
@@ -53,7 +56,7 @@ class IdleTime:
         self._apply()
 
     def _closed(self, idle: float, *, dialled: float, now: float) -> None:
-        if self.known is not None and idle >= self.known:
+        if idle < _LEAST_SECONDS or (self.known is not None and idle >= self.known):
             return
         if self._suspicion is None or not _is_near(idle, self._suspicion[0]):
             self._suspicion = idle, now
