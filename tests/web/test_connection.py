@@ -94,6 +94,28 @@ async def test_octets_that_are_no_request(service: Service, subtests: pytest.Sub
 
 
 @pytest.mark.service(**OPEN)
+async def test_the_host_and_the_version_of_a_request(service: Service, subtests: pytest.Subtests) -> None:
+    """HTTP/1.1 needs one Host (RFC 9112, 3.2), 1.0 none, and other versions are answered 505."""
+    host, end = b"host: localhost\r\n", b"connection: close\r\n\r\n"
+    for octets, status in (
+        (b"GET /livez HTTP/1.1\r\n" + end, b"400"),
+        (b"GET /livez HTTP/1.1\r\n" + host + b"Host: localhost\r\n" + end, b"400"),
+        (b"GET /livez HTTP/1.0\r\n" + host + b"x: y\r\nhost: other\r\n" + end, b"400"),
+        (b"GET /livez HTTP/1.1\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", b"400"),
+        (b"GET /livez HTTP/0.9\r\n" + host + end, b"505"),
+        (b"GET /livez HTTP/2.0\r\n" + host + end, b"505"),
+        (b"GET /livez HTTP/1.1\r\nhost:\r\n" + end, b"200"),
+        (b"GET /livez HTTP/1.1\r\n" + host + end, b"200"),
+        (b"GET /livez HTTP/1.0\r\n" + host + end, b"200"),
+        (b"GET /livez HTTP/1.0\r\n\r\n", b"200"),
+    ):
+        with subtests.test(octets=octets):
+            answer = await converse(service, octets)
+            assert answer.startswith(b"HTTP/1.1 " + status)
+            assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.service(**OPEN)
 async def test_random_octets(service: Service) -> None:
     """Nothing that comes keeps the service from the next request, and the log has no error."""
     dice = random.Random(7)

@@ -15,6 +15,8 @@ MOST_FIELDS = 100
 _SLICE = 16 << 10
 """Octets that are parsed at once: of one slice, the end of a body may count for the head behind it."""
 
+_VERSIONS = frozenset(("1.0", "1.1"))
+
 _UPGRADE = frozenset((b"upgrade", b"http2-settings"))
 """The fields, and the tokens of Connection, in which a client offers another protocol."""
 
@@ -107,7 +109,7 @@ class RequestReader:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field. Raises ValueError for too many.
+        """Take one field. Raises ValueError for too many, and for a second Host (RFC 9112, 3.2).
 
         A trailer is only counted: merged into the head it would be a field that nobody has checked (RFC 9110, 6.5.1).
         """
@@ -117,11 +119,26 @@ class RequestReader:
         self._fields += 1
         if self.is_in_head:
             name, headers = name.lower(), self._headers
-            headers[name] = headers[name] + b", " + value if name in headers else value
+            if name not in headers:
+                headers[name] = value
+            elif name == b"host":
+                raise ValueError
+            else:
+                headers[name] += b", " + value
 
     def on_headers_complete(self) -> None:
-        """Begin to answer. Raises ValueError for CONNECT, and for too many requests that wait for their answers."""
+        """Begin to answer.
+
+        Raises ValueError for CONNECT, for other versions than HTTP/1.0 and 1.1, for one of HTTP/1.1 without Host (RFC
+        9112, 3.2), and for too many requests that wait for their answers.
+        """
         parser = self._parser
+        version = parser.get_http_version()
+        if version not in _VERSIONS:
+            self._status = 505
+            raise ValueError
+        if b"host" not in self._headers and version != "1.0":
+            raise ValueError
         method = parser.get_method().decode("ascii")
         if method == "CONNECT":
             self._status = 405
@@ -133,8 +150,7 @@ class RequestReader:
             self._status = 431
             raise ValueError
         self.is_in_head = False
-        version, goes_on = parser.get_http_version(), parser.should_keep_alive()
-        self.latest = self._begin(method, self._url, self._headers, version, goes_on)
+        self.latest = self._begin(method, self._url, self._headers, version, parser.should_keep_alive())
         if self.latest is None:
             self._status = 429
             raise ValueError
