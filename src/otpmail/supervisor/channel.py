@@ -21,7 +21,7 @@ from otpmail.values import frozen
 Message = dict[str, Any]
 
 _LENGTH = struct.Struct("!I")
-_FIELDS = ("accept", "accept-encoding")  # what an answer to a probe depends on
+_FIELDS = ("accept", "accept-encoding")  # an answer to a probe depends on them
 
 
 @frozen()
@@ -39,13 +39,13 @@ class Assignment:
 
 
 def pack_request(request: Request) -> Message:
-    """Return what is sent of a request."""
+    """Return the message for a request."""
     kept = {name: request.headers[name] for name in _FIELDS if name in request.headers}
     return {"method": request.method, "path": request.path, "query": request.query, "headers": kept}
 
 
 def pack_response(response: Response) -> Message:
-    """Return a response as it is sent."""
+    """Return the message for a response."""
     body = b64encode(response.body).decode()
     return {"status": response.status, "body": body, "headers": response.headers}
 

@@ -9,10 +9,10 @@ from prometheus_client.metrics_core import Metric
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, Sequence[Sequence[str]], float]
-"""A sample as it is sent: its name, its labels and its value."""
+"""A sample in a message: its name, its labels and its value."""
 
 Family = tuple[str, str, str, list[Sample]]
-"""A family as it is sent: name, documentation, type, samples. JSON makes lists of the tuples."""
+"""A family in a message: name, documentation, type, samples. JSON makes lists of the tuples."""
 
 _COUNTING = frozenset({"counter", "histogram", "summary"})
 """The types whose values only grow, so that those of a process that has ended stay in the sums."""

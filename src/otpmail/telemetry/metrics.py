@@ -125,7 +125,7 @@ class Metrics:
 
 
 class _Codes:
-    """Counts what befalls codes and limits, beside the checks."""
+    """Counts the events of codes and limits, beside the checks."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, namespace="otpmail", registry=registry)

@@ -20,7 +20,7 @@ _MOST_READ_AHEAD = 32  # requests that wait for their answers; then the connecti
 _OCTETS_READ_AHEAD = 64 << 10  # of them
 
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
-"""Answers a request. What it raises is in the log already."""
+"""Answers a request. An error that it raises is in the log already."""
 
 
 class Connections(Protocol):

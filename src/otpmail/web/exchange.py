@@ -24,8 +24,8 @@ def _status_line(status: int) -> bytes:
 STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
 
 
-class Way(Protocol):
-    """What an exchange needs of its connection (`web.connection`)."""
+class Transport(Protocol):
+    """The part of a connection (`web.connection`) that an exchange uses."""
 
     peer: str
     is_for_probes: bool
@@ -78,7 +78,15 @@ class Exchange:
     )
 
     def __init__(
-        self, connection: Way, method: str, path: str, query: bytes, headers: Headers, *, is_old: bool, keep_alive: bool
+        self,
+        connection: Transport,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: Headers,
+        *,
+        is_old: bool,
+        keep_alive: bool,
     ) -> None:
         self.connection = connection
         self.method, self.path, self.query, self.headers = method, path, query, headers
@@ -92,7 +100,7 @@ class Exchange:
     def __repr__(self) -> str:
         return f"<Exchange {self.method} {self.path}>"  # its fields hold a token
 
-    # What comes, from the connection.
+    # The connection calls these.
 
     def add(self, part: bytes) -> None:
         """Take a part of the body.
@@ -159,7 +167,7 @@ class Exchange:
     # The answer.
 
     async def answer(self, status: int, body: bytes, *fields: Field) -> None:
-        """Send the whole answer. What comes of the request's body after it is dropped."""
+        """Send the whole answer. Later parts of the request's body are dropped."""
         if not self.connection.is_writable:
             await self.connection.drain()
         if self.has_ended:  # refused meanwhile
@@ -181,7 +189,7 @@ class Exchange:
 
         Clients of HTTP/1.0 read until the connection ends.
         """
-        self._invite()  # what comes behind this head is its body
+        self._invite()  # behind this head stands its body
         if not self._is_chunked:
             self.keep_alive = False
         self.has_begun = True
