@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 from contextlib import AsyncExitStack
@@ -242,3 +244,71 @@ async def test_strangers_who_begin_no_handshake(certificates: Certificates, tmp_
         async with asyncio.timeout(10):
             while len(listener._open):  # noqa: ASYNC110  nothing else tells that the last one is lost
                 await asyncio.sleep(0)
+
+
+async def test_a_full_port_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Once for many connections that come while all are busy; one that takes an idle one's place is no reason."""
+    asked, go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        asked.release()
+        await go.wait()
+        await _answer(exchange)
+
+    listener = Listener(slow, most=2)
+    port = await listener.start("127.0.0.1", 0)
+    try:
+        async with AsyncExitStack() as opened, asyncio.timeout(30):
+            for count in range(7):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                opened.callback(writer.close)
+                if count != 1:  # the second one is idle, and gives way to the third
+                    writer.write(GET)
+                    await asked.acquire()
+                assert caplog.text.count("HTTP_PORT has 2 connections that are busy") == (count > 2)
+            go.set()
+    finally:
+        await listener.stop()
+
+
+async def test_without_a_descriptor_the_listener_tries_again(
+    certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With TLS it says so in the log once each time, and takes the connections that wait later."""
+    context = ssl.create_default_context(cafile=str(certificates.ca_file))
+    accept, failures = socket.socket.accept, [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+
+    def fail_once(bound: socket.socket) -> tuple[socket.socket, object]:
+        if failures:
+            raise failures.pop()
+        return accept(bound)
+
+    monkeypatch.setattr(socket.socket, "accept", fail_once)
+    listener = Listener(_answer, most=10)
+    port = await listener.start("127.0.0.1", 0, _files(certificates, tmp_path))
+    try:
+        async with asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            writer.write(GET)
+            answer = await reader.readuntil(b"ok")
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert not failures
+        assert caplog.text.count("HTTP_PORT takes no connection for now: Too many open files") == 1
+    finally:
+        await listener.stop()
+
+
+async def test_the_first_answer_has_a_date() -> None:
+    """It is written before the first connection can come."""
+    listener = Listener(_answer, most=10)
+    bound = socket.create_server(("127.0.0.1", 0))
+    with socket.create_connection(bound.getsockname()) as client:
+        client.sendall(GET)
+        client.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        await listener.serve([bound])
+        try:
+            answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 1000), 10)
+        finally:
+            await listener.stop()
+    assert b"\r\ndate: " in answer

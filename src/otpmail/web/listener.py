@@ -9,6 +9,7 @@ from email.utils import formatdate
 from operator import itemgetter
 from random import Random
 
+from otpmail.counts import counted
 from otpmail.errors import SettingsError
 from otpmail.limits.descriptors import FOR_PROBES
 from otpmail.settings.certificates import CertificateFiles
@@ -19,6 +20,7 @@ from otpmail.web.ending import TIMES, Times
 from otpmail.web.tls import TlsServer, tls_context
 
 _TICK_SECONDS = 1.0
+_QUIET_SECONDS = 60.0  # between two warnings
 _MOMENT = 0.01
 _MOST_MOMENTS = 20  # for the first requests of connections, once the listener is closed
 
@@ -39,6 +41,7 @@ class _Open:
         self.ending: set[asyncio.Task[None]] = set()
         """Calls that are cancelled, since their connections have ended."""
         self.date = b""
+        self._warned = -math.inf
 
     def __len__(self) -> int:
         return len(self.open)
@@ -82,11 +85,22 @@ class _Open:
         if loser is not None and len(self.open) > self._most:
             self.discard(loser[1])
             loser[1].transport.abort()  # without an answer: its client could take one for that to its next request
+        if len(self.open) > self._most:
+            self._warn()
         if len(self.open) > self._most + FOR_PROBES and latest.is_idle:
             latest.refuse(503)
         elif len(self.open) > self._most:
             latest.is_for_probes = True
             latest.retire()  # its first request may be here already
+
+    def _warn(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._warned + _QUIET_SECONDS:
+            return
+        self._warned = now
+        text = f"HTTP_PORT has {counted(self._most, 'connection')} that are busy, as many as it may"
+        text = f"{text}; new ones are answered for probes alone (MAX_CONNECTIONS, ulimit -n)"
+        log_event(logging.WARNING, "connections-full", text, address="HTTP_PORT", most=self._most)
 
 
 class Listener:
