@@ -247,6 +247,20 @@ async def test_a_name_with_a_nul(serve: Callable[..., Awaitable[Service]], tls: 
             assert (answer.status, answer.json["message"]) == (401, words), names
 
 
+async def test_only_certificates_count(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
+    """Without CALLERS_FILE no token counts, so that a refusal asks for none."""
+    service = await serve(HTTP_PORT=0, TLS_CLIENT_CA_FILE=tls.ca, **tls.settings)
+    nul = _context(tls.ca, Issued(tls.authority, x509.DNSName("a\0b")), tmp_path)
+    for context in (_context(tls.ca), nul):
+        for path, kind in (
+            (SEND_CODE, "application/json"),
+            ("/otpmail.v1.MailService/SendMails", "application/jsonl"),
+        ):
+            answer = await request(url_of(service), path, ADA, {"content-type": kind}, tls=context)
+            assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
+            assert "www-authenticate" not in answer.fields
+
+
 async def test_certificates(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
     """A caller is known by its certificate. Without one it gets the probes alone, with a bad one nothing."""
     file = tmp_path / "callers.toml"

@@ -47,7 +47,7 @@ class Api:
     ) -> None:
         self.codes, self.mails = codes, mails
         self.most_octets = most_octets
-        self.asks_callers = settings.asks_callers
+        self.asks_callers, self.takes_tokens = settings.asks_callers, settings.callers_file is not None
         self.access = Access(settings, observer, codes.profiles)
         self.memory = mails.admission.memory
         self.reads = Reads(self.memory, most_octets=most_octets, ended=ended)

@@ -37,20 +37,23 @@ HTTP_STATUS: Final = {
 _NAMES = {Code.CANCELLED: "canceled"}
 
 
-async def answer_error(exchange: Exchange, ended: Ended, fields: Fields) -> None:
-    """Answer a call that has ended with an error. Where its body has not come whole, it may never: then close."""
+async def answer_error(exchange: Exchange, ended: Ended, fields: Fields, *, takes_tokens: bool) -> None:
+    """Answer a call that has ended with an error. Where its body has not come whole, it may never: then close.
+
+    `takes_tokens` is whether a caller is known by a token.
+    """
     if not exchange.is_whole:
         exchange.keep_alive = False
     body = json.dumps(error_of(ended), ensure_ascii=False).encode()
     kind = b"content-type", b"application/json"
-    await exchange.answer(HTTP_STATUS[ended[0]], body, kind, *_advice(ended), *fields)
+    await exchange.answer(HTTP_STATUS[ended[0]], body, kind, *_advice(ended, takes_tokens=takes_tokens), *fields)
 
 
-def _advice(ended: Ended) -> Fields:
+def _advice(ended: Ended, *, takes_tokens: bool) -> Fields:
     """Return what any client of HTTP understands: how to say who calls, and in how many seconds to try again."""
     code, _, trailers = ended
     if code is Code.UNAUTHENTICATED:
-        return ((b"www-authenticate", b"Bearer"),)
+        return ((b"www-authenticate", b"Bearer"),) if takes_tokens else ()
     retry = RetryInfo()
     if any(detail.Unpack(retry) for detail in _details(trailers)):
         return ((b"retry-after", b"%d" % ceil(retry.retry_delay.ToTimedelta().total_seconds())),)

@@ -122,15 +122,15 @@ async def _read_batch(context: CallContext) -> Any:
     return await context.read_batch()
 
 
-async def run_lines(guarded: Any, context: LinesContext) -> None:
-    """Run a call, whose results are sent as they come."""
+async def run_lines(guarded: Any, context: LinesContext, *, takes_tokens: bool) -> None:
+    """Run a call, whose results are sent as they come. For `takes_tokens` see `answer_error`."""
     exchange = context.exchange
     try:
         await context.run(guarded(None, context))
     finally:
         context.close()
     if context.ended is not None and not exchange.has_begun:
-        await answer_error(exchange, context.ended, context.fields)
+        await answer_error(exchange, context.ended, context.fields, takes_tokens=takes_tokens)
         return
     last = b""
     if context.ended is not None:

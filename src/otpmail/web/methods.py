@@ -98,11 +98,15 @@ class Methods:
                 self._check_certificate(exchange)
         except CallerError as error:
             status = status_of(error)
-            await answer_error(exchange, (status.code, status.message, status.trailers), fields)
+            await answer_error(
+                exchange, (status.code, status.message, status.trailers), fields, takes_tokens=self._api.takes_tokens
+            )
             return
         if encoding != IDENTITY and (encoding != GZIP or method.kind is not Kind.UNARY):
             unknown = Code.UNIMPLEMENTED, "the body must be identity, or gzip in a unary call", ()
-            await answer_error(exchange, unknown, (*fields, (b"accept-encoding", GZIP)))
+            await answer_error(
+                exchange, unknown, (*fields, (b"accept-encoding", GZIP)), takes_tokens=self._api.takes_tokens
+            )
             return
         self._note(headers)
         if method.kind is Kind.UNARY:
@@ -112,7 +116,7 @@ class Methods:
         else:
             api = self._api
             context = LinesContext(exchange, seconds, fields, most=api.most_octets, memory=api.memory, turn=self._turn)
-            await run_lines(method.guarded, context)
+            await run_lines(method.guarded, context, takes_tokens=api.takes_tokens)
 
     async def _serve_unary(
         self, method: Method, exchange: Exchange, codec: Codec, seconds: float | None, fields: Fields
@@ -132,7 +136,7 @@ class Methods:
         if message is not None:
             await _answer_message(exchange, codec, message, fields)
         elif context.ended is not None:
-            await answer_error(exchange, context.ended, fields)
+            await answer_error(exchange, context.ended, fields, takes_tokens=self._api.takes_tokens)
 
     async def _serve_stream(
         self, method: Method, exchange: Exchange, codec: Codec, seconds: float | None, fields: Fields
