@@ -18,7 +18,7 @@ from otpmail.values import frozen
 
 _METRICS, _LIVE, _READY = "/metrics", "/livez", "/readyz"
 PATHS = frozenset({_METRICS, _LIVE, _READY})
-"""Paths that are open to everybody, also where callers are asked who they are."""
+"""Paths that ask nobody who calls. On loopback `web.gate` looks at Host and Origin of a request for metrics."""
 
 log = logging.getLogger("otpmail")
 

@@ -154,7 +154,7 @@ def tls_context(files: CertificateFiles) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     # Python reads certificates from files only: these have no name, and end with their descriptors.
     try:
-        with _in_memory(files.chain) as chain, _in_memory(files.key) as key:
+        with _InMemory(files.chain) as chain, _InMemory(files.key) as key:
             context.load_cert_chain(chain.path, key.path)
         if files.authorities is not None:
             context.load_verify_locations(cadata=files.authorities.decode())
@@ -164,7 +164,7 @@ def tls_context(files: CertificateFiles) -> ssl.SSLContext:
     return context
 
 
-class _in_memory:  # noqa: N801  it is used as a function
+class _InMemory:
     """A file without a name that holds these octets."""
 
     def __init__(self, octets: bytes) -> None:
