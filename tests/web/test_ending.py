@@ -38,7 +38,7 @@ async def _listening(listener: Listener) -> AsyncIterator[int]:
         await listener.stop()
 
 
-async def _connect_deaf(port: int, stack: AsyncExitStack, octets: bytes) -> None:
+async def _connect_deaf(port: int, stack: AsyncExitStack, octets: bytes) -> socket.socket:
     """Send a request from a client that reads nothing."""
     client = stack.enter_context(socket.socket())
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -46,6 +46,16 @@ async def _connect_deaf(port: int, stack: AsyncExitStack, octets: bytes) -> None
     loop = asyncio.get_running_loop()
     await loop.sock_connect(client, ("127.0.0.1", port))
     await loop.sock_sendall(client, octets)
+    return client
+
+
+async def _read_all(client: socket.socket) -> int:
+    """Return how many octets come until the connection ends."""
+    octets = 0
+    with contextlib.suppress(ConnectionError):
+        while part := await asyncio.get_running_loop().sock_recv(client, 1 << 16):
+            octets += len(part)
+    return octets
 
 
 async def _until_none_is_open(listener: Listener) -> None:
@@ -77,8 +87,7 @@ async def test_clients_that_read_nothing_keep_nobody_out(requests: bytes) -> Non
     """They give way after a second, and count until they are gone."""
     listener = Listener(_answer_large, most=5)
     async with AsyncExitStack() as stack, _listening(listener) as port:
-        for _ in range(5):
-            await _connect_deaf(port, stack, requests)
+        clients = [await _connect_deaf(port, stack, requests) for _ in range(5)]
         await asyncio.sleep(1.5)  # the second after which they give way
         assert len(listener._open) == 5
         for _ in range(6):
@@ -87,6 +96,8 @@ async def test_clients_that_read_nothing_keep_nobody_out(requests: bytes) -> Non
             writer.write(GET.replace(b"/ ", b"/small "))
             assert b"connection: close" not in await reader.readuntil(b"ok")
             assert len(listener._open) <= 6
+        for client in clients:
+            assert await _read_all(client) < len(_LARGE)  # it is cut, and not closed once all is sent
 
 
 async def test_a_request_that_comes_with_its_connection_is_answered_once() -> None:
