@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -312,3 +312,27 @@ async def test_the_first_answer_has_a_date() -> None:
         finally:
             await listener.stop()
     assert b"\r\ndate: " in answer
+
+
+async def test_strangers_who_come_at_once_are_no_reason_to_refuse(
+    certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As many give way as have come, so that the last of them is answered, and the log names no full port."""
+    context = ssl.create_default_context(cafile=str(certificates.ca_file))
+    context.check_hostname = False
+    listener = Listener(_answer, most=5)
+    bound = socket.create_server(("127.0.0.1", 0), backlog=100)
+    with ExitStack() as opened:
+        for _ in range(40):  # before anybody accepts them
+            opened.enter_context(socket.create_connection(bound.getsockname()))
+        last = opened.enter_context(socket.create_connection(bound.getsockname()))
+        await listener.serve([bound], _files(certificates, tmp_path))
+        try:
+            async with asyncio.timeout(30):
+                reader, writer = await asyncio.open_connection(sock=last, ssl=context, server_hostname="localhost")
+                writer.write(GET)
+                assert b"connection: close" not in await reader.readuntil(b"ok")
+            writer.close()
+        finally:
+            await listener.stop()
+    assert "as many as it may" not in caplog.text

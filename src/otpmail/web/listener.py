@@ -6,6 +6,7 @@ import math
 import socket
 from collections.abc import Iterable
 from email.utils import formatdate
+from heapq import nsmallest
 from operator import itemgetter
 from random import Random
 
@@ -81,10 +82,10 @@ class _Open:
             for connection in self.open
             if connection is not latest and (since := connection.gives_way_since) is not None
         )
-        loser = min(waiting, key=itemgetter(0), default=None)
-        if loser is not None and len(self.open) > self._most:
-            self.discard(loser[1])
-            loser[1].transport.abort()  # without an answer: its client could take one for that to its next request
+        losers = nsmallest(len(self.open) - self._most, waiting, key=itemgetter(0))  # more than one may have come
+        for _, loser in losers:
+            self.discard(loser)
+            loser.transport.abort()  # without an answer: its client could take one for that to its next request
         if len(self.open) > self._most:
             self._warn()
         if len(self.open) > self._most + FOR_PROBES and latest.is_idle:
