@@ -87,19 +87,17 @@ class WebApp:
         else:
             await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such path")
 
-    async def _call(self, method: Method, exchange: Exchange) -> None:
+    def _call(self, method: Method, exchange: Exchange) -> Awaitable[None]:
+        """Return what answers the call of a method."""
         assert self._methods is not None
         headers, verb = exchange.headers, exchange.method
         if problem := self._gate.problem(headers):
-            await exchange.answer_status(HTTPStatus.FORBIDDEN, problem)
-        elif verb == "POST":
-            await self._methods.serve(method, exchange, self._gate.cors(headers))
-        elif verb == "OPTIONS" and (fields := self._gate.preflight(headers)) is not None:
-            await exchange.answer(HTTPStatus.NO_CONTENT, b"", *fields)
-        else:
-            await exchange.answer_status(
-                HTTPStatus.METHOD_NOT_ALLOWED, "methods are called by POST", (b"allow", b"POST")
-            )
+            return exchange.answer_status(HTTPStatus.FORBIDDEN, problem)
+        if verb == "POST":
+            return self._methods.serve(method, exchange, self._gate.cors(headers))
+        if verb == "OPTIONS" and (fields := self._gate.preflight(headers)) is not None:
+            return exchange.answer(HTTPStatus.NO_CONTENT, b"", *fields)
+        return exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "methods are called by POST", (b"allow", b"POST"))
 
 
 async def _probe(page: Probe, exchange: Exchange) -> None:

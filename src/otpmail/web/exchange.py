@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
@@ -22,6 +23,15 @@ def _status_line(status: int) -> bytes:
 
 
 STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
+
+
+@lru_cache(maxsize=64)
+def _lines_of(fields: Fields) -> bytes:
+    """Return the fields of an answer as they are sent. Raises ValueError for one that would hold another one."""
+    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if not lines.count(b"\n") == lines.count(b"\r") == len(fields):
+        raise ValueError("a field of an answer holds the end of a line")
+    return lines
 
 
 class Transport(Protocol):
@@ -156,7 +166,13 @@ class Exchange:
 
     def whole_body(self, most: int) -> bytes | None:
         """Return the body where all of it is here, at most so many octets; None otherwise."""
-        return self._take() if self.is_whole and len(self._body) <= most else None
+        body = self._body
+        if not self.is_whole or len(body) > most:
+            return None
+        if isinstance(body, bytes) and len(body) <= _HIGH_WATER:
+            self._body = b""
+            return body
+        return self._take()
 
     def _take(self) -> bytes:
         body, self._body = self._body, b""
@@ -212,14 +228,8 @@ class Exchange:
 
     def _head(self, status: int, fields: Fields, framing: bytes) -> bytes:
         """Return the head of an answer. Raises ValueError for a field that would hold another one."""
-        lines = [STATUS_LINES[status], self.connection.date, framing]
-        lines += [b"%b: %b\r\n" % field for field in fields]
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        head = b"".join(lines)
-        expected = len(lines) + (not self.keep_alive) - (not framing)
-        if head.count(b"\n") != expected or head.count(b"\r") != expected:
-            raise ValueError(f"a field of the answer to {self.path} holds the end of a line")
-        return head
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        return b"".join((STATUS_LINES[status], self.connection.date, framing, _lines_of(fields), end))
 
     def _finish(self, octets: bytes) -> None:
         self.has_ended = True

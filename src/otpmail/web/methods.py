@@ -1,6 +1,6 @@
 """The methods of otpmail.v1 over HTTP, each by POST to its path."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from otpmail.web.body import GZIP, IDENTITY, pack, read_body, takes_gzip
 from otpmail.web.connect import CODECS, JSON, PROTO, VERSION, Codec, decode, seconds_of
 from otpmail.web.context import CallContext
 from otpmail.web.errors import answer_error
-from otpmail.web.exchange import Exchange, Fields, Headers
+from otpmail.web.exchange import Exchange, Fields
 from otpmail.web.lines import LINES, LinesContext, run_lines
 from otpmail.web.watching import STREAM_CODECS, read_one, run_stream
 
@@ -108,7 +108,11 @@ class Methods:
                 exchange, unknown, (*fields, (b"accept-encoding", GZIP)), takes_tokens=self._api.takes_tokens
             )
             return
-        self._note(headers)
+        if not _TRACE_KEYS.isdisjoint(headers):
+            ids = [(key.decode(), headers[key].decode("latin-1")) for key in _TRACE_KEYS if key in headers]
+            TRACE.set(Trace.read(ids))
+        if self._api.asks_callers and (given := headers.get(_AUTHORIZATION)) is not None:
+            AUTHORIZATION.set(authorization_of([given.decode("latin-1")]))
         if method.kind is Kind.UNARY:
             await self._serve_unary(method, exchange, codec, seconds, fields)
         elif method.kind is Kind.STREAM:
@@ -152,14 +156,6 @@ class Methods:
         if self._wants_certificate and exchange.connection.certificate is None:
             raise Unauthenticated(_NO_CERTIFICATE)
 
-    def _note(self, headers: Headers) -> None:
-        """Keep what the call says of its caller and of its trace for the methods."""
-        if not _TRACE_KEYS.isdisjoint(headers):
-            ids = [(key.decode(), headers[key].decode("latin-1")) for key in _TRACE_KEYS if key in headers]
-            TRACE.set(Trace.read(ids))
-        if self._api.asks_callers and (given := headers.get(_AUTHORIZATION)) is not None:
-            AUTHORIZATION.set(authorization_of([given.decode("latin-1")]))
-
 
 def _guarded(api: Api, path: str, behaviour: Callable[..., Any], method: Any) -> tuple[Callable[..., Any], Kind]:
     """Return a method in its guard, and how it is called."""
@@ -177,10 +173,11 @@ def _codec(method: Method, content_type: bytes) -> Codec | None:
     return method.codecs.get(media.strip().lower()) if charset in {b"", b"charset=utf-8"} else None
 
 
-async def _answer_message(exchange: Exchange, codec: Codec, message: Message, fields: Fields) -> None:
+def _answer_message(exchange: Exchange, codec: Codec, message: Message, fields: Fields) -> Awaitable[None]:
+    """Return what sends an answer."""
     body = codec.encode(message)
     head = ((b"content-type", codec.content_type), *fields)
     if len(body) >= _WORTH_PACKING and takes_gzip(exchange.headers.get(b"accept-encoding", b"")):
         body = pack(body)
         head = (*head, (b"content-encoding", GZIP), (b"vary", b"accept-encoding"))
-    await exchange.answer(200, body, *head)
+    return exchange.answer(200, body, *head)
