@@ -56,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register our markers, and end at SIGTERM and SIGHUP as at Ctrl-C: fixtures then end what they have started.
 
+    A shell starts what runs in its background with SIGINT ignored, and the processes of the tests would inherit that.
     No example of a property has a time limit: on a busy machine any may take long. The run has a folder of its own.
     """
     if config.option.basetemp is None:
@@ -64,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for sign in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(sign) is signal.SIG_DFL:
             signal.signal(sign, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile("any machine", settings(), deadline=None)
     settings.load_profile("any machine")
     for marker in _MARKERS:

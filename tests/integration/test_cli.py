@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -335,9 +336,10 @@ async def test_completion() -> None:
     command = Path(sys.executable).with_name("otpmail")
 
     async def run(*arguments: str, **environment: str) -> str:
-        """Run the command by its own name, and return what it prints."""
+        """Run the command by its own name in a bash, whose script it prints, and return what it prints."""
+        line = f"{shlex.join((str(command), *arguments))}; true"  # bash would give its place to the last command
         process = await asyncio.create_subprocess_exec(
-            command, *arguments, env=os.environ | environment, stdout=asyncio.subprocess.PIPE
+            *("bash", "-c", line), env=os.environ | environment, stdout=asyncio.subprocess.PIPE
         )
         out, _ = await process.communicate()
         return out.decode()
@@ -347,7 +349,7 @@ async def test_completion() -> None:
     for words, offered in (("mail list --state fa", "failed\n"), ("mail send --priority u", "urgent\n")):
         typed = {"COMP_WORDS": f"otpmail {words}", "COMP_CWORD": "4"}
         assert await run(**typed, _OTPMAIL_COMPLETE="complete_bash") == offered
-    assert "complete -o default -F _otpmail_completion otpmail" in await run("--show-completion", "bash")
+    assert "complete -o default -F _otpmail_completion otpmail" in await run("--show-completion")
 
 
 async def test_ctrl_c_during_the_imports(tmp_path: Path) -> None:

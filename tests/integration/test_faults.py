@@ -378,7 +378,7 @@ async def test_a_password_that_is_changed_meanwhile(service: Service, relay: Rel
     relay.cut_connections()
     down = await service.wait_for_log("relay-down")
     assert "535" in str(down["error"])
-    assert float(str(down["retry_after"])) >= 45
+    assert float(str(down["retry_after"])) >= 40  # a minute less a quarter by chance, less the time until it is down
     assert relay.connections <= 4  # each worker may have dialled before the first answer came
 
 
