@@ -82,6 +82,23 @@ def callers() -> str:
     return _table(heads, lines)
 
 
+def doors() -> str:
+    """What the same calls cost over gRPC and over HTTP."""
+    heads = ("Method", "Over", "Calls a second", "Of gRPC's", "CPU of a call, us", "Of gRPC's")
+    lines = [
+        [
+            f"`{row['method']}`",
+            row["door"],
+            _count(row["calls/s"]),
+            f"{row['rate, of gRPC']:.2f}",
+            _count(row["server us/call"]),
+            f"{row['CPU, of gRPC']:.2f}",
+        ]
+        for row in _rows("doors")
+    ]
+    return _table(heads, lines)
+
+
 def stores() -> str:
     """Calls a second with each store, and what a call costs the service."""
     loads: dict[str, dict[str, dict[str, Any]]] = {}
@@ -279,7 +296,21 @@ def missed() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
-        *(summary, distance, unary, callers, stores, load, batching, batches, recycling, calls, resources, missed),
+        *(
+            summary,
+            distance,
+            unary,
+            callers,
+            doors,
+            stores,
+            load,
+            batching,
+            batches,
+            recycling,
+            calls,
+            resources,
+            missed,
+        ),
         *(memory, capacity, simulation, shard, scaling, processes, spread),
     )
 }
