@@ -39,7 +39,7 @@ _CALLERS = 32
 _REST_SECONDS = 0.02  # behind a round: what an answer does not wait for belongs to its call too
 
 Figures = dict[str, list[dict[str, float]]]
-"""What a call took, each time and by method: microseconds of CPU, and of time."""
+"""The cost of a call, each time and by method: microseconds of CPU, and of time."""
 
 
 class Called(Protocol):
@@ -176,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--addresses", nargs="+", required=True, help="of the services")
     parser.add_argument("--pids", nargs="+", type=int, required=True, help="of their processes")
-    parser.add_argument("--tokens", nargs="+", required=True, help="of a caller of each; an empty one is none")
+    parser.add_argument("--tokens", nargs="+", required=True, help="of a caller of each service, or empty for no token")
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--calls", type=int, default=1000, help="to each service, of each method, in a round")
     print(json.dumps({"services": uvloop.run(run(parser.parse_args()))}), flush=True)

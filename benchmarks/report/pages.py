@@ -66,35 +66,30 @@ def unary() -> str:
 
 
 def callers() -> str:
-    """What tokens and limits cost, beside services without them."""
+    """The cost of tokens and limits, beside services without them."""
     heads = ("Method", "Tokens and limits", "Calls a second", "Of none", "CPU of a call, us", "Calls for the same CPU")
-    lines = [
-        [
-            f"`{row['method']}`",
-            row["callers"],
-            _count(row["calls/s"]),
-            f"{row['of those without']:.2f}",
-            _count(row["server us/call"]),
-            f"{row['calls for the same CPU']:.2f}",
-        ]
-        for row in _rows("callers")
-    ]
-    return _table(heads, lines)
+    return _compared("callers", heads, ("callers", "of those without", "calls for the same CPU"))
 
 
 def doors() -> str:
-    """What the same calls cost over gRPC and over HTTP."""
+    """The cost of the same calls over gRPC and over HTTP."""
     heads = ("Method", "Over", "Calls a second", "Of gRPC's", "CPU of a call, us", "Of gRPC's")
+    return _compared("doors", heads, ("door", "rate, of gRPC", "CPU, of gRPC"))
+
+
+def _compared(benchmark: str, heads: Sequence[str], columns: tuple[str, str, str]) -> str:
+    """Return the calls of services side by side; `columns` name the service, and its parts of a rate and of CPU."""
+    name, rate, cpu = columns
     lines = [
         [
             f"`{row['method']}`",
-            row["door"],
+            row[name],
             _count(row["calls/s"]),
-            f"{row['rate, of gRPC']:.2f}",
+            f"{row[rate]:.2f}",
             _count(row["server us/call"]),
-            f"{row['CPU, of gRPC']:.2f}",
+            f"{row[cpu]:.2f}",
         ]
-        for row in _rows("doors")
+        for row in _rows(benchmark)
     ]
     return _table(heads, lines)
 

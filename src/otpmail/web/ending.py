@@ -1,4 +1,4 @@
-"""How a connection ends: within a time, whatever its client reads or sends, and with its last answer if that can be."""
+"""How a connection ends: within a time, whatever its client reads or sends, and with its last answer if possible."""
 
 import asyncio
 from abc import abstractmethod

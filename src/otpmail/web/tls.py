@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import ssl
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Self
 
@@ -57,9 +58,9 @@ class Guest(asyncio.Protocol):
 
     transport: asyncio.Transport
 
+    @abstractmethod
     def begin(self, transport: asyncio.Transport) -> None:
         """Count it."""
-        raise NotImplementedError
 
 
 class TlsServer:
@@ -123,6 +124,7 @@ class TlsServer:
         self._tasks.add(task)
 
         def end(task: asyncio.Task[None]) -> None:
+            """End the connection of a handshake that was given up or has failed."""
             self._tasks.discard(task)
             if guest.transport is handshake:
                 accepted.close()
@@ -139,7 +141,7 @@ class TlsServer:
                 ssl_handshake_timeout=self._handshake_seconds,
                 ssl_shutdown_timeout=_FAREWELL_SECONDS,
             )
-        except OSError:  # of TLS and of time too: the client is none, or has gone
+        except OSError:  # also of TLS and a timeout: the client speaks no TLS, or has gone
             return
 
 
