@@ -1,9 +1,9 @@
 """Calls several services by turns, and measures the processor time that a call takes each of them.
 
 A turn has as many rounds as there are services. In a round each service gets the same number of calls, which take a
-fraction of a second; what else the machine does meets neighbours alike. A service costs more where it was idle before,
-and less where it was called just now. Each round therefore begins with the next service, and the figure of a turn is
-that of its rounds together: services that are alike have the same (tests/test_by_turns.py).
+fraction of a second. Other work of the machine therefore meets neighbours alike. A service costs more where it was idle
+before, and less where it was called just now. Each round therefore begins with the next service, and the figure of a
+turn is that of its rounds together. Services that are alike have the same figure (tests/test_by_turns.py).
 
 SendMail is called by h2load where it is installed. A round of codes has some mailed, and then validates each.
 """

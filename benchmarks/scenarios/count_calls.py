@@ -1,10 +1,10 @@
 """Counts the calls of our own functions that one SendMail, SendCode and ValidateCode make on an idle, warmed service.
 
 It counts Python's call events for code under src/otpmail in the loop's thread: a resumed coroutine is another call.
-Generated code and comprehensions are left out. A move is a call whose file differs from that of the call before.
-Each method is called over gRPC, and ValidateCode over HTTP too: without tokens and with the settings that ship, and
-then with a token and all limits. The counts do not depend on the machine. `scripts/count-calls` prints them and fails
-above the limits; with `--tree` it prints each call below its caller.
+Generated code and comprehensions are left out. A move is a call whose file differs from that of the call before. Each
+method is called over gRPC, and ValidateCode over HTTP too. That is once without tokens and with the settings that ship,
+and once with a token and all limits. The counts do not depend on the machine. `scripts/count-calls` prints them and
+fails above the limits; with `--tree` it prints each call below its caller.
 """
 
 from __future__ import annotations  # generated stubs name types that exist for the type checker alone
