@@ -161,6 +161,31 @@ async def test_changes_that_wait_for_the_file_are_bounded(tmp_path: Path, clock:
     await again.close()
 
 
+async def test_refused_calls_leave_no_changes(tmp_path: Path, clock: Clock) -> None:
+    """A call that is refused while the file can't be written leaves nothing that waits, however many there are."""
+    path = tmp_path / "store.db"
+    watched = Watched(store := sqlite_store(path, clock))
+    await store.open()
+    claimed = Request("shop", "r0", b"f")
+    assert await store.mails.claim(claimed, "m0") == Accepted()
+    path.rename(tmp_path / "away.db")
+    clock.time += 10
+    await _refused(store.mails.accept([entry_of(mail_of("m9"))]))
+    await watched.state()
+    for number in range(1, 50):
+        request = Request("shop", f"r{number}", b"f")
+        await _refused(store.mails.claim(request, f"m{number}"))
+        store.mails.release(request, f"m{number}")
+    store.mails.release(claimed, "m0")
+    await _refused(store.mails.get("shop", "m9"))  # behind them, so the thread has met them
+    assert store.unwritten == 1
+    (tmp_path / "away.db").rename(path)
+    assert await watched.state() == ""
+    for number in range(2):
+        assert await store.mails.claim(Request("shop", f"r{number}", b"other"), "new") == Accepted()
+    await store.close()
+
+
 async def test_a_full_file_that_is_moved_away(tmp_path: Path, clock: Clock) -> None:
     """A file that is moved away while it has no room is found missing, and all goes on once it is back."""
     path = tmp_path / "store.db"

@@ -134,12 +134,15 @@ class SqliteMailStore(SoleOwner):
     def release(self, request: Request, mail_id: str) -> None:
         """Free a request id that was claimed for a mail which was not accepted: the caller's next try counts as new.
 
-        One that was taken over is to be taken over again: the relay may have the mail, so its id must stay.
+        One that was taken over is to be taken over again: the relay may have the mail, so its id must stay. A claim
+        that was refused has left nothing in the file, so nothing waits for a file that can't be written.
         """
-        self._open.pop(mail_id, None)
+        seq = self._open.pop(mail_id, None)
+        if seq is None:
+            return
         key, is_taken_over = request_key(request.caller, request.request_id), mail_id in self._taken_over
         self._taken_over.discard(mail_id)
-        self._writer.note(partial(self._rows.release, key, mail_id, is_taken_over=is_taken_over))
+        self._writer.note(partial(self._rows.release, key, mail_id, is_taken_over=is_taken_over), seq)
 
     def deferred(self, mail_id: str, progress: Progress) -> None:
         """Note how far an accepted mail has come."""
