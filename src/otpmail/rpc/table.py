@@ -29,7 +29,7 @@ class MethodTable(grpc.GenericRpcHandler):
 
     def __init__(self, *, asks_callers: bool = False) -> None:
         self._handlers: dict[str, Handler] = {}
-        self._asks_callers = asks_callers
+        self._wanted = frozenset((*TRACE_KEYS, KEY) if asks_callers else TRACE_KEYS)
 
     def __repr__(self) -> str:
         return f"<MethodTable {len(self._handlers)} methods>"
@@ -47,12 +47,18 @@ class MethodTable(grpc.GenericRpcHandler):
         It runs in the call's own task, which from then on knows the ids that the caller sent.
         """
         metadata = handler_call_details.invocation_metadata or ()
-        for key, _ in metadata:
-            if key in TRACE_KEYS:
-                TRACE.set(Trace.read(metadata))
-                break
-        if self._asks_callers and (given := [str(value) for key, value in metadata if key == KEY]):
-            AUTHORIZATION.set(authorization_of(given))
+        authorization: list[str] = []
+        is_traced = False
+        for key, value in metadata:
+            if key in self._wanted:
+                if key == KEY:
+                    authorization.append(str(value))
+                else:
+                    is_traced = True
+        if is_traced:
+            TRACE.set(Trace.read(metadata))
+        if authorization:
+            AUTHORIZATION.set(authorization_of(authorization))
         return self._handlers.get(handler_call_details.method)
 
 

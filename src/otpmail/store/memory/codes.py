@@ -112,8 +112,9 @@ class MemoryChallengeStore(RuledRecords):
         if more or counted is None or repeats or not is_at_short_codes(record, attempt):
             return self._guessed(self._others, record, now=now, guess=guess, attempt=attempt)
         after, check = (attempt.rules or self._rules).check(record, now, guess, attempt)
-        is_counted = check.result is CheckResult.WRONG_CODE and after is not record
-        counts.write(quota.key, counted if is_counted else known)
+        if check.result is not CheckResult.VALID:  # also where none counts: the time does not tell of a live code
+            is_counted = check.result is CheckResult.WRONG_CODE and after is not record
+            counts.write(quota.key, counted if is_counted else known)
         return after, check
 
     def unsend(self, key: bytes, sending: Sending) -> Awaitable[None]:

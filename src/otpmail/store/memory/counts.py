@@ -97,11 +97,12 @@ class MemoryCounts:
         # fast path: nearly every mail of a caller finds it so, 3 us; held to the full path by tests/store/memory
         counted = []
         for quota in quotas:
-            spare = self._spare[hash(quota.key) % _SHARDS]
-            octets = spare.get(quota.key)
+            key = quota.key
+            spare = self._spare[hash(key) % _SHARDS]
+            octets = spare.get(key)
             if octets is None or (after := with_one_more(octets, quota.most, now, quota.stretch)) is None:
                 return False
-            counted.append((spare, quota.key, after))
+            counted.append((spare, key, after))
         for spare, key, after in counted:
             self._taken.octets += len(after) - len(spare.pop(key))
             spare[key] = after
