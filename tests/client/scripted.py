@@ -85,7 +85,7 @@ class Scripted(otp_pb2_grpc.OtpServiceServicer, mail_pb2_grpc.MailServiceService
         if isinstance(answer, Failure):
             await answer.abort(context)
         if answer is None:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()  # until the call ends
         return answer
 
     async def _stream(self, context: Any) -> Any:
@@ -93,7 +93,7 @@ class Scripted(otp_pb2_grpc.OtpServiceServicer, mail_pb2_grpc.MailServiceService
             if isinstance(answer, Failure):
                 await answer.abort(context)
             if answer is None:
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()  # until the call ends
             yield answer
 
     SendCode = ValidateCode = RevokeCode = SendMail = GetMail = CancelMail = RetryMail = ListMails = _answer

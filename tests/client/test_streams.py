@@ -283,11 +283,15 @@ async def test_the_callers_own_error_comes_last(kind: str) -> None:
     assert [mail.request_id for request in service.requests for mail in request.mails] == ["a"]
 
 
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
 async def _inner_task_cancelled() -> AsyncIterator[OutgoingMail]:
     """Yield a mail, then await a task that was cancelled."""
     for mail in _mails("a"):
         yield mail
-    inner = asyncio.create_task(asyncio.sleep(60))
+    inner = asyncio.create_task(_for_ever())
     inner.cancel()
     await inner
 
@@ -306,7 +310,7 @@ async def _cancels_its_task() -> AsyncIterator[OutgoingMail]:
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
-    await asyncio.sleep(60)
+    await _for_ever()
 
 
 @pytest.mark.parametrize(
@@ -348,7 +352,7 @@ async def test_a_cancelled_caller_of_a_stream() -> None:
         """Yield a mail, then wait."""
         for mail in _mails("a"):
             yield mail
-        await asyncio.sleep(60)
+        await _for_ever()
 
     for outgoing in (waits(), _mails(*map(str, range(1000)))):
         async with Scripted([_result("a"), _result("0"), None]) as service, Client(service.address) as client:
@@ -377,7 +381,7 @@ async def test_a_caller_that_is_cancelled_while_it_leaves_a_stream() -> None:
         for mail in _mails("a"):
             yield mail
         try:
-            await asyncio.sleep(60)
+            await _for_ever()
         finally:
             leaving.set()
             await may_end.wait()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from otpmail.testing import CaughtMail, Namespace, NoMailError, Service, Service
 from otpmail.testing.service import SERVICE_ENVIRONMENT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import FrameType
 
 _ADA = "ada@example.org"
@@ -67,23 +69,29 @@ def test_a_mail_and_its_parts(otpmail: Namespace) -> None:
         otpmail.inbox("eve@example.org").mail(wait=0)
 
 
-def test_mails_are_all_that_were_caught(otpmail: Namespace, otpmail_service: Service) -> None:
+def test_mails_are_all_that_were_caught(
+    otpmail: Namespace, otpmail_service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`mails` has what was caught before, also where the mail is still on its way between both processes."""
-    arrive = otpmail_service.mailroom.add
+    arrive, write, asked = otpmail_service.mailroom.add, otpmail_service._write, threading.Event()
 
-    def slowly(namespace: str, mail: CaughtMail) -> None:
-        """Take a mail as a slow thread does."""
-        time.sleep(0.2)
+    def arrive_late(namespace: str, mail: CaughtMail) -> None:
+        """Take a mail once the test asks for its mails."""
+        asked.wait(10)
         arrive(namespace, mail)
 
-    otpmail_service.mailroom.add = slowly  # type: ignore[method-assign]
-    try:
-        sync.send_code(_ADA)
-        assert len(otpmail.mails) == 1
-        sync.send_mail(_ADA, "Hi", "text")
-        assert len(otpmail.inbox(_ADA).mails) == 2
-    finally:
-        otpmail_service.mailroom.add = arrive  # type: ignore[method-assign]
+    def write_first(message: Mapping[str, object]) -> None:
+        """Write a question, and let the mails on their way arrive."""
+        write(message)
+        asked.set()
+
+    monkeypatch.setattr(otpmail_service.mailroom, "add", arrive_late)
+    monkeypatch.setattr(otpmail_service, "_write", write_first)
+    sync.send_code(_ADA)
+    assert len(otpmail.mails) == 1
+    asked.clear()
+    sync.send_mail(_ADA, "Hi", "text")
+    assert len(otpmail.inbox(_ADA).mails) == 2
 
 
 def test_a_namespace_has_its_own(otpmail: Namespace, otpmail_service: Service) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otpmail.web.connection import Connection
 from otpmail.web.ending import Times
 from otpmail.web.listener import Listener
 
@@ -72,12 +73,21 @@ async def test_a_request_that_cannot_be_read_is_answered_in_its_turn(broken: byt
         assert [answer[:3] for answer in answers] == [b"200", b"200", b"400"]
 
 
-async def test_a_head_that_comes_late_waits_for_the_answers_before_it() -> None:
+async def test_a_head_that_comes_late_waits_for_the_answers_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that takes longer than a head may is not cut by the half request behind it."""
+    look, looks = Connection._look, asyncio.Semaphore(0)
+
+    def look_and_say(self: Connection) -> None:
+        """Look whether the head is overdue, and say so."""
+        look(self)
+        looks.release()
 
     async def slow(exchange: Exchange) -> None:
-        await asyncio.sleep(0.5)
+        for _ in range(3):
+            await looks.acquire()
         await exchange.answer(200, b"well")
+
+    monkeypatch.setattr(Connection, "_look", look_and_say)
 
     async with _connected(slow, times=Times(head=0.1)) as (reader, writer):
         writer.write(GET + b"GET /")

@@ -326,7 +326,7 @@ async def main():
     await store.open()
     await store.mails.accept([entry_of(mail_of("m1"))])
     print("accepted", flush=True)
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """
