@@ -290,6 +290,64 @@ async def test_strangers_take_no_place_of_a_device(codes: ChallengeStore, clock:
         await send(70)
 
 
+async def test_a_further_device_has_a_place(codes: ChallengeStore, clock: Clock) -> None:
+    """With 64 live codes of devices, one of those with most loses its oldest: no owner of many tokens keeps one out.
+
+    A device with fewer loses nothing, and one with as many as any loses its own. Strangers end no code of a device.
+    """
+    rules = replace(POLICY, shadows=frozenset({"address", "resend"}))
+    owner, guest, late = b"an owner", b"a guest.", b"late one"
+    numbers = itertools.count(1)
+
+    async def send(session: int, device: bytes) -> Sending:
+        asked = Send(KEY, clock.time, _fresh(next(numbers), clock), scope=session.to_bytes(8), device=device)
+        return await codes.send(asked._replace(rules=rules))
+
+    async def results(sendings: Sequence[Sending], device: bytes) -> list[CheckResult]:
+        found = []
+        for session, sending in enumerate(sendings):
+            attempt = Attempt(session.to_bytes(8), device)
+            found.append((await codes.check(KEY, clock.time, BOOK.guess(_code(sending)), attempt)).result)
+        return found
+
+    mine = await send(0, owner)
+    many = [b"token %02d" % number for number in range(20)]
+    theirs = {device: [await send(session, device) for session in range(3)] for device in many}
+    its = [await send(0, guest), await send(1, guest), await send(2, guest)]  # which takes the last place
+    latest = await send(0, late)  # in place of the oldest of token 00
+    for session in range(10, 14):
+        await send(session, STRANGERS)
+    second = await send(1, owner)  # of token 01
+    assert await results([mine, second], owner) == [CheckResult.VALID] * 2
+    assert await results([latest], late) == [CheckResult.VALID]
+    assert await results(its, guest) == [CheckResult.VALID] * 3
+    for number, device in enumerate(many):
+        lost = [CheckResult.NO_LIVE_CODE] if number < 2 else [CheckResult.VALID]
+        assert await results(theirs[device], device) == [*lost, *[CheckResult.VALID] * 2]
+
+
+async def test_devices_with_a_code_each(codes: ChallengeStore, clock: Clock) -> None:
+    """With 64 devices of one code each, the oldest of all ends for a further one, and a device's own for its second."""
+    rules = replace(POLICY, shadows=frozenset({"address", "resend"}))
+
+    async def send(number: int, session: bytes = NO_SCOPE) -> Sending:
+        asked = Send(KEY, clock.time, _fresh(2 * number + (session != NO_SCOPE), clock), scope=session)
+        return await codes.send(asked._replace(device=b"token %02d" % number, rules=rules))
+
+    async def result(number: int, sending: Sending, session: bytes = NO_SCOPE) -> CheckResult:
+        attempt = Attempt(session, b"token %02d" % number)
+        return (await codes.check(KEY, clock.time, BOOK.guess(_code(sending)), attempt)).result
+
+    sendings = [await send(number) for number in range(1, 65)]
+    further = await send(65)
+    second = await send(30, b"another.")
+    assert await result(1, sendings[0]) == CheckResult.NO_LIVE_CODE
+    assert await result(30, sendings[29]) == CheckResult.NO_LIVE_CODE
+    assert await result(30, second, b"another.") == CheckResult.VALID
+    for number, sending in [(2, sendings[1]), (64, sendings[63]), (65, further)]:
+        assert await result(number, sending) == CheckResult.VALID
+
+
 async def test_mails_are_limited(codes: ChallengeStore, clock: Clock) -> None:
     """An address gets ten mails in an hour over all scopes; a mail that was not sent counts no more."""
     for number in range(10):

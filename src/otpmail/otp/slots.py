@@ -1,5 +1,7 @@
 """The slots of a record: which one is tried, and room for others. Pure."""
 
+from collections import Counter
+
 from otpmail.code_record import STRANGERS, CodeRecord, Slot
 from otpmail.model import Challenge
 from otpmail.otp.refusals import refusal
@@ -31,11 +33,12 @@ def slot_of(record: CodeRecord, attempt: Attempt) -> Slot:
 
 
 def with_room(slots: tuple[Slot, ...], device: bytes, now: float) -> tuple[Slot, ...]:
-    """Return the slots with a place for one more of a device. Raises LimitExceeded.
+    """Return the slots with a place for one more of a device. Raises LimitExceeded where none gives way.
 
-    A device that has too many loses its oldest, and takes no place of others. Else the oldest short one of strangers
-    ends, if all together are too many. Strangers take no place of a device, and no device one of theirs. Of slots that
-    only wait for their next mail the latest stay.
+    A device that has too many loses its oldest, and takes no place of others. With all places of devices taken, one of
+    those with most loses its oldest. Else the oldest short one of strangers ends, if all together are too many.
+    Strangers take no place of a device, and no device one of theirs. Of slots that only wait for their next mail the
+    latest stay.
     """
     waiting = [slot for slot in slots if slot.challenge is None]
     if len(waiting) >= _MOST_WAITS:
@@ -46,11 +49,23 @@ def with_room(slots: tuple[Slot, ...], device: bytes, now: float) -> tuple[Slot,
     own = [slot for slot in live if slot.device == device]
     if device != STRANGERS and len(own) >= MOST_LIVE:
         return tuple([known for known in slots if known is not own[0]])
+    rivals = [slot for slot in live if (slot.device == STRANGERS) is (device == STRANGERS)]
+    is_full = len(rivals) >= _MOST_SLOTS
+    if is_full and device != STRANGERS:
+        oldest = _oldest_of_most(rivals, device)
+        return tuple([known for known in slots if known is not oldest])
     for slot in live:
         if slot.device == STRANGERS and slot.challenge is not None and not slot.challenge.is_long:
             return tuple([known for known in slots if known is not slot])
-    rivals = [slot for slot in live if (slot.device == STRANGERS) is (device == STRANGERS)]
-    if len(rivals) < _MOST_SLOTS:
+    if not is_full:
         return slots
     ends = min([slot.challenge.expires for slot in rivals if slot.challenge is not None])
     raise refusal("slots", ends - now)
+
+
+def _oldest_of_most(live: list[Slot], device: bytes) -> Slot:
+    """Return the oldest slot of the devices with most of them; a device with as many as any loses its own."""
+    counts = Counter([slot.device for slot in live])
+    most = max(counts.values())
+    losers = {device} if counts[device] == most else {other for other, count in counts.items() if count == most}
+    return next(slot for slot in live if slot.device in losers)

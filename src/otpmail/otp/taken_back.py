@@ -64,7 +64,10 @@ def _slot_with(record: CodeRecord, sending: Sending) -> Slot | None:
 
 
 def _is_replaced(slot: Slot, sending: Sending) -> bool:
-    return slot.replaced is not None and slot.replaced.challenge.id == sending.challenge.id
+    """Whether another challenge has replaced the mail's; one with the same id, of a repeated call, is no other."""
+    challenge_id = sending.challenge.id
+    is_live = slot.challenge is not None and slot.challenge.id == challenge_id
+    return not is_live and slot.replaced is not None and slot.replaced.challenge.id == challenge_id
 
 
 def _without(slot: Slot, mail: float) -> Slot:

@@ -142,6 +142,10 @@ _TAKEN_BACK_AFTER_IT_WAS_REPLACED = [
     *(("wait", "next"), _A_SEND, ("void", bytes(8), ""), ("withdraw",), ("unsend", 0)),
     *(_A_SEND, ("release",), ("unsend", 0), _A_SEND, ("check", "right", *_HERE, "", b"", False), ("unsend", 0)),
 ]
+_A_REPEATED_CALL_REPLACED_ITS_OWN = [
+    *(_A_SEND, ("wait", 300.25), ("unsend", 0), ("again",), _A_WRONG_CODE),
+    *(("send", *_HERE, False, False, 2.0, "k1"), ("unsend", 0), ("unsend", 0), ("refuse", 0)),
+]
 _A_TEST_ADDRESS_AND_NOT = [
     *(_A_SEND, ("wait", 30.0), ("send", *_HERE, True, False, 600.0, FIXED_KEY), _A_WRONG_CODE),
     *(("wait", 30.0), ("send", *_HERE, True, False, 600.0, FIXED_KEY), ("wait", 30.0), _A_SEND, ("unsend", 0)),
@@ -171,6 +175,15 @@ _MORE_SESSIONS_OF_A_DEVICE = [
     *[("send", b"scope  %d" % number, b"device 1", True, False, 600.0, "k1") for number in range(5)],
     *[("send", b"scope  %d" % number, STRANGERS, True, False, 600.0, "k1") for number in range(5)],
     *[("check", "right", b"scope  %d" % number, b"device 1", "", b"", False) for number in range(5)],
+]
+_MORE_DEVICES_THAN_PLACES = [
+    *[
+        ("send", b"scope  %d" % (number % 3), b"owner %02d" % (number // 3), True, True, 600.0, "k1")
+        for number in range(66)
+    ],
+    *[("send", b"scope  1", b"other %02d" % number, True, True, 600.0, "k1") for number in range(25)],
+    *[("send", b"scope  %d" % number, b"other 24", True, True, 600.0, "k1") for number in range(5)],
+    *[("send", b"scope  4", STRANGERS, True, True, 600.0, "k1"), ("check", "right", *_HERE, "", b"", False)],
 ]
 _RELEASED_BESIDE_MANY_DEVICES = [_A_SEND, ("release",), *_MORE_DEVICES_THAN_HAVE_LANES]
 
@@ -449,9 +462,11 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_LIMITED_AND_TAKEN_BACK)
         @example(_MORE_DEVICES_THAN_HAVE_LANES)
         @example(_MORE_SESSIONS_OF_A_DEVICE)
+        @example(_MORE_DEVICES_THAN_PLACES)
         @example(_RELEASED_BESIDE_MANY_DEVICES)
         @example(_A_PROFILE_CHANGES)
         @example(_TAKEN_BACK_AFTER_IT_WAS_REPLACED)
+        @example(_A_REPEATED_CALL_REPLACED_ITS_OWN)
         @example(_A_TEST_ADDRESS_AND_NOT)
         @example(_FORGOTTEN_WITH_ITS_MAILBOX)
         @given(st.lists(_STEPS, min_size=20, max_size=100))

@@ -95,8 +95,22 @@ local function choose(asked)
   return live, asked.slot.replaced
 end
 
--- Ends the oldest challenge of the device, or the oldest short one of strangers, where too many are live. Returns why
--- there is no place for a new slot, packed for the answer; false where there is one (otp.slots.with_room).
+-- The oldest slot of the devices with most of them; a device with as many as any loses its own.
+local function oldest_of_most(live, device)
+  local counts, most = {}, 0
+  for _, slot in ipairs(live) do
+    counts[slot.device] = (counts[slot.device] or 0) + 1
+    most = math.max(most, counts[slot.device])
+  end
+  local is_own = counts[device] == most
+  for _, slot in ipairs(live) do
+    if counts[slot.device] == most and (slot.device == device or not is_own) then return slot end
+  end
+end
+
+-- Ends the oldest challenge of the device, the oldest short one of strangers, or the oldest of a device with most,
+-- where too many are live. Returns why there is no place for a new slot, packed for the answer; false where there is
+-- one (otp.slots.with_room).
 local function make_room(record, asked)
   if asked.slot.challenge then return false end
   record.slots = only(record.slots, function(slot) return slot ~= asked.slot end)
@@ -111,14 +125,20 @@ local function make_room(record, asked)
     record.slots = only(record.slots, function(slot) return slot ~= own[1] end)
     return false
   end
+  local rivals = only(live, function(slot) return (slot.device == STRANGERS) == (asked.device == STRANGERS) end)
+  local is_full = #rivals >= MOST_SLOTS
+  if is_full and asked.device ~= STRANGERS then
+    local oldest = oldest_of_most(rivals, asked.device)
+    record.slots = only(record.slots, function(slot) return slot ~= oldest end)
+    return false
+  end
   for _, oldest in ipairs(live) do
     if oldest.device == STRANGERS and oldest.challenge.length ~= LONG then
       record.slots = only(record.slots, function(slot) return slot ~= oldest end)
       return false
     end
   end
-  local rivals = only(live, function(slot) return (slot.device == STRANGERS) == (asked.device == STRANGERS) end)
-  if #rivals < MOST_SLOTS then return false end
+  if not is_full then return false end
   local ends = math.huge
   for _, slot in ipairs(rivals) do ends = math.min(ends, slot.challenge.expires) end
   return cmsgpack.pack({ 'slots', ends - asked.now })
