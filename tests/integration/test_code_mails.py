@@ -72,3 +72,29 @@ async def test_a_mail_without_settings(service: Service, relay: Relay) -> None:
     assert message["One-Time-Code"] is None
     assert "eference" not in text_of(mail.content) + _html_of(mail.content)
     assert "#" not in text_of(mail.content)
+
+
+@pytest.mark.service(**{**ACME, "OTP_FAILURES_PER_HOUR": 1, "OTP_RESEND_SECONDS": 0})
+async def test_a_long_code_is_copied_from_its_mail(service: Service, relay: Relay) -> None:
+    """It stands in groups in subject, text and HTML. Copied from there, it is valid through both contracts."""
+    validated = []
+    for contract in ("v1", "original"):
+        email = f"{contract}@example.org"
+        await service.otp.SendCode(otp_pb2.SendCodeRequest(email=email))
+        await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email=email, code="000000"))
+        sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=email))
+        content = relay.mails[-1].content
+        found = re.match(r"(\w{4}-\w{4}-\w{4}) is your ", str(parsed(content)["Subject"]))
+        assert found is not None
+        assert found[1].replace("-", "") == sent.otp_code == parsed(content)["One-Time-Code"]
+        assert text_of(content).splitlines()[-1] == f"@acme.example #{sent.otp_code}"
+        assert f"\n{found[1]}\n" in text_of(content)
+        assert f">{found[1]}</div>" in _html_of(content)
+        copied = f" {found[1].lower()}\r\n"
+        if contract == "v1":
+            answer = await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email=email, code=copied))
+            validated.append(answer.result == otp_pb2.ValidateCodeResponse.RESULT_VALID)
+        else:
+            said = await service.original_otp.ValidateCode(original.ValidateCodeRequest(email=email, otpCode=copied))
+            validated.append(said.status == original.SUCCESS)
+    assert validated == [True, True]

@@ -61,12 +61,9 @@ def preview(
     in_browser: Annotated[bool, typer.Option("--open", help="Open the HTML in a browser.")] = False,
 ) -> None:
     """Print the mail of a sample code: its subject and text, or its HTML."""
-    from otpmail.compose.jinja import SPELLED
-
     values = {
         **pairs("--var", variables or (), "--var product=Acme"),
         "code": _CODE,
-        SPELLED: " ".join(_CODE),
         "reference": _REFERENCE,
         "email": _EMAIL,
     }

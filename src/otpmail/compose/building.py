@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from otpmail.compose.folders import SHIPPED_PARTS, Files, JinjaFiles, LocaleFiles, Part, PlainFiles
-from otpmail.compose.jinja import SPELLED, VARYING, Engine, Marks, RenderError, Space, as_format, mark
+from otpmail.compose.jinja import VARYING, Engine, Marks, RenderError, Space, as_format, mark
 from otpmail.compose.purposes import ALL_KINDS, KINDS, NEUTRAL, kind_of, names_of
+from otpmail.compose.shown_code import BARE, SPELLED
 from otpmail.compose.templates import MailTemplate, Rendered
 from otpmail.compose.validity import ValidityWords
 from otpmail.compose.words import Words, fill, kept_together, read_words
@@ -182,8 +183,8 @@ class _Builder:
         """Let the text end with the domain that may use the code, for browsers that fill it in."""
         if not self._look.domain or template.text is None:
             return template
-        text = f"{template.text.rstrip()}\n\n{_binding(self._look.domain).replace('%', '%%')}%(code)s\n"
-        names = template.names | {"code"}
+        text = f"{template.text.rstrip()}\n\n{_binding(self._look.domain).replace('%', '%%')}%({BARE})s\n"
+        names = template.names | {BARE}
         return MailTemplate(template.subject, text, template.html, names, template.escaped)
 
 
@@ -213,7 +214,7 @@ class LiveTemplate:
         except RenderError as error:
             raise ValueError(error.missing or f"fails at {error.place}") from None
         if self.domain and text:
-            text = f"{text.rstrip()}\n\n{_binding(self.domain)}{values['code']}\n"
+            text = f"{text.rstrip()}\n\n{_binding(self.domain)}{values[BARE]}\n"
         return Rendered(_one_line(subject, self.files.subject), text, html)
 
     def parts(self, varying: Mapping[str, str], variables: Space) -> tuple[str, str, str]:

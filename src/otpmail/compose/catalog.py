@@ -7,8 +7,8 @@ from typing import Self
 
 from otpmail.compose.building import CodeMail, Look, ShippedMails, build
 from otpmail.compose.folders import read_files
-from otpmail.compose.jinja import SPELLED
 from otpmail.compose.purposes import kind_of
+from otpmail.compose.shown_code import code_values
 from otpmail.compose.templates import Rendered
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.product import Product
@@ -74,9 +74,7 @@ class Templates:
             mails = mails if found is None else found
         mail = mails.get(purpose) or mails[kind_of(purpose)]
         try:
-            return mail.template.render(
-                {**values, SPELLED: " ".join(values["code"]), **mail.times.values(valid_seconds)}
-            )
+            return mail.template.render({**values, **code_values(values["code"]), **mail.times.values(valid_seconds)})
         except KeyError as error:
             raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None
         except ValueError as error:

@@ -25,6 +25,8 @@ from jinja2.nodes import EvalContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
+from otpmail.compose.shown_code import SPELLED
+
 SUFFIX = ".j2"
 
 VARYING = ("code", "spelled_code", "valid_for", "minutes", "reference", "email")
@@ -38,9 +40,6 @@ FIXED = (
 
 SPACES = ("variables", "words")
 """The names that hold the variables of a request, and the phrases of the language."""
-
-SPELLED = "spelled code"
-"""The key of `spelled_code`, which no variable of a request has."""
 
 _OPEN, _CLOSE = "\x1e", "\x1f"
 _MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
