@@ -72,7 +72,7 @@ HARMLESS = frozenset(
         ("CodeRecord", "call"),
         *(("GivenWay", "names"), ("Span", "owner")),  # digests
         ("Issued", "answer"),
-        *(("Request", "fingerprint"), ("Recipients", "digests"), ("Access", "token"), ("Access", "identity")),
+        *(("Request", "fingerprint"), ("Recipients", "digests"), ("Credentials", "token"), ("Credentials", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),
         *(("JinjaFiles", "subject"), ("JinjaFiles", "text"), ("JinjaFiles", "html")),  # paths
         ("UseCases", "codes"),  # a service

@@ -12,13 +12,14 @@ from otpmail.api.calls import CallEnded
 from otpmail.compose.catalog import Templates
 from otpmail.counts import describe_counts, mails
 from otpmail.delivery.closing import Closed
+from otpmail.delivery.suppressions import Spared
 from otpmail.events import Observer, Observers
 from otpmail.limits.descriptors import ConnectionWatch
 from otpmail.limits.floods import FloodWatch
 from otpmail.limits.sockets import count_by_address
 from otpmail.limits.streams import StreamLimit
 from otpmail.mail.admission import PAUSE_SECONDS
-from otpmail.relays.dialler import Access
+from otpmail.relays.dialler import Credentials
 from otpmail.rpc.health import Health
 from otpmail.rpc.listening import Listening
 from otpmail.rpc.server import ENDED, Server
@@ -31,7 +32,6 @@ if TYPE_CHECKING:  # only a service with HTTP_PORT imports these
 
     from otpmail.web.app import Pages
     from otpmail.web.binding import SharedDoor
-    from otpmail.web.server import WebServer
 
 ResultT = TypeVar("ResultT")
 
@@ -44,8 +44,7 @@ class App:
     `batch_seconds` is the longest that unary calls are held back under load (`api.batching`); 0 holds none back.
     `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `shared` it is one of
     several processes, whose supervisor holds the ports. HTTP_PORT serves `pages` beside the methods. `clock` is that of
-    a store in memory, in seconds since the epoch. No reply suppresses an address that is
-    `spared`, which takes the address and the id of the mail.
+    a store in memory, in seconds since the epoch. No reply suppresses an address that is `spared`.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class App:
         shared: "SharedDoor | None" = None,
         pages: "Pages | None" = None,
         clock: Callable[[], float] | None = None,
-        spared: Callable[[str, str], bool] = lambda _address, _mail_id: False,
+        spared: Spared | None = None,
     ) -> None:
         self._settings = settings
         self.health = Health(StreamLimit(settings.mail.memory_octets))
@@ -66,8 +65,9 @@ class App:
         base = parts.Base.of(settings, clock)
         self._store = base.store
         self._store.watch(self._on_store)
-        metrics, watching = parts.build_metrics(base, lambda: self._delivery, lambda: not self.health.problem)
+        metrics = parts.build_metrics(base, lambda: self._delivery, lambda: not self.health.problem)
         self.registry: CollectorRegistry | None = None if metrics is None else metrics.registry
+        watching = () if metrics is None else (metrics,)
         self._observer = Observers(self._counts, self.health, parts.build_supply(base), *watching, *observers)
         self._delivery = parts.build_delivery(base, self._observer, spared)
         self._lifecycle, self._backlog = self._delivery.lifecycle, self._delivery.backlog
@@ -81,17 +81,9 @@ class App:
         self._server = Server(
             server, self._api, health=self.health, connections=connections, shares_port=shared is not None
         )
-        self._web: WebServer | None = None
-        if self.registry is not None:
-            self._web = parts.build_web(
-                server,
-                self._api,
-                self.registry,
-                lambda: self.health.problem,
-                connections=connections,
-                shared=shared,
-                pages=pages,
-            )
+        self._web = parts.build_web(
+            base, self._api, metrics, lambda: self.health.problem, connections=connections, shared=shared, pages=pages
+        )
         parts.show_certificate(metrics, self._api.access)
 
     def __repr__(self) -> str:
@@ -156,19 +148,19 @@ class App:
         return self._codes.profiles.templates
 
     @property
-    def accesses(self) -> tuple[Access, ...]:
+    def credentials(self) -> tuple[Credentials, ...]:
         """How each relay is dialled now."""
-        return tuple(relay.access for relay in self._delivery.relays)
+        return tuple(relay.credentials for relay in self._delivery.relays)
 
-    def renew(self, templates: Templates, accesses: Sequence[Access]) -> None:
+    def renew(self, templates: Templates, credentials: Sequence[Credentials]) -> None:
         """Use these from now on, and the level of the log that is set; read the files of callers and TLS again.
 
         Mails in flight are not touched.
         """
         self._codes.profiles.templates = templates
-        for relay, access in zip(self._delivery.relays, accesses, strict=True):
-            if access != relay.access:
-                relay.renew(access)
+        for relay, fresh in zip(self._delivery.relays, credentials, strict=True):
+            if fresh != relay.credentials:
+                relay.renew(fresh)
         self._counts.refresh()
         self._observer.refresh()
         self._api.access.request()
@@ -228,9 +220,7 @@ class App:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
         # 6. The store closes, with what this process owned.
-        await self._codes.addresses.close()
-        await self._codes.close()
-        await self._store.close()
+        await self._close_store()
         self._log_end(closed)
         return closed
 
@@ -239,9 +229,7 @@ class App:
         self._admission.close()
         self._log_end(self._backlog.close(), by_error=True)
         await self._close_doors()
-        await self._codes.addresses.close()
-        await self._codes.close()
-        await self._store.close()
+        await self._close_store()
 
     async def _close_doors(self) -> None:
         """Close both doors. Callers that are refused wait until they know that their connections end."""
@@ -250,6 +238,12 @@ class App:
         if self._web is not None:
             closing.append(self._web.stop(_LAST_WORDS_SECONDS))
         await asyncio.gather(*closing)
+
+    async def _close_store(self) -> None:
+        """Close the store, once codes and addresses have written what they still had to."""
+        await self._codes.addresses.close()
+        await self._codes.close()
+        await self._store.close()
 
     def _log_end(self, closed: Closed, *, by_error: bool = False) -> None:
         sent, failed = self._counts.relayed, self._counts.failed

@@ -17,7 +17,7 @@ from otpmail.delivery.ownership import Ownership
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.standby import Standby
 from otpmail.delivery.supply import Supply
-from otpmail.delivery.suppressions import Suppressions
+from otpmail.delivery.suppressions import Spared, Suppressions
 from otpmail.delivery.waiters import Waiters
 from otpmail.delivery.worker import Worker
 from otpmail.events import Observer
@@ -33,14 +33,12 @@ from otpmail.otp.policy import Policy
 from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
 from otpmail.relays.relay import Relay
-from otpmail.settings import ServerSettings, Settings
+from otpmail.settings import Settings
 from otpmail.smtp.mode import Mode
 from otpmail.store.memory import MemoryStore
 from otpmail.store.open import AnyStore, build_store
 
 if TYPE_CHECKING:  # only a service with HTTP_PORT imports these
-    from prometheus_client import CollectorRegistry
-
     from otpmail.telemetry.metrics import Metrics
     from otpmail.web.app import Pages
     from otpmail.web.binding import SharedDoor
@@ -93,13 +91,11 @@ def build_supply(base: Base) -> Supply:
     return Supply(base.queue, workers=settings.mail.workers, window=window)
 
 
-def build_metrics(
-    base: Base, delivery: Callable[[], Delivery], ready: Callable[[], bool]
-) -> tuple["Metrics | None", tuple[Observer, ...]]:
-    """Build the metrics, and the observers among them: none without HTTP_PORT. A scrape calls both functions."""
+def build_metrics(base: Base, delivery: Callable[[], Delivery], ready: Callable[[], bool]) -> "Metrics | None":
+    """Build the metrics: none without HTTP_PORT. A scrape calls both functions."""
     settings = base.settings
     if settings.server.http_port is None:
-        return None, ()
+        return None
     from otpmail.telemetry.gauges import Readings
     from otpmail.telemetry.metrics import Metrics
 
@@ -113,31 +109,30 @@ def build_metrics(
         ready=ready,
         limits=lambda: [relay.limits for relay in delivery().relays],
     )
-    metrics = Metrics(readings)
-    return metrics, (metrics,)
+    return Metrics(readings)
 
 
 def build_web(
-    server: ServerSettings,
+    base: Base,
     api: Api,
-    registry: "CollectorRegistry",
+    metrics: "Metrics | None",
     problem: Callable[[], str],
     *,
     connections: int,
     shared: "SharedDoor | None",
     pages: "Pages | None",
-) -> "WebServer":
-    """Build the door of HTTP. Its probes answer with the `registry`, and with why nobody should call."""
+) -> "WebServer | None":
+    """Build the door of HTTP: none without metrics. Its probes answer with those, and with the `problem`, if any."""
+    if metrics is None:
+        return None
     from otpmail.telemetry.exposition import Exposition
     from otpmail.web.server import WebServer
 
-    probe = Exposition(registry, problem).answer
-    return WebServer(server, api, probe, connections=connections, shared=shared, pages=pages)
+    probe = Exposition(metrics.registry, problem).answer
+    return WebServer(base.settings.server, api, probe, connections=connections, shared=shared, pages=pages)
 
 
-def build_delivery(
-    base: Base, observer: Observer, spared: Callable[[str, str], bool] = lambda _address, _mail_id: False
-) -> Delivery:
+def build_delivery(base: Base, observer: Observer, spared: Spared | None) -> Delivery:
     """Build what delivers mails, from the queue to the relays, and what follows the store's mails.
 
     No reply suppresses an address that is `spared`.

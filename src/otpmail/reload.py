@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from otpmail.app import App
 from otpmail.compose.catalog import Templates
 from otpmail.errors import SettingsError
-from otpmail.relays.dialler import Access
+from otpmail.relays.dialler import Credentials
 from otpmail.relays.secure import read_identity, tls_context
 from otpmail.relays.token import Token
 from otpmail.settings import RelaySettings, Settings, read_sources
@@ -30,7 +30,7 @@ class _Found:
 
     settings: Settings
     templates: Templates
-    accesses: list[Access] = field(default_factory=list)
+    credentials: list[Credentials] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
     """The first line about each setting that is wrong, by its name."""
     changed: dict[str, None] = field(default_factory=dict)
@@ -86,9 +86,9 @@ class Reloader:
         found = _Found(settings, self._app.templates, changed=dict.fromkeys(changed), need_restart=need_restart)
         found.add_problems(*problems)
         self._read_templates(found)
-        for access, relay in zip(self._app.accesses, settings.relays, strict=True):
-            found.accesses.append(_read_access(access, relay, found))
-        found.settings = replace(found.settings, relays=tuple(access.settings for access in found.accesses))
+        for old, relay in zip(self._app.credentials, settings.relays, strict=True):
+            found.credentials.append(_read_credentials(old, relay, found))
+        found.settings = replace(found.settings, relays=tuple(each.settings for each in found.credentials))
         return found
 
     def _read_templates(self, found: _Found) -> None:
@@ -114,10 +114,10 @@ class Reloader:
         log_event(logging.INFO, "reloaded", text, changed=changed, need_restart=need_restart)
         set_level(levels[1])
         self._settings = found.settings
-        self._app.renew(found.templates, found.accesses)
+        self._app.renew(found.templates, found.credentials)
 
 
-def _read_access(old: Access, settings: RelaySettings, found: _Found) -> Access:
+def _read_credentials(old: Credentials, settings: RelaySettings, found: _Found) -> Credentials:
     """Read the files of one relay: certificates, and the token. A wrong one leaves the one before."""
     token = old.token
     tls, identity, settings = _read_certificates(old, settings, found)
@@ -132,11 +132,11 @@ def _read_access(old: Access, settings: RelaySettings, found: _Found) -> Access:
             if token is None or settings.token_file != old.settings.token_file or fresh_token.last != token.last:
                 found.changed["EMAIL_TOKEN_FILE"] = None
                 token = fresh_token
-    return Access(settings, tls, token, identity)
+    return Credentials(settings, tls, token, identity)
 
 
 def _read_certificates(
-    old: Access, settings: RelaySettings, found: _Found
+    old: Credentials, settings: RelaySettings, found: _Found
 ) -> tuple[ssl.SSLContext, bytes, RelaySettings]:
     """Read the certificates of authorities and our own, all of which stay the same if one is wrong."""
     try:

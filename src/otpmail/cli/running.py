@@ -18,6 +18,7 @@ from otpmail.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
     from otpmail.app import App
+    from otpmail.delivery.suppressions import Spared
     from otpmail.reload import Reloader
     from otpmail.settings import Settings, Sources
     from otpmail.settings.problems import Problem
@@ -103,13 +104,13 @@ async def run_service(
     member: "Member | None" = None,
     misspelt: "Iterable[Problem]" = (),
     pages: "Pages | None" = None,
-    spared: Callable[[str, str], bool] = lambda _address, _mail_id: False,
+    spared: "Spared | None" = None,
 ) -> None:
     """Run the service until a signal stops it (`Signals`). Calls `started` with the address.
 
     `fixed` are the settings that `settings` was loaded with in place of others. `member` is this process as one of
-    several. `misspelt` are names in the environment to warn of. `pages` are served on HTTP_PORT. No
-    reply of a relay suppresses an address that is `spared`.
+    several. `misspelt` are names in the environment to warn of. `pages` are served on HTTP_PORT. No reply of a relay
+    suppresses an address that is `spared`.
 
     Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened. An error of
     what runs beside the service stops it, and is raised.
@@ -155,9 +156,7 @@ def _prepare(settings: "Settings", number: int | None) -> "LogHandler":
     return log
 
 
-def _build(
-    settings: "Settings", member: "Member | None", pages: "Pages | None", spared: Callable[[str, str], bool]
-) -> "App":
+def _build(settings: "Settings", member: "Member | None", pages: "Pages | None", spared: "Spared | None") -> "App":
     from otpmail.address import load_library
     from otpmail.app import App
 

@@ -25,19 +25,17 @@ from otpmail.suppression import AddressRecord, Suppression
 _BULK = Priority.BULK
 _AGAIN_SECONDS = 60.0
 
+Spared = Callable[[str, str], bool]
+"""Whether no reply suppresses an address. It takes the address, and the id of the mail."""
+
 
 class Suppressions:
     """Asks `store` about recipients, and notes there what relays say of them. Notifies `observer` of each change.
 
-    No reply suppresses an address that is `spared`, which takes the address and the id of the mail.
+    No reply suppresses an address that is `spared`.
     """
 
-    def __init__(
-        self,
-        store: AddressStore,
-        observer: Observer,
-        spared: Callable[[str, str], bool] = lambda _address, _mail_id: False,
-    ) -> None:
+    def __init__(self, store: AddressStore, observer: Observer, spared: Spared | None = None) -> None:
         self.store = store
         self._observer, self._spared = observer, spared
         self._full = self._given_way = -inf
@@ -93,8 +91,9 @@ class Suppressions:
                 self.tell_change(job.caller, result.address, changed, job.trace, mail_id=job.id)
 
     def _suppresses(self, job: Job, result: RecipientResult) -> bool:
-        is_refusal = result.is_about_address and refuses_address(result.code, result.enhanced_code)
-        return is_refusal and not self._spared(result.address, job.id)
+        if not (result.is_about_address and refuses_address(result.code, result.enhanced_code)):
+            return False
+        return self._spared is None or not self._spared(result.address, job.id)
 
     def _release(self, job: Job, address: str) -> None:
         place = whose(job.caller, address)

@@ -17,7 +17,7 @@ from otpmail.smtp.mode import Mode
 AGE_JITTER = 0.2
 
 
-class Access(NamedTuple):
+class Credentials(NamedTuple):
     """How to dial a relay and sign in: what may change while the service runs.
 
     `identity` is what `tls` shows the relay of us, as in the files (`secure.read_identity`).
@@ -43,7 +43,7 @@ class Dialler:
         *,
         addresses: Addresses | None = None,
     ) -> None:
-        self.access = Access(settings, tls_context(settings), Token.of(settings), read_identity(settings))
+        self.credentials = Credentials(settings, tls_context(settings), Token.of(settings), read_identity(settings))
         self._settings = settings
         self._observer = observer
         self._random = random
@@ -57,7 +57,7 @@ class Dialler:
         """Open a connection; `avoids_chunks` is whether mails must not go by BDAT on it. Raises ConnectFailed."""
         # Connections that are dialled together must not be replaced together.
         lifetime = backoff.shortened(self._settings.max_age, AGE_JITTER, self._random)
-        settings, tls, token, _ = self.access
+        settings, tls, token, _ = self.credentials
         mode = self._mode.slower(Mode.DATA) if avoids_chunks else self._mode
         signed_in = await dial(settings, tls, token, self._addresses)
         connection = await Connection.over(signed_in, settings, lifetime=lifetime, mode=mode)

@@ -14,7 +14,7 @@ from otpmail.events import ChunkingDisabled, ConnectionOpened, Observer
 from otpmail.relays.availability import NOTICE_SECONDS, Availability
 from otpmail.relays.breaker import Breaker, Failure
 from otpmail.relays.connection import Connection
-from otpmail.relays.dialler import Access, Dialler
+from otpmail.relays.dialler import Credentials, Dialler
 from otpmail.relays.learned import Learned
 from otpmail.relays.refusal import kind_of_error
 from otpmail.relays.throttle import Limits
@@ -128,13 +128,13 @@ class Relay:
         return self.throttle.limits
 
     @property
-    def access(self) -> Access:
+    def credentials(self) -> Credentials:
         """How it is dialled now."""
-        return self._dialler.access
+        return self._dialler.credentials
 
-    def renew(self, access: Access) -> None:
+    def renew(self, credentials: Credentials) -> None:
         """Use other credentials and authorities from the next dial on; open connections stay as they are."""
-        self._dialler.access = access
+        self._dialler.credentials = credentials
         self._breaker.settings_changed(self._loop.time())
         self._notify_changed()
 

@@ -206,7 +206,7 @@ class Child:
         if not len(self._namespaces):
             self._accepted.renewed.clear()
             self._namespaces.write()
-            self._app.renew(self._app.templates, self._app.accesses)
+            self._app.renew(self._app.templates, self._app.credentials)
             await self._accepted.renewed.wait()
         return self._namespaces.take()
 
