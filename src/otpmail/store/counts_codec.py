@@ -49,6 +49,7 @@ def _standing(head: bytes, most: int) -> tuple[int, int]:
     return pairs[-2], (most + 1) // 2 - 1 - sum(pairs[1::2])
 
 
+@lru_cache(_REMEMBERED)  # since a caller with no wrong code has the same counts at each check
 def _with_next(octets: bytes, most: int, number: int, stretch: int) -> bytes | None:
     """Return counts with the first one of a stretch, None where the rules have to say."""
     pairs = _pairs_of(octets)

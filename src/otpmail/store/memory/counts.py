@@ -95,7 +95,7 @@ class MemoryCounts:
     def count(self, quotas: Sequence[Quota], now: float) -> bool:
         """Count one more for all of these limits; False, and nothing is counted, where that is for the rules to say."""
         # fast path: nearly every mail of a caller finds it so, 3 us; held to the full path by tests/store/memory
-        counted = []
+        counted, grown = [], 0
         for quota in quotas:
             key = quota.key
             spare = self._spare[hash(key) % _SHARDS]
@@ -103,9 +103,12 @@ class MemoryCounts:
             if octets is None or (after := with_one_more(octets, quota.most, now, quota.stretch)) is None:
                 return False
             counted.append((spare, key, after))
+            grown += len(after) - len(octets)
         for spare, key, after in counted:
-            self._taken.octets += len(after) - len(spare.pop(key))
+            del spare[key]  # so that it is the one that changed last
             spare[key] = after
+        if grown:
+            self._taken.octets += grown
         return True
 
     def sweep(self, now: float) -> int:
