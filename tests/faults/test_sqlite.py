@@ -143,6 +143,58 @@ _NEAR = 5_000
 """Mails that are in memory at most, since workers need them soon, and those that came before the relay was down."""
 
 
+@pytest.fixture
+def own_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system that can be frozen; skipped where that is not allowed."""
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(96 << 20)
+    for command, *options in (("mkfs.ext4", "-q", str(image)), ("mount", "-o", "loop", str(image), str(disk))):
+        program = shutil.which(command)
+        if program is None or subprocess.run([program, *options], check=False, capture_output=True).returncode:
+            pytest.skip("no file system may be mounted here")
+    yield disk
+    subprocess.run(["fsfreeze", "-u", disk], check=False, capture_output=True)  # it fails on one that was thawed
+    subprocess.run(["umount", disk], check=True)
+
+
+def _freeze(disk: Path, option: str) -> None:
+    subprocess.run(["fsfreeze", option, disk], check=True)
+
+
+async def test_a_disk_that_does_not_answer(
+    state: dict[str, Any], relay: Relay, own_disk: Path, show: Callable[[str], None]
+) -> None:
+    """While the disk hangs health is NOT_SERVING and calls are refused at once; then all goes on, and none is lost."""
+    state |= sqlite_settings(own_disk / "store.db")
+    promised = ["before", "after"]
+    async with Service(**state) as service:
+        await service.wait_until_serving()
+        await send(service, "before")
+        _freeze(own_disk, "-f")
+        began = time.monotonic()
+        stuck = asyncio.ensure_future(send(service, "stuck"))
+        await service.wait_for_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        noticed, began = time.monotonic() - began, time.monotonic()
+        for number in range(100):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await send(service, f"refused-{number}")
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert detail(caught.value, RetryInfo).retry_delay.ToTimedelta().total_seconds() >= 1
+        refused = time.monotonic() - began
+        _freeze(own_disk, "-u")
+        await service.wait_until_serving()
+        await stuck
+        await send(service, "after")
+        await relay.wait_for_mails(3)
+        assert len(service.logged("store-away")) == len(service.logged("store-back")) == 1
+        assert await service.stop() == 0
+    copies = Copies([*promised, "stuck"], relay.mails)
+    show(f"{copies}, noticed after {noticed:.1f} s, 100 calls refused in {refused:.1f} s")
+    assert (copies.lost, copies.extra) == (set(), 0)
+
+
 async def test_a_long_queue(
     state: dict[str, Any], certificates: Certificates, tmp_path: Path, show: Callable[[str], None], *, full: bool
 ) -> None:

@@ -277,6 +277,30 @@ async def test_a_thread_that_ends(tmp_path: Path, clock: Clock, caplog: pytest.L
     await again.close()
 
 
+async def test_a_disk_that_does_not_answer(tmp_path: Path, clock: Clock) -> None:
+    """While a commit is stuck, calls are refused at once and wait for nothing; what was noted is written after it."""
+    database, goes_on, written = Database(tmp_path / "store.db"), threading.Event(), []
+    database.functions = step_functions(Digests(KEYS))
+    rows = Rows(Cipher(KEYS), Retention(count=1, request_count=1))
+    writer = Writer(database, StoreClock(wall=clock), rows, stall_seconds=0.2)
+    await writer.open(lambda _: None)
+    states: asyncio.Queue[StoreState] = asyncio.Queue()
+    writer.changed = states.put_nowait
+    assert await writer.ask(lambda _: "works") == "works"
+    stuck = writer.ask(lambda _: goes_on.wait(60.0))
+    async with asyncio.timeout(30):
+        assert "takes no change: its disk has not answered for some seconds" in (await states.get()).problem
+        await _refused(writer.ask(lambda _: written.append("asked")))
+        writer.note(lambda _: written.append("noted"))
+        goes_on.set()
+        assert await stuck
+        assert (await states.get()).problem == ""
+        assert await writer.ask(lambda _: "works") == "works"
+    assert written == ["noted"]
+    await writer.close()
+    assert states.empty()
+
+
 async def test_a_stop_without_a_disk_is_bounded(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A store that can't be written at its close says so, and ends."""
     path = tmp_path / "store.db"

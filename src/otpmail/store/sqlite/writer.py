@@ -16,6 +16,7 @@ from otpmail.store.clock import StoreClock
 from otpmail.store.log_lines import log_unwritten
 from otpmail.store.sqlite.commits import RETRY_SECONDS, Bulk, Change, Committer, Outcome
 from otpmail.store.sqlite.database import Database
+from otpmail.store.sqlite.stall import STALL_SECONDS, StallWatch
 from otpmail.threads import start_daemon
 
 _log = logging.getLogger("otpmail")
@@ -35,10 +36,13 @@ class Writer:
     """The thread of a store's file. `ask` and `note` are called on the loop, everything else runs in the thread.
 
     Changes that are asked for in one turn of the loop are handed over as one batch. The thread commits all batches that
-    are there at once. `changed` is called on the loop with each state of the store.
+    are there at once. While it is stuck in one step for `stall_seconds`, nothing more is asked of it. `changed` is
+    called on the loop where the store takes no changes, and where it does again.
     """
 
-    def __init__(self, database: Database, clock: StoreClock, bulk: Bulk) -> None:
+    def __init__(
+        self, database: Database, clock: StoreClock, bulk: Bulk, *, stall_seconds: float = STALL_SECONDS
+    ) -> None:
         self._database = database
         self._batches: SimpleQueue[list[Change] | None] = SimpleQueue()
         self._batch: list[Change] = []
@@ -50,6 +54,8 @@ class Writer:
         self._taken: list[Change] = []  # by the thread, which has not answered them yet
         self._fault: BaseException | None = None  # that has ended the thread
         self._retry_at = 0.0
+        self._stall = StallWatch(lambda: not self._batches.empty(), self._announce, seconds=stall_seconds)
+        self._state, self._has_problem = StoreState(), False  # of the committer; what `changed` was told last
         self.committer = Committer(database, bulk, clock, self._report)
         self.changed: Callable[[StoreState], None] = lambda _: None
 
@@ -78,6 +84,9 @@ class Writer:
         if self._closed or self._fault is not None:
             stopping = Unavailable("the service is stopping")
             answer.set_exception(stopping if self._fault is None else StoreEnded())
+            return answer
+        if self._stall.is_stuck:
+            answer.set_exception(self.committer.unavailable())
             return answer
         self._batch.append(Change(work, answer, octets, keys))
         if not self._is_handing_over:
@@ -126,15 +135,31 @@ class Writer:
             # The list changes its owner whole: nothing is appended to it any more.
             self._batches.put(self._batch)
             self._batch = []
+            self._stall.follow()
 
     def _report(self, state: StoreState) -> None:
         with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(lambda: self.changed(state))
+            self._loop.call_soon_threadsafe(self._note_state, state)
+
+    def _note_state(self, state: StoreState) -> None:
+        self._state = state
+        self._announce()
+
+    def _announce(self) -> None:
+        """Report whether the store takes changes, where that is new."""
+        state = self._state
+        if self._stall.is_stuck and not state.problem:
+            words = "takes no change: its disk has not answered for some seconds"
+            state = StoreState(f"STORE_URL: {self._database.path} {words}", RETRY_SECONDS)
+        if bool(state.problem) is not self._has_problem:
+            self._has_problem = bool(state.problem)
+            self.changed(state)
 
     def _end(self, fault: BaseException | None) -> None:
         """Note on the loop that the thread has ended, and refuse what it has not answered."""
         assert self._ended is not None
         unwritten = len(self.committer.unwritten)
+        self._stall.close()
         if fault is not None:
             self._fault = fault
             _log.error("the thread of the store has ended: %r", fault, exc_info=fault, extra=_ENDED)
@@ -182,6 +207,7 @@ class Writer:
         self._taken = []
         goes_on = self._next(RETRY_SECONDS if committer.state.problem else _IDLE_SECONDS)
         changes = self._taken
+        self._stall.begin_step()
         try:
             if committer.state.problem and monotonic() >= self._retry_at:
                 self._retry_at = monotonic() + RETRY_SECONDS
@@ -192,6 +218,7 @@ class Writer:
         self._call(_settle, outcomes)
         if goes_on and not changes and not committer.state.problem:
             self._tidy()
+        self._stall.end_step()
         return goes_on
 
     def _next(self, seconds: float) -> bool:
