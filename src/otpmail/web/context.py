@@ -30,13 +30,13 @@ class CallContext:
         self.exchange = exchange
         self.ended: Ended | None = None
         self._read = read
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline = None
+        self._deadline: float | None = None
         if seconds is not None:
-            self._deadline = self._loop.time() + seconds
-            self._timer = self._loop.call_at(self._deadline, self._time_out)
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.time() + seconds
+            self._timer = loop.call_at(self._deadline, self._time_out)
 
     def __repr__(self) -> str:
         return f"<CallContext of {self.exchange!r}>"
@@ -48,11 +48,12 @@ class CallContext:
         except CallEnded:
             return None
         except asyncio.CancelledError:
-            if self.ended is None or self._task is None:
+            if self.ended is None or (task := self.exchange.connection.running) is None:
                 raise  # the connection has ended
-            self._task.uncancel()
+            task.uncancel()
             return None
         finally:
+            self._is_over = True
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -62,7 +63,7 @@ class CallContext:
 
     def time_remaining(self) -> float | None:
         """How many seconds the caller still waits; None where it sets no limit."""
-        return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
+        return None if self._deadline is None else max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """Return the names in the certificate of the client, as gRPC has them."""
@@ -77,11 +78,16 @@ class CallContext:
         """End the call with a status. Raises CallEnded, also in the call itself."""
         if self.ended is None:
             self.ended = code, message, trailers
-            if asyncio.current_task() is not self._task and self._task is not None:
-                self._task.cancel()
+            if not self._is_over and (task := self.exchange.connection.running) is not asyncio.current_task():
+                _cancel(task)
         raise CallEnded
 
     def _time_out(self) -> None:
-        if self.ended is None and self._task is not None:
+        if self.ended is None and not self._is_over:
             self.ended = Code.DEADLINE_EXCEEDED, "the call's own time is over", ()
-            self._task.cancel()
+            _cancel(self.exchange.connection.running)
+
+
+def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()

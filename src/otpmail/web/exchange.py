@@ -40,6 +40,7 @@ class Transport(Protocol):
     peer: str
     is_for_probes: bool
     is_writable: bool
+    running: asyncio.Task[None] | None
 
     @property
     def certificate(self) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -126,21 +127,21 @@ class Methods:
         self, method: Method, exchange: Exchange, codec: Codec, seconds: float | None, fields: Fields
     ) -> None:
         encoding = exchange.headers.get(b"content-encoding", IDENTITY)
-
-        async def read(context: CallContext) -> bytes:
-            """Read the request as the octets of protobuf."""
-            self._check_certificate(exchange)
-            body = await read_body(context, most=self._api.most_octets, encoding=encoding, turn=self._turn)
-            return await decode(codec, body, method.request, self._api.memory, self._turn)
-
-        context = CallContext(exchange, read, seconds)
         # fast path: a small body in protobuf that is here already is no read, 5 us; held by tests/web/test_methods.py
         body = exchange.whole_body(self._most_at_once) if codec is PROTO and encoding == IDENTITY else None
+        read = partial(self._read, method, codec, encoding) if body is None else _read_already
+        context = CallContext(exchange, read, seconds)
         message = await context.run(method.guarded(body, context))
         if message is not None:
             await _answer_message(exchange, codec, message, fields)
         elif context.ended is not None:
             await answer_error(exchange, context.ended, fields, takes_tokens=self._api.takes_tokens)
+
+    async def _read(self, method: Method, codec: Codec, encoding: bytes, context: CallContext) -> bytes:
+        """Read a request as the octets of protobuf."""
+        self._check_certificate(context.exchange)
+        body = await read_body(context, most=self._api.most_octets, encoding=encoding, turn=self._turn)
+        return await decode(codec, body, method.request, self._api.memory, self._turn)
 
     async def _serve_stream(
         self, method: Method, exchange: Exchange, codec: Codec, seconds: float | None, fields: Fields
@@ -171,6 +172,10 @@ def _codec(method: Method, content_type: bytes) -> Codec | None:
     media, _, parameters = content_type.partition(b";")
     charset = parameters.strip().lower().replace(b'"', b"")
     return method.codecs.get(media.strip().lower()) if charset in {b"", b"charset=utf-8"} else None
+
+
+async def _read_already(context: CallContext) -> bytes:
+    raise AssertionError(context)  # its guard has the octets
 
 
 def _answer_message(exchange: Exchange, codec: Codec, message: Message, fields: Fields) -> Awaitable[None]:
