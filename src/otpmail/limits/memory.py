@@ -74,6 +74,14 @@ class _Nothing:
 
     octets = 0
 
+    def forget_oldest(self) -> bool:
+        """Return False: nothing is left."""
+        return False
+
+
+NOTHING = _Nothing()
+"""Stands for things that are not there."""
+
 
 class Remembered(Counted, Protocol):
     """Things that can be forgotten when memory is short."""
@@ -103,7 +111,7 @@ class Memory:
         self.unsettled = 0
         self.remembered = remembered
         self.codes = codes
-        self.addresses = addresses or _Nothing()
+        self.addresses = addresses or NOTHING
 
     def __repr__(self) -> str:
         return f"<Memory {self.used()} of {self.limit} octets>"
@@ -131,6 +139,13 @@ class Memory:
         fits = self._has_room(octets, self.limit) if code else self._has_room(octets + self.reading, self.for_mails)
         if not fits:
             raise MemoryFull
+
+    def take_in(self, octets: int) -> bool:
+        """Count octets more of a request that no call counts yet. Returns whether calls have so much left."""
+        if octets > 0 and self.reading + octets > self.for_calls:
+            return False
+        self.reading += octets
+        return True
 
     def has_room_for_stream(self) -> bool:
         """Whether a mail of a stream fits, for which what is remembered gives way too.

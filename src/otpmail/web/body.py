@@ -5,9 +5,10 @@ import zlib
 from collections.abc import Awaitable, Callable
 
 from otpmail.api.status import Code
-from otpmail.errors import InvalidArgument
+from otpmail.errors import InvalidArgument, MemoryFull
 from otpmail.limits.memory import LARGE
 from otpmail.web.context import CallContext
+from otpmail.web.incoming import FULL, Incoming
 
 GZIP = b"gzip"
 IDENTITY = b"identity"
@@ -19,19 +20,20 @@ Turn = Callable[[], Awaitable[None]]
 
 
 async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: Turn) -> bytes:
-    """Return the whole body. Raises CallEnded where it is longer than `most`."""
-    read = bytearray()
-    while part := await context.exchange.read():
-        read += part
-        if len(read) > most:
-            await _refuse(context, most)
-    body = bytes(read)
+    """Return the whole body. Raises CallEnded where it is longer than `most`, and MemoryFull."""
+    body = await context.exchange.read_all(most)
+    if len(body) > most:
+        await _refuse(context, most)
     return await unpack(context, body, most=most, turn=turn) if encoding == GZIP else body
 
 
 async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) -> bytes:
-    """Unpack gzip in steps. Raises InvalidArgument for other octets, and CallEnded where they hold more than `most`."""
+    """Unpack gzip in steps, which count in the memory.
+
+    Raises InvalidArgument for other octets, MemoryFull, and CallEnded where they hold more than `most`.
+    """
     unpacker, parts, octets = zlib.decompressobj(_GZIP_WBITS), list[bytes](), 0
+    incoming = Incoming(context.exchange.connection.memory, len(body))
     try:
         while body and not unpacker.eof:
             parts.append(unpacker.decompress(body, _STEP))
@@ -39,10 +41,14 @@ async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) ->
             octets += len(parts[-1])
             if octets > most:
                 await _refuse(context, most)
+            if not incoming.fits(octets):
+                raise MemoryFull(FULL)
             if octets > LARGE:
                 await turn()
     except zlib.error:
         raise InvalidArgument("request", "is not gzip, as its content-encoding says") from None
+    finally:
+        incoming.release()
     if not unpacker.eof or unpacker.unused_data:
         raise InvalidArgument("request", "is not one whole stream of gzip")
     return b"".join(parts)

@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from otpmail.limits.memory import Memory
 from otpmail.web.ending import STALLED_SECONDS, TIMES, EndingConnection, Times
 from otpmail.web.exchange import STATUS_LINES, Exchange, Headers
 from otpmail.web.requests import RequestReader, target_of
@@ -24,9 +25,10 @@ Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 
 
 class Connections(Protocol):
-    """The connections of a server, and the date of their answers."""
+    """The connections of a server, the date of their answers, and the memory in which their requests count."""
 
     date: bytes
+    memory: Memory
 
     def add(self, connection: "Connection") -> None:
         """Count a connection, or close it or another one where there are too many."""
@@ -51,6 +53,7 @@ class Connection(EndingConnection):
     ) -> None:
         super().__init__(loop, times)
         self._handler, self._connections = handler, connections
+        self.memory = connections.memory
         self._reader = RequestReader(self._begin)
         # The request that is answered, those that wait for it, and the status of one that could not be read after them.
         self._current: Exchange | None = None
@@ -120,6 +123,9 @@ class Connection(EndingConnection):
         """Cancel the call that runs: its caller has gone."""
         if self._timer is not None:
             self._timer.cancel()
+        for exchange in (self._current, self._reader.latest, *self._waiting):
+            if exchange is not None:
+                exchange.give_up()
         self._waiting.clear()
         self.resume_writing()
         if self.running is not None:
@@ -158,16 +164,16 @@ class Connection(EndingConnection):
     def _begin(self, method: str, url: bytes, headers: Headers, version: str, goes_on: bool) -> Exchange | None:  # noqa: FBT001  see web.requests
         """Answer a request, or let it wait for those before it. Raises ValueError for a target that has no path."""
         path, query = target_of(url)
-        if len(self._waiting) >= _MOST_PIPELINED:
-            return None
         self._head_since = None
         self.used = now = self._loop.time()
         keep_alive = goes_on and version != "1.0" and now < self.ends_at and not self.is_for_probes
         exchange = Exchange(self, method, path, query, headers, is_old=version == "1.0", keep_alive=keep_alive)
         if self._current is None:
             self._start(exchange)
-        else:
+        elif len(self._waiting) < _MOST_PIPELINED and exchange.wait_in_line():
             self._waiting.append(exchange)
+        else:
+            return None
         return exchange
 
     def _start(self, exchange: Exchange) -> None:
@@ -186,6 +192,7 @@ class Connection(EndingConnection):
         if self._is_ending or self.transport.is_closing():
             pass
         elif not exchange.has_ended:
+            exchange.give_up()
             self.transport.abort()  # so that its client takes no part of an answer for the whole
         elif self._waiting:
             self._start(self._waiting.popleft())
@@ -255,6 +262,7 @@ class Connection(EndingConnection):
         broken, self._reader.latest = self._reader.latest, None
         if broken is not None and broken in self._waiting:
             self._waiting.remove(broken)
+            broken.give_up()
         elif broken is not None and broken.has_begun:
             self.transport.abort()  # a part of its answer is sent, or all of it
         elif broken is not None or self.is_idle:
@@ -267,7 +275,7 @@ class Connection(EndingConnection):
         self.transport.write(line + fields % len(body) + body)
         self.close()
         if self._current is not None:
-            self._current.has_ended = True
+            self._current.give_up()
             if self.running is not None:
                 self.running.cancel()
 

@@ -6,11 +6,14 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
+from otpmail.errors import MemoryFull
+from otpmail.limits.memory import Memory
+from otpmail.web.incoming import AHEAD, FULL, SMALL, Incoming, octets_of_waiting
+
 Headers = Mapping[bytes, bytes]
 Field = tuple[bytes, bytes]
 Fields = tuple[Field, ...]
 
-_HIGH_WATER = 64 << 10  # octets of a body that wait to be read
 _BODILESS = frozenset((204, 304))
 
 
@@ -41,6 +44,7 @@ class Transport(Protocol):
     is_for_probes: bool
     is_writable: bool
     running: asyncio.Task[None] | None
+    memory: Memory
 
     @property
     def certificate(self) -> bytes | None:
@@ -74,7 +78,9 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_incoming",
         "_is_chunked",
+        "_is_dropping",
         "_waiter",
         "_wants_continue",
         "connection",
@@ -106,6 +112,8 @@ class Exchange:
         self._is_chunked = not is_old
         self._wants_continue = not is_old and headers.get(b"expect", b"").lower() == b"100-continue"
         self._body: bytes | bytearray = b""  # what has come of the body and was not read
+        self._incoming: Incoming | None = None
+        self._is_dropping = False  # what still comes of the body
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -118,7 +126,7 @@ class Exchange:
 
         Small parts are one array, since each as an object of its own would take many times its octets.
         """
-        if self.has_ended:
+        if self._is_dropping:
             return
         body = self._body
         if not body:
@@ -127,15 +135,46 @@ class Exchange:
             body += part
         else:
             self._body = bytearray(body) + part
-        if len(self._body) > _HIGH_WATER:
-            self.connection.pause_reading()
+        if len(self._body) > SMALL or self._incoming is not None:
+            self._weigh()
         if self._waiter is not None:
             self._wake()
 
+    def _weigh(self) -> None:
+        """Count the body. Where the memory is full, drop it and what is still to come."""
+        octets = len(self._body)
+        if self._incoming is None:
+            self._incoming = Incoming(self.connection.memory)
+        if not self._incoming.fits(octets):
+            self.drop()
+        elif octets > self._incoming.most:
+            self.connection.pause_reading()
+
+    def wait_in_line(self) -> bool:
+        """Count the request while it waits for its answer. Returns whether the memory has room for it."""
+        octets = sum(len(name) + len(value) for name, value in self.headers.items())
+        octets += len(self.path) + len(self.query)
+        self._incoming = Incoming(self.connection.memory, octets_of_waiting(octets, len(self.headers)))
+        return self._incoming.fits(0)
+
+    def drop(self) -> None:
+        """Drop what is here of the body, and what is still to come of it. A read of it raises MemoryFull."""
+        self._is_dropping = True
+        self._body = b""
+        if self._incoming is not None:
+            self._incoming.release()
+
+    def give_up(self) -> None:
+        """Answer nothing more, and drop the body."""
+        self.has_ended = True
+        self.drop()
+
     def complete(self) -> None:
         """Take note that the body is whole."""
+        if self._is_dropping:
+            return
         self.is_whole = True
-        if len(self._body) > _HIGH_WATER:
+        if len(self._body) > AHEAD:
             self.connection.resume_reading()  # a caller that goes is noticed only while the connection is read
         if self._waiter is not None:
             self._wake()
@@ -150,14 +189,29 @@ class Exchange:
     async def read(self) -> bytes:
         """Return what has come of the body since the last read, and wait for more where nothing has.
 
-        It is empty at the end alone.
+        It is empty at the end alone. Raises MemoryFull where the body did not fit into the memory.
         """
         while not self._body and not self.is_whole:
-            self._invite()
-            self.connection.resume_reading()
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._wait_for_more()
         return self._take()
+
+    async def read_all(self, most: int) -> bytes:
+        """Return the whole body, or more than `most` octets of a longer one. Raises MemoryFull as `read` does."""
+        if not self.is_whole:
+            if self._incoming is None:
+                self._incoming = Incoming(self.connection.memory)
+            self._incoming.most = most
+        while not self.is_whole and len(self._body) <= most:
+            await self._wait_for_more()
+        return self._take()
+
+    async def _wait_for_more(self) -> None:
+        if self._is_dropping:
+            raise MemoryFull(FULL)
+        self._invite()
+        self.connection.resume_reading()
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
 
     def _invite(self) -> None:
         """Let a client send the body that waits for that (RFC 9110, 10.1.1)."""
@@ -170,14 +224,17 @@ class Exchange:
         body = self._body
         if not self.is_whole or len(body) > most:
             return None
-        if isinstance(body, bytes) and len(body) <= _HIGH_WATER:
+        if isinstance(body, bytes) and self._incoming is None:
             self._body = b""
             return body
         return self._take()
 
     def _take(self) -> bytes:
+        """Return what is here of the body. From now on its call counts it."""
         body, self._body = self._body, b""
-        if len(body) > _HIGH_WATER:
+        if self._incoming is not None:
+            self._incoming.fits(0)
+        if len(body) > AHEAD:
             self.connection.resume_reading()
         return body if isinstance(body, bytes) else bytes(body)
 
@@ -234,6 +291,8 @@ class Exchange:
 
     def _finish(self, octets: bytes) -> None:
         self.has_ended = True
+        if self._incoming is not None or not self.is_whole:
+            self.drop()
         self.connection.write(octets)
         if not self.keep_alive:
             self.connection.close()

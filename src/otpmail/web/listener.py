@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import socket
+import sys
 from collections.abc import Iterable
 from email.utils import formatdate
 from heapq import nsmallest
@@ -13,6 +14,7 @@ from random import Random
 from otpmail.counts import counted
 from otpmail.errors import SettingsError
 from otpmail.limits.descriptors import FOR_PROBES
+from otpmail.limits.memory import NOTHING, Memory
 from otpmail.settings.certificates import CertificateFiles
 from otpmail.telemetry.logs import log_event
 from otpmail.web.binding import BACKLOG, close_sockets, open_sockets
@@ -33,8 +35,9 @@ class _Open:
     `age_seconds`, give or take a tenth, closes after an answer, so that balancers can spread their clients anew.
     """
 
-    def __init__(self, most: int, age_seconds: float) -> None:
+    def __init__(self, most: int, age_seconds: float, memory: Memory) -> None:
         self._most = most
+        self.memory = memory
         self._age_seconds = age_seconds
         self._ages = Random()  # noqa: S311  no secret: it spreads the ends of connections
         self._is_retiring = False
@@ -107,14 +110,22 @@ class _Open:
 class Listener:
     """Answers requests by `handler` on every address of a host, until `close` or `stop`.
 
-    `most` is how many connections may be open, and `age_seconds` how old a connection gets. Build it inside a running
-    loop.
+    `most` is how many connections may be open, and `age_seconds` how old a connection gets. Requests that come count in
+    the `memory`; without one they have no bound together. Build it inside a running loop.
     """
 
-    def __init__(self, handler: Handler, *, most: int, times: Times = TIMES, age_seconds: float = math.inf) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        most: int,
+        times: Times = TIMES,
+        age_seconds: float = math.inf,
+        memory: Memory | None = None,
+    ) -> None:
         self._times = times
         self._handler = handler
-        self._open = _Open(most, age_seconds)
+        self._open = _Open(most, age_seconds, memory or Memory(sys.maxsize, NOTHING, NOTHING))
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._tls: TlsServer | None = None

@@ -39,7 +39,7 @@ class WebServer:
         self._shared = shared
         probes = dict.fromkeys(sorted(PATHS), probe if shared is None else shared.probe)
         app = WebApp(probes, gate, methods, pages)
-        self._listener = Listener(app, most=connections, age_seconds=settings.max_connection_age)
+        self._listener = Listener(app, most=connections, age_seconds=settings.max_connection_age, memory=api.memory)
 
     def __repr__(self) -> str:
         return f"<WebServer {self._listener!r}>"
