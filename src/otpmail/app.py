@@ -106,6 +106,8 @@ class App:
             log_event(logging.WARNING, "plain-text-tokens", text, host=exposed)
         for words in self._settings.otp.beyond_ceilings:
             log_event(logging.WARNING, "beyond-ceiling", words, setting=words.partition("=")[0])
+        for words in self._settings.otp.without_effect:
+            log_event(logging.WARNING, "limit-without-effect", words, setting=words.partition("=")[0])
         started(listening.addresses[0])
         async with asyncio.TaskGroup() as tasks:
             background = [

@@ -199,13 +199,15 @@ async def test_a_test_address(
 
 
 async def test_settings_beyond_the_ceilings_of_profiles(serve: Callable[..., Awaitable[Service]]) -> None:
-    """Settings that no profile may have work as they did, and the start warns of each."""
-    service = await serve(OTP_DIGITS=4, OTP_LIFESPAN_SECONDS=3600, OTP_ATTEMPTS=20)
+    """Settings that no profile may have work as they did, and the start warns of each, and of those without effect."""
+    service = await serve(OTP_DIGITS=4, OTP_LIFESPAN_SECONDS=3600, OTP_ATTEMPTS=20, OTP_SENDS_PER_DAY=9)
     sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=_ADA), timeout=_SECONDS)
     assert sent.code_length == 4
     for setting in ("OTP_DIGITS", "OTP_LIFESPAN_SECONDS", "OTP_ATTEMPTS"):
         line = await service.wait_for_log("beyond-ceiling", setting=setting, timeout=_SECONDS)
         assert line["level"] == "warning"
+    line = await service.wait_for_log("limit-without-effect", setting="OTP_SENDS_PER_HOUR", timeout=_SECONDS)
+    assert line["level"] == "warning"
 
 
 async def test_the_commands_know_profiles(file: Path) -> None:

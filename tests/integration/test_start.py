@@ -96,6 +96,14 @@ async def test_a_misspelt_setting_in_the_environment(certificates: Certificates,
     assert (checked.code, checked.err.strip()) == (0, said)
 
 
+async def test_a_limit_of_an_hour_above_that_of_a_day(tmp_path: Path) -> None:
+    """`otpmail check` warns of settings that the start warns of."""
+    given = {"EMAIL_FROM": "codes@example.org", "EMAIL_HOST": "127.0.0.1", "OTP_FAILURES_PER_HOUR": "40"}
+    checked = await otpmail("check", "--no-dial", here=tmp_path, **given)
+    said = "OTP_FAILURES_PER_HOUR=40: has no effect, since OTP_FAILURES_PER_DAY=30 is reached first"
+    assert (checked.code, checked.err.strip()) == (0, said)
+
+
 async def test_a_taken_port() -> None:
     """A port on which another server listens is an error, not shared silently."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

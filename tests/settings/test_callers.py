@@ -220,6 +220,10 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             for key in ("codes_per_hour", "guesses_per_hour", "mails_per_day")
             for wrong in ("0", "-1", "1.5", "true", '"ten"', "10000001")
         ),
+        (
+            f"{_SHOP}mails_per_day = 5\nmails_per_hour = 6",
+            "line 4: [callers.shop] mails_per_hour has no effect, as it is above mails_per_day",
+        ),
         ("[#callers.shop]\n", "line 1: Invalid initial character for a key part"),
         (f"{_SHOP}x = [\n{'9' * 5000}]", "line 4: holds too long a number, or lists too deep"),
         (f"{_SHOP}x = [\n{'[' * 5000}\n{']' * 5000}]", "line 4: holds too long a number, or lists too deep"),

@@ -31,3 +31,15 @@ def test_records_are_dropped_at_most_every_second(problems: Problems, text: str)
     (line,) = problems(OTP_CLEANUP_SECONDS=text)
     assert line.startswith(f"OTP_CLEANUP_SECONDS: {text!r} is wrong: must be a time such as 90s, 5m or 1h30m, or a ")
     assert line.endswith(" from 1 to 316224000")
+
+
+def test_what_a_start_warns_of(load: Load) -> None:
+    """A setting beyond the ceilings of profiles, and a limit of an hour that the one of a day undercuts, are named."""
+    usual = load(OTP_FAILURES_PER_HOUR="30", OTP_SENDS_PER_HOUR="30").otp
+    assert [*usual.beyond_ceilings, *usual.without_effect] == []
+    found = load(OTP_ATTEMPTS="11", OTP_FAILURES_PER_HOUR="31", OTP_SENDS_PER_HOUR="9", OTP_SENDS_PER_DAY="8").otp
+    assert list(found.beyond_ceilings) == ["OTP_ATTEMPTS=11: more than 10 attempts at a code help a guesser alone"]
+    assert list(found.without_effect) == [
+        "OTP_FAILURES_PER_HOUR=31: has no effect, since OTP_FAILURES_PER_DAY=30 is reached first",
+        "OTP_SENDS_PER_HOUR=9: has no effect, since OTP_SENDS_PER_DAY=8 is reached first",
+    ]

@@ -98,6 +98,8 @@ def test_letters(tmp_path: Path, letters: int, length: int) -> None:
             "sends_per_day = 31",
             "sends_per_day must be a whole number from 1 to 30, which OTP_SENDS_PER_DAY allows over all purposes",
         ),
+        ("sends_per_day = 2\nsends_per_hour = 3", "sends_per_hour has no effect, as it is above sends_per_day"),
+        ("failures_per_day = 2\nfailures_per_hour = 3", "failures_per_hour has no effect, as it is above failures_per"),
         ('from = "shop"', "from"),
         ("from = 5", "from is no text in quotes"),
         ('templates = "bad"', "templates en: subject.txt is missing"),

@@ -186,6 +186,8 @@ class _Reader:
     def _rates(self, path: tuple[str, ...], table: Mapping[str, Any]) -> Rates | None:
         """Return the rates of a caller, None where it has none."""
         found = Rates(*[self._count(path, key, table) for key in RATES])
+        if found.mails_per_hour and found.mails_per_day and found.mails_per_hour > found.mails_per_day:
+            self._add(*path, "mails_per_hour", what="has no effect, as it is above mails_per_day")
         return None if found == Rates() else found
 
     def _operator(self, path: tuple[str, ...], table: Mapping[str, Any]) -> bool:

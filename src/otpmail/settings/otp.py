@@ -103,6 +103,14 @@ class OtpSettings(Section):
         return self.lifespan_seconds or (_COMPAT_LIFESPAN if compat else _LIFESPAN)
 
     @property
+    def without_effect(self) -> Iterator[str]:
+        """Yield the limits of an hour that are above those of a day, in words that open with the setting."""
+        failures = "FAILURES", self.failures_per_hour, self.failures_per_day
+        for kind, hour, day in (failures, ("SENDS", self.sends_per_hour, self.sends_per_day)):
+            if hour > day:
+                yield f"OTP_{kind}_PER_HOUR={hour}: has no effect, since OTP_{kind}_PER_DAY={day} is reached first"
+
+    @property
     def beyond_ceilings(self) -> Iterator[str]:
         """Yield what is set beyond the ceilings of profiles, in words that open with the setting."""
         if self.digits < DIGITS:

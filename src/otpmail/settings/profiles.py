@@ -101,6 +101,8 @@ class ProfileReader:
         lifespan = self._seconds(path, table, "lifespan", (_LEAST_SECONDS, most), "for a login" if is_login else "")
         longest = lifespan or self._otp.lifespan(compat=False)
         resend = self._seconds(path, table, "resend", (0, longest), "the lifespan of its codes")
+        limits = {key: self._limit(path, table, key) for key in _LIMITS}
+        self._compare_limits(path, limits)
         return Profile(
             length=length,
             lifespan=lifespan,
@@ -110,11 +112,8 @@ class ProfileReader:
             templates=self._try(path, table, "templates", self._read_templates),
             product=self._product(path, table),
             relay=self._try(path, table, "relay", self._read_relay) or "",
-            failures_per_hour=self._limit(path, table, "failures_per_hour"),
-            failures_per_day=self._limit(path, table, "failures_per_day"),
-            sends_per_hour=self._limit(path, table, "sends_per_hour"),
-            sends_per_day=self._limit(path, table, "sends_per_day"),
             test_addresses=self._test_addresses(path, table, length or self._otp.digits),
+            **limits,
         )
 
     def _length(self, path: Path_, table: Mapping[str, Any]) -> int | None:
@@ -130,6 +129,12 @@ class ProfileReader:
     def _limit(self, path: Path_, table: Mapping[str, Any], key: str) -> int | None:
         setting = f"OTP_{key.upper()}"
         return self._count(path, table, key, getattr(self._otp, key), why=f", which {setting} allows over all purposes")
+
+    def _compare_limits(self, path: Path_, limits: Mapping[str, int | None]) -> None:
+        for kind in ("failures", "sends"):
+            hour, day = limits[f"{kind}_per_hour"], limits[f"{kind}_per_day"]
+            if hour is not None and day is not None and hour > day:
+                self._add((*path, f"{kind}_per_hour"), f"has no effect, as it is above {kind}_per_day")
 
     def _count(
         self, path: Path_, table: Mapping[str, Any], key: str, most: int, *, least: int = 1, why: str = ""

@@ -64,6 +64,8 @@ def _check_files(settings: "Settings") -> None:
             problems += error.problems
     if problems:
         raise wrong_usage(*dict.fromkeys(problems))  # relays share most settings, so a problem may come twice
+    for words in (*settings.otp.beyond_ceilings, *settings.otp.without_effect):
+        err.print(escape(words), style="yellow")
     if doubt := doubt_about_certificate(settings.server, time.time()):
         err.print(escape(doubt), style="yellow")
 
