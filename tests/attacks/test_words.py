@@ -146,6 +146,53 @@ async def test_a_code_that_the_relay_quotes_gets_out_nowhere(
                     await service.mail.CancelMail(mail_pb2.CancelMailRequest(id=sent.mail.id))
 
 
+LETTERS = re.compile(rb"[2-9A-HJ-NP-Z]{4}(?:-[2-9A-HJ-NP-Z]{4}){2}")
+
+
+def _letters(content: bytes) -> str:
+    found = LETTERS.search(content)
+    assert found is not None
+    return found[0].decode()
+
+
+QUOTES_OF_LETTERS: dict[str, Quote] = {
+    "subject": lambda mail: f"spam: {_letters(mail)} is your code",
+    "bare": lambda mail: f"spam: {_letters(mail).replace('-', '')}",
+    "lower": lambda mail: f"spam: {_letters(mail).lower()}",
+    "spaced": lambda mail: f"spam: {' '.join(_letters(mail))}",
+    "percent": lambda mail: "".join(f"%{ord(letter):x}" for letter in _letters(mail)),
+    "base64": lambda mail: _b64(f"a {_letters(mail)}"),
+    "hex": lambda mail: _letters(mail).encode().hex(),
+    "whole": lambda mail: mail.decode().replace("\r\n", "\n"),
+    "at-the-cut": lambda mail: f"{'x' * (MAX_TEXT - 5)} {_letters(mail)}",
+}
+
+
+@pytest.mark.parametrize("code", ["250", "554"])
+async def test_a_code_of_letters_that_the_relay_quotes_gets_out_nowhere(
+    certificates: Certificates, tmp_path: Path, code: str
+) -> None:
+    """A long code, as an address under attack gets it, is in no answer, log line or metric either."""
+    async with Quoting() as relay:
+        settings = relay_settings(relay, certificates, tmp_path / "token") | LOUD
+        async with Service(**settings | {"OTP_FAILURES_PER_HOUR": 1, "OTP_RESEND_SECONDS": 0}) as service:
+            await service.wait_until_serving()
+            for name, quote in QUOTES_OF_LETTERS.items():
+                email = f"{name}@example.org"
+                relay.code, relay.quote = "250", lambda _: "taken"
+                await service.otp.SendCode(otp_pb2.SendCodeRequest(email=email))
+                await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email=email, code="0000000000"))
+                relay.code, relay.quote = code, quote
+                sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=email))
+                assert sent.code_length == 12
+                secret = _letters(relay.contents[-1])
+                told = re.sub(r"[\s_-]", "", (str(sent) + await _told(service, sent.mail.id)).upper())
+                forms = secret.replace("-", ""), secret.encode().hex().upper(), _b64(f"a {secret}").upper()
+                assert not any(form in told for form in forms), name
+                assert sent.mail.recipients[0].code == int(code)
+                assert sent.mail.recipients[0].reply, name
+
+
 @pytest.mark.parametrize("code", ["250", "554"])
 async def test_a_reply_that_quotes_an_earlier_mails_code(certificates: Certificates, tmp_path: Path, code: str) -> None:
     """A reply to a mail repeats no code of one of the last mails on its connection, in any form."""

@@ -17,6 +17,8 @@ from string import ascii_letters
 from string import digits as ascii_digits
 from urllib.parse import quote
 
+from otpmail.smtp.letter_codes import LONG_CODE, of_letters, shows_letters, without_letters
+
 MAX_TEXT = 500
 """Characters of a line at most."""
 
@@ -101,7 +103,7 @@ class Redactor:
         """Return the text without secrets, on one line of MAX_TEXT characters at most.
 
         It is without `codes` and the recent ones, too. With `masks_numbers` it is without every number of four digits
-        or more: the codes of earlier mails are not known.
+        or more, and what may be a long code: the codes of earlier mails are not known.
         """
         is_long = len(text) > LONG
         redacted = clean(text[:LONG])
@@ -109,7 +111,7 @@ class Redactor:
             redacted = self._without_credentials(redacted)
         redacted = _without_codes(redacted, tuple(dict.fromkeys((*codes, *self.recent))))
         if masks_numbers:
-            redacted = _NUMBER.sub(MASK, redacted)
+            redacted = LONG_CODE.sub(MASK, _NUMBER.sub(MASK, redacted))
         # A secret may have been cut in two at LONG, which shows only where nearly all before it was masked.
         return MASK if is_long and len(redacted) <= MAX_TEXT else cut(redacted.strip())
 
@@ -154,9 +156,13 @@ def _without_form(text: str, form: str) -> str:
 
 
 def shows(text: str, codes: Iterable[str]) -> bool:
-    """Whether the digits of a code stand in the text in their order, with anything but letters between them."""
+    """Whether a code stands in the text: its digits in their order, with anything but letters between; or its letters.
+
+    Letters and digits of the latter have anything else between them.
+    """
+    codes = tuple(codes)
     numbers = list(_numbers(text))
-    return any(code in number for code in codes for number in numbers)
+    return any(code in number for code in codes for number in numbers) or shows_letters(text, codes)
 
 
 def _numbers(text: str) -> Iterator[str]:
@@ -169,6 +175,7 @@ def _without_codes(text: str, codes: Sequence[str]) -> str:
     """Mask each code wherever its digits stand in their order, and withhold a text that shows one once decoded."""
     if not codes:
         return text
+    text = without_letters(text, codes, MASK)
     number, before = _decimal(filter(str.isdecimal, text)), ""
     while before != number:  # the text around a mask may be a code by itself
         before = number
@@ -184,14 +191,17 @@ def _without_codes(text: str, codes: Sequence[str]) -> str:
 def _shows_encoded(text: str, codes: Sequence[str]) -> bool:
     """Whether the text shows one of the codes once decoded. It is decoded once: a session may have many in flight."""
     joined = "".join(text.split())
-    if _DIGITS_IN_BASE64.search(joined) and any(form in joined for code in codes for form in _in_base64(code)):
+    in_base64 = codes if _DIGITS_IN_BASE64.search(joined) else of_letters(codes)
+    if any(form in joined for code in in_base64 for form in _in_base64(code)) or shows_letters(text, codes):
         return True
     if any(_shows_decoded(decoded, codes) for decoded in _decoded_words(joined)):
         return True
     if text.isascii() and not _MARKS_OF_ESCAPES.search(text):
         return False
-    numbers = [number for reading in _readings(text) for number in _numbers(reading)]
-    return any(code in number for code in codes for number in numbers)
+    readings = list(_readings(text))
+    numbers = [number for reading in readings for number in _numbers(reading)]
+    shown = any(code in number for code in codes for number in numbers)
+    return shown or any(shows_letters(reading, codes) for reading in readings)
 
 
 def _decoded_words(joined: str) -> Iterator[str]:
@@ -205,7 +215,10 @@ def _decoded_words(joined: str) -> Iterator[str]:
 def _shows_decoded(text: str, codes: Sequence[str]) -> bool:
     """Whether a text that was in base64 shows one of the codes: in UTF-16, or in base64 once more."""
     joined = "".join(text.split())
-    return shows(text, codes) or any(form in joined for code in codes for form in _in_base64(code))
+    if shows(text, codes) or any(form in joined for code in codes for form in _in_base64(code)):
+        return True
+    letters = of_letters(codes)  # with dashes, so that their own base64 does not find them
+    return bool(letters) and any(shows_letters(word, letters) for word in _decoded_words(joined))
 
 
 def _without_beginning(text: str, codes: Sequence[str]) -> str:

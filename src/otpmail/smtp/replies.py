@@ -137,6 +137,8 @@ def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: st
 
 def _may_show(reply: Reply, code: str, recent: Collection[str]) -> bool:
     """Whether a reply may show a code, in any form. Nearly every good reply does not, and needs no closer look."""
+    if not f"{code}{''.join(recent)}".isdecimal():  # one of letters, of which the hints below say nothing
+        return True
     if _HINT.search(reply.text) or (reply.code >= _REFUSES and _DEEP_HINT.search(reply.text)):
         return True
     digits = f"{reply.code}{reply.text.translate(None, _NO_DIGITS).decode()}"
