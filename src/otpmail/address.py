@@ -18,6 +18,7 @@ MAX_OCTETS = 254  # RFC 5321, 4.5.3.1.3 less the angle brackets
 _MAX_NAME = 256
 _MAX_MAILBOX = 2 * _MAX_NAME + MAX_OCTETS  # every character of the name may be quoted
 _MAX_BLANKS = 64  # around a mailbox; a longer text is not searched for them
+
 # Possessive, so that a name of many blanks is read once and not once for each blank.
 _NAMED = re.compile(
     r"""

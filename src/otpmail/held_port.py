@@ -1,7 +1,7 @@
 """Holds a TCP port of HOST by sockets of our own that never listen, until gRPC listens there or for as long as needed.
 
-By its own bind it learns why an address can't be bound, which gRPC does not say. gRPC can bind it beside ours because
-both set SO_REUSEADDR (socket(7)).
+By its own bind it learns why an address can't be bound, which gRPC does not say. Both binds stand beside each other
+since both set SO_REUSEADDR (socket(7)).
 
 Several processes share a port by SO_REUSEPORT. Their supervisor holds it while it runs, and lets nobody bind it but a
 process that it is starting; see docs/decisions/160-the-supervisor-holds-the-port.md.

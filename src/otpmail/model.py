@@ -115,7 +115,7 @@ class Envelope:
     relay: str = ""
 
     def only(self, recipients: Sequence[str]) -> "Envelope":
-        """The same mail for fewer recipients: those that a further attempt is for."""
+        """Return this mail for fewer recipients: those that a further attempt is for."""
         if recipients == self.recipients:
             return self
         return Envelope(
@@ -123,7 +123,7 @@ class Envelope:
         )
 
     def without_smtputf8(self) -> "Envelope":
-        """The same mail as it goes to a relay without SMTPUTF8; itself where it can't."""
+        """Return this mail as it goes to a relay without SMTPUTF8; itself where it can't."""
         head = self.ascii_head
         if head is None:
             return self
@@ -131,11 +131,11 @@ class Envelope:
         return Envelope(self.sender, self.recipients, content, code=self.code, id=self.id, relay=self.relay)
 
     def without_content(self) -> "Envelope":
-        """The same mail for whom only its terms matter."""
+        """Return the terms of this mail, without its content."""
         return Envelope(self.sender, self.recipients, b"", self.smtputf8, id=self.id, relay=self.relay)
 
     def with_code(self, code: str) -> "Envelope":
-        """The same mail, as one whose content holds this code."""
+        """Return this mail as one whose content holds the code."""
         return replace(self, code=code)
 
 

@@ -20,7 +20,7 @@ def start_daemon(work: Callable[[], object], name: str) -> None:
     """Start a thread that the end of the process does not wait for, and that gets no signal.
 
     Raises RuntimeError where no thread can be started. Signals reach the main thread, where Python handles them. In
-    another thread one can turn the timeout of a `SimpleQueue.get` into none: CPython computes it anew after the
+    another thread one can turn the timeout of a `SimpleQueue.get` into none. CPython computes it anew after the
     interruption, and takes a negative rest for "wait for ever".
     """
 

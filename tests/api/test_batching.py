@@ -181,7 +181,7 @@ def _burst(process: Process, batching: Batching, in_flight: Sequence[int]) -> li
 
 @pytest.mark.parametrize("pause", [0.5, 1.0, 60.0])
 async def test_a_burst_after_a_pause_is_held_back_soon(process: Process, pause: float) -> None:
-    """What a process wants is measured 30 ms after its first call, and from then on calls begin in batches."""
+    """A burst is measured 30 ms after its first call, and from then on calls begin in batches."""
     batching = _start(process)
     batching.take(1)
     process.advance(pause)

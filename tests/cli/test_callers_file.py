@@ -138,7 +138,7 @@ def test_a_table_that_is_written_in_another_way(file: Path) -> None:
 
 
 def test_a_digest_made_by_hand_is_a_token(file: Path) -> None:
-    """What the command in the error and in docs/callers.md prints is good in `tokens` as it stands."""
+    """The command in the error and in docs/callers.md prints a digest that is good in `tokens` unchanged."""
     file.write_text(f'[callers]\nshop = {{tokens = ["{A}"]}}\n')
     found = re.search(r"`(printf %s TOKEN [^`]*)`", _problem(lambda: add_token(file, "shop", B, METHODS)))
     assert found is not None

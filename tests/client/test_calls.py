@@ -259,7 +259,7 @@ async def test_no_service_answers(kind: str, unused_tcp_port: int) -> None:
 
 
 def test_the_clients_are_twins() -> None:
-    """Both have the same methods with the same parameters, and say what each does."""
+    """Both clients have the same methods with the same parameters, and say what each does."""
     late = " | collections.abc.AsyncIterable[otpmail.client.values.OutgoingMail]"  # which only one can wait for
 
     def methods(kind: type) -> dict[str, str]:

@@ -75,7 +75,7 @@ def test_no_hole_is_left(locale: str, kind: str) -> None:
     ],
 )
 def test_each_shipped_mail_says_how_long_its_code_is_valid(locale: str, seconds: float, time: str) -> None:
-    """Both parts say it in whole hours, minutes or seconds, with the plural of the language."""
+    """Text and HTML name the validity in whole hours, minutes or seconds, with the plural of the language."""
     mail = _mail(locale, seconds=seconds)
     assert re.search(rf"{time}\b", mail.text)
     assert re.search(rf"{time}\b", mail.html)

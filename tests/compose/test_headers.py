@@ -36,7 +36,7 @@ def _read(field: str) -> EmailMessage:
 @example("x" * 255, "inline")
 @example("😀" * 255, "inline")
 def test_any_file_name_survives(filename: str, kind: str) -> None:
-    """Both parsers of the standard library read the name that was given, and each line has at most 78 characters."""
+    """Both parsers of the standard library read the file name that was given, in lines of at most 78 characters."""
     field = disposition(kind, filename)
     message = _read(field)
     assert message["Content-Disposition"].params == {"filename": filename}

@@ -154,7 +154,7 @@ def _by_format(engine: Engine, name: str, shop: str) -> str:
 
 
 def test_a_template_that_depends_on_a_variable(tmp_path: Path) -> None:
-    """It is rendered for each mail, with the same values, escapes and last line as one that became a format."""
+    """A template with a condition is rendered for each mail, with the values and escapes of one that is a format."""
     text = "{% if variables.shop == 'a' %}first{% else %}{{ variables.shop }}{% endif %} {{ code }} {{ words.valid }}"
     _write(tmp_path / "en", text=text, html=f"<p>{text}")
     look = Look(domain="acme.example")

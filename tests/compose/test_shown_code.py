@@ -40,7 +40,7 @@ def test_a_code_as_it_is_shown_and_read(code: str, shown: str, spelled: str) -> 
 
 @given(code=st.text(ALPHABET, min_size=4, max_size=12))
 def test_a_shown_code_is_read_as_the_code(code: str) -> None:
-    """What is copied from a mail, in any case, is the code once the check has normalized it."""
+    """A code copied from a mail, in any case, is the code once the check has normalized it."""
     assert normalize(code_values(code)["code"].lower()).upper() == code
 
 

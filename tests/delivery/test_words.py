@@ -16,7 +16,7 @@ def _said(address: str, code: int, words: str = "said", enhanced: str = "") -> R
 
 
 async def test_a_lost_connection_is_the_result_of_each_recipient_that_it_was_for() -> None:
-    """Its words are in the reply, with no code; the others were not offered, and have none."""
+    """The words of a lost connection are in the reply, with no code, of each recipient that was offered on it."""
     rig = Rig()
     job = rig.submit(ADA, BOB, ttl=1)
     rig.take(job)

@@ -228,7 +228,7 @@ def test_the_policy_lets_out_what_the_settings_need(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_kustomization() -> None:
-    """It has every file but the sidecar's, and its secret has the names of secret settings and of the volume."""
+    """The kustomization has every file but the sidecar's, and a secret by the names of settings and of the volume."""
     kustomization = one("kustomization.yaml")
     files = {path.name for path in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml", "sidecar.yaml"}
     assert set(kustomization["resources"]) == files

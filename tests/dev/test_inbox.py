@@ -142,7 +142,7 @@ async def test_the_search_covers_all_that_people_read() -> None:
 
 
 async def test_a_mail_that_was_opened_is_read() -> None:
-    """It stays read, and followers learn of that once."""
+    """A mail that was opened stays read, and followers learn of that once."""
     inbox = Inbox()
     _add(inbox, _mail())
     seen: list[bool] = []

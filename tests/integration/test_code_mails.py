@@ -53,7 +53,7 @@ async def test_a_mail_speaks_for_the_product(service: Service, relay: Relay) -> 
 
 @pytest.mark.service(**ACME)
 async def test_a_mail_of_the_originals_contract(service: Service, relay: Relay) -> None:
-    """It has the same look; its code is the only number of six digits in the text, and is valid for two minutes."""
+    """The original's mail looks the same; its code is the text's only number of six digits, valid for two minutes."""
     sent = await service.original_otp.SendCode(original.SendCodeRequest(email=ADA))
     (mail,) = relay.mails
     assert parsed(mail.content)["Subject"] == f"{sent.otpCode} is your Acmé sign-in code"
@@ -64,7 +64,7 @@ async def test_a_mail_of_the_originals_contract(service: Service, relay: Relay) 
 
 @pytest.mark.service(OTP_SHOW_REFERENCE=False, OTP_RETURN_CODE=True)
 async def test_a_mail_without_settings(service: Service, relay: Relay) -> None:
-    """It names no product and no reference, has no header of ours, and ends with words."""
+    """A mail without settings names no product and no reference, has no header of ours, and ends with words."""
     sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=ADA, purpose="open-door"))
     (mail,) = relay.mails
     message = parsed(mail.content)
@@ -76,7 +76,7 @@ async def test_a_mail_without_settings(service: Service, relay: Relay) -> None:
 
 @pytest.mark.service(**{**ACME, "OTP_FAILURES_PER_HOUR": 1, "OTP_RESEND_SECONDS": 0})
 async def test_a_long_code_is_copied_from_its_mail(service: Service, relay: Relay) -> None:
-    """It stands in groups in subject, text and HTML. Copied from there, it is valid through both contracts."""
+    """A long code stands in groups in subject, text and HTML, and is valid through both contracts as copied there."""
     validated = []
     for contract in ("v1", "original"):
         email = f"{contract}@example.org"

@@ -84,7 +84,7 @@ async def test_a_profile_sets_the_form_of_a_code(
 async def test_a_mail_speaks_for_the_product_of_its_profile(
     serve: Callable[..., Awaitable[Service]], file: Path, relay: Relay
 ) -> None:
-    """It has the profile's product and nothing of the service's, which others have: purposes and callers."""
+    """A mail has the product of its profile and nothing of the service's, which other purposes and callers have."""
     shop = {
         "product_name": "Shop",
         "product_url": "https://shop.example",

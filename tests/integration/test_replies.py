@@ -170,7 +170,7 @@ async def test_a_reply_that_names_helo_is_the_services_fault(service: Service, r
 
 @pytest.mark.relay(refuse_recipients={ADA: _NOT_FQDN})
 async def test_a_mail_that_is_refused_for_helo_until_its_end(service: Service) -> None:
-    """It ends as failed with that reply, and in package `mail` as one that may be tried again."""
+    """A mail refused for HELO to its end fails with that reply; package `mail` says that it may be tried again."""
     mail = await _send(service, seconds=1)
     assert (mail.state, mail.recipients[0].code) == (FAILED, 504)
     request = original_pb2.SendEmailRequest(to=ADA, subject="s", body="t")

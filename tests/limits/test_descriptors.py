@@ -45,7 +45,7 @@ def test_the_limit_is_raised(limits: tuple[int, int]) -> None:
 
 
 def test_the_lowest_free_descriptor() -> None:
-    """It rises with the descriptors that are open, and falls with them."""
+    """The lowest free descriptor rises with those that are open, and falls with them."""
     before = lowest_free()
     opened = [os.dup(0) for _ in range(10)]
     assert lowest_free() >= before + 10

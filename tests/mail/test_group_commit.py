@@ -161,7 +161,7 @@ async def test_a_commit_is_of_no_single_call() -> None:
 
 
 async def test_a_cancelled_call_takes_its_own_mail_along() -> None:
-    """Its mail is cancelled once it is kept, so that no start sends it; the others of its commit are accepted."""
+    """A cancelled call has its mail cancelled once it is kept, so that no start sends it; other mails are accepted."""
     rig = Calls()
     first, cancelled, last = await rig.begun("a", "b", "c")
     cancelled.cancel()

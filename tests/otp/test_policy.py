@@ -250,7 +250,7 @@ def test_sessions_are_apart() -> None:
 
 
 def test_a_fourth_code_ends_the_oldest_short_one_of_strangers() -> None:
-    """It ends neither a long one nor one of a device, and where there are none but these it is one more."""
+    """A fourth code of strangers ends neither a long one nor one of a device; with none but these it is one more."""
     record: CodeRecord | None
     record, _ = send(_spent(), 60.0, "long")
     assert _challenge(record) == Challenge(b"long", "k1", 60.0 + LIFESPAN, length=LONG)

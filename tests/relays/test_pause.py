@@ -16,7 +16,7 @@ def _busy(seconds: float, replies: int) -> Pause:
     ("seconds", "replies", "crossed"), [(10.0, 7, True), (10.0, 8, True), (10.0, 9, False), (0.1, 8, False)]
 )
 def test_a_goodbye_crosses_the_first_mail_after_a_pause(seconds: float, replies: int, crossed: bool) -> None:  # noqa: FBT001
-    """It may have crossed the mail if there was a pause, and no reply since, or one: the goodbye itself."""
+    """A goodbye may have crossed the mail after a pause, if there was no reply since but the goodbye itself."""
     assert _busy(seconds, replies=7).is_crossed(replies) is crossed
 
 
@@ -36,7 +36,7 @@ def test_a_close_right_after_a_reply_is_over_the_mails() -> None:
 
 @pytest.mark.parametrize(("replies", "over_mails"), [(4, False), (8, True)])
 def test_a_close_with_mails_in_flight(replies: int, over_mails: bool) -> None:  # noqa: FBT001
-    """It says nothing of the idle time, and counts as over the mails unless it may have crossed the first one."""
+    """A close amid mails tells no idle time, and counts as over them unless it may have crossed the first one."""
     pause = _busy(10.0, replies=3)
     assert pause.end(replies, 0.05, in_flight=True) is over_mails
     assert pause.at_end is None

@@ -344,7 +344,7 @@ async def test_a_probe_that_the_relay_counts_as_an_error_costs_no_pause() -> Non
 
 
 async def test_a_relay_that_refuses_all_as_too_fast_is_tried_by_one_worker() -> None:
-    """Its connections are left for the next relay; one worker tries it, and all return once it takes a mail."""
+    """Workers leave a relay that refuses all for the next one; one tries it, and all return once it takes a mail."""
     noted = Noted()
     too_fast = Faults(refuse_sender="450 4.7.1 Error: too much mail from 127.0.0.1")
     async with Server(too_fast) as first, Server(Faults()) as second:

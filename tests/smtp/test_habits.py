@@ -421,7 +421,7 @@ def test_a_mail_that_was_taken_in_the_transaction_of_another_is_uncertain() -> N
 
 @pytest.mark.parametrize("mode", Mode)
 def test_without_rset_a_connection_carries_nothing_behind_a_refused_mail(mode: Mode) -> None:
-    """Its transaction may still be open, and only a new connection is sure to have none."""
+    """Without RSET a refused mail may leave a transaction open; only a new connection is sure to have none."""
     habits = Habits()
     habits.forgo_resets()
     session = _session(mode, habits)

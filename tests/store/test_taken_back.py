@@ -147,7 +147,7 @@ _EVENTS = [
 async def test_a_mail_that_never_left_counts_nowhere(
     world: _World, happens: Callable[[_World, Sending], Awaitable[int]]
 ) -> None:
-    """It leaves the lane of the address, the mailbox and each limit, once, whatever has happened to its code."""
+    """A mail that never left is taken out of lane, mailbox and each limit, once, whatever happened to its code."""
     first = await world.first()
     others = await happens(world, first)
     for _ in range(3):
@@ -189,7 +189,7 @@ async def test_a_replaced_code_whose_mail_never_left(world: _World) -> None:
 
 
 async def test_a_replaced_code_whose_mail_was_refused(world: _World) -> None:
-    """It never is live again, also where no mail brings the newer one; the refused mail goes on counting."""
+    """A replaced code is never live again, even if no mail brings the newer one; the refused mail goes on counting."""
     first = await world.send()
     world.clock.time += LIFE / 2 + 1
     newer = await world.send()

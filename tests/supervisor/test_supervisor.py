@@ -222,7 +222,7 @@ class _Asked:
 
 
 async def test_scrapes_that_come_together_share_a_question() -> None:
-    """Those that come while a question runs are not answered by it, which came before, and all share the next one."""
+    """Scrapes that come while a question runs are not answered by that one, and all share the next."""
     group, process = ProcessGroup(), _Asked()
     group.add(process)  # type: ignore[arg-type]  # all that the group looks at
     first = asyncio.create_task(group.refresh())

@@ -97,7 +97,7 @@ def _descriptors() -> bytes:
 @pytest.mark.parametrize("form", ["binary", "json"])
 @pytest.mark.service(**OPEN)
 async def test_the_client_for_node(service: Service, form: str, tmp_path: Path) -> None:
-    """The same by `@connectrpc/connect-node`, which gets the contract as descriptors."""
+    """A sign-up works by `@connectrpc/connect-node`, which gets the contract as descriptors."""
     node = program("node")
     install_modules(_FOLDER)
     file = tmp_path / "descriptors"

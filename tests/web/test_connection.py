@@ -74,7 +74,7 @@ async def test_a_head_that_does_not_come() -> None:
 
 @pytest.mark.service(**OPEN)
 async def test_octets_that_are_no_request(service: Service, subtests: pytest.Subtests) -> None:
-    """They are answered 400, and the connection is closed: two readers of them would not agree."""
+    """Octets that are no request get 400, and the connection closes: two readers of them would not agree."""
     for octets in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(512),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -176,7 +176,7 @@ async def test_many_small_values_in_json(service: Service) -> None:
 
 @pytest.mark.service(**OPEN, MAX_CONNECTIONS=20)
 async def test_connections_that_say_nothing(service: Service) -> None:
-    """They keep nobody out: the one that has been idle longest gives way."""
+    """Connections that say nothing keep nobody out: the one that has been idle longest gives way."""
     async with AsyncExitStack() as stack:
         for _ in range(60):
             _, writer = await _connect(service)
@@ -204,7 +204,7 @@ async def test_probes_while_all_connections_are_taken(service: Service) -> None:
 
 
 async def test_bodies_in_chunks_of_two_octets() -> None:
-    """What waits of a body takes about its octets of memory, not an object for each chunk."""
+    """A body that waits takes about its octets of memory, not an object for each chunk."""
     asked, go = asyncio.Event(), asyncio.Event()
     bodies: list[bytes] = []
 

@@ -73,7 +73,7 @@ async def _until_none_is_open(listener: Listener) -> None:
     ids=["closed", "answered", "idle"],
 )
 async def test_a_client_that_reads_nothing_is_left(requests: bytes, times: Times) -> None:
-    """Its connection ends within its time: after a close, between answers, and where the next request is due."""
+    """A client that reads nothing loses its connection: after a close, between answers, and before a request."""
     listener = Listener(_answer_large, most=10, times=times)
     async with AsyncExitStack() as stack, _listening(listener) as port:
         await _connect_deaf(port, stack, requests)
@@ -84,7 +84,7 @@ async def test_a_client_that_reads_nothing_is_left(requests: bytes, times: Times
 
 @pytest.mark.parametrize("requests", [GET, GET * 3, LAST], ids=["idle", "answered", "closed"])
 async def test_clients_that_read_nothing_keep_nobody_out(requests: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They give way after a second, and count until they are gone."""
+    """Clients that read nothing give way after a second, and count until they are gone."""
     loop = asyncio.get_running_loop()
     now = loop.time
     listener = Listener(_answer_large, most=5)
@@ -161,7 +161,7 @@ class _Transport(asyncio.Transport):
 
 @pytest.mark.parametrize("octets", [150_000, 30_000_000])
 async def test_an_error_reaches_a_client_that_still_sends(octets: int) -> None:
-    """What it sends is read and dropped until it looks at the answer: a reset would take that from it."""
+    """A client that still sends gets its error: the rest is read and dropped, since a reset would take the answer."""
 
     async def refuse(exchange: Exchange) -> None:
         await exchange.read()
@@ -182,7 +182,7 @@ async def test_an_error_reaches_a_client_that_still_sends(octets: int) -> None:
 
 
 async def test_a_client_that_sends_without_end_is_left() -> None:
-    """What comes after the answer is dropped for a while alone."""
+    """A client that sends without end after its answer loses its connection after a while."""
 
     async def refuse(exchange: Exchange) -> None:
         exchange.keep_alive = False
@@ -202,7 +202,7 @@ async def test_a_client_that_sends_without_end_is_left() -> None:
 
 
 async def test_a_connection_without_another_request_is_closed() -> None:
-    """It is kept for longer than proxies keep theirs, so that they close theirs first, and not for ever."""
+    """An idle connection is kept for longer than proxies keep theirs, so that they close first, and not for ever."""
     assert TIMES.keep > 60
     listener = Listener(_answer_large, most=10, times=Times(head=0.5, keep=0.5))
     async with _listening(listener) as port:

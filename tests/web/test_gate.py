@@ -43,7 +43,7 @@ def test_the_host_of_a_request_on_loopback(host: bytes, is_let_in: bool) -> None
     "origin", ["https://evil.example", "null", "http://app.example.org", "file://", APP + ".evil.example"]
 )
 def test_pages_of_other_origins(origin: str) -> None:
-    """They are refused wherever the service listens, whatever they send."""
+    """Pages of other origins are refused wherever the service listens, whatever they send."""
     for on_loopback in (True, False):
         gate = Gate(on_loopback=on_loopback, origins=(APP,))
         fields = {b"host": b"localhost:40701", b"origin": origin.encode()}
@@ -92,7 +92,7 @@ async def test_only_checks_of_health_answer_any_host(service: Service) -> None:
 
 @pytest.mark.service(**OPEN, HTTP_CORS_ORIGINS=f"{APP} http://localhost:3000")
 async def test_pages_of_the_list_call(service: Service) -> None:
-    """Their preflight is answered, and so are their calls, errors included, in a way that the page may read."""
+    """Pages of the list get answers that they may read: to the preflight, to calls, and of errors."""
     asked = {"origin": APP, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
     preflight = await request(service, SEND_CODE, headers=asked, method="OPTIONS")
     assert preflight.status == 204

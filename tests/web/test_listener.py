@@ -220,7 +220,7 @@ async def test_a_connection_that_has_just_come_is_answered() -> None:
 
 
 async def test_strangers_who_begin_no_handshake(certificates: Certificates, tmp_path: Path) -> None:
-    """They count from the first moment, so they give way, have an end, and are closed by a stop."""
+    """Connections without a handshake count from the first moment: they give way, end, and are closed by a stop."""
     context = ssl.create_default_context(cafile=str(certificates.ca_file))
     for ends in ("time", "stop"):
         listener = Listener(_answer, most=5, times=Times(head=1 if ends == "time" else 60))
@@ -300,7 +300,7 @@ async def test_without_a_descriptor_the_listener_tries_again(
 
 
 async def test_the_first_answer_has_a_date() -> None:
-    """It is written before the first connection can come."""
+    """The date of answers is written before the first connection can come."""
     listener = Listener(_answer, most=10)
     bound = socket.create_server(("127.0.0.1", 0))
     with socket.create_connection(bound.getsockname()) as client:

@@ -39,7 +39,7 @@ async def test_a_sign_up_in_json(service: Service) -> None:
 
 @pytest.mark.service(**OPEN)
 async def test_a_sign_up_in_protobuf(service: Service) -> None:
-    """The same in protobuf, and both doors know the same codes."""
+    """A sign-up works in protobuf, and both doors know the same codes."""
     sent = await request(service, SEND_CODE, otp_pb2.SendCodeRequest(email=ADA["email"]).SerializeToString(), PROTO)
     assert (sent.status, sent.fields["content-type"]) == (200, "application/proto")
     code = otp_pb2.SendCodeResponse.FromString(sent.body).otp_code
@@ -156,7 +156,7 @@ class _Nothing:
 
 
 async def test_large_json_counts_in_the_memory() -> None:
-    """Its own octets count while it waits and is decoded: those of its protobuf may be a sixth of them."""
+    """Large JSON counts by its own octets while it waits and is decoded: its protobuf may have a sixth of them."""
     body = b'{"to":["ada@example.org"],"text":"%s"}' % (b"\\u0041" * 100_000)
     memory = Memory(5 * len(body), _Nothing(), _Nothing())
     taken = []
@@ -194,7 +194,7 @@ async def _at_once() -> None:
     ],
 )
 async def test_a_large_mail_in_json_that_is_none(body: bytes, problem: str) -> None:
-    """It is refused as a small one is, in the same words."""
+    """A large mail in wrong JSON is refused as a small one is, in the same words."""
     memory = Memory(1 << 24, _Nothing(), _Nothing())
     with pytest.raises(InvalidArgument) as small:
         from_json(body % b"x", mail_pb2.SendMailRequest)
@@ -205,7 +205,7 @@ async def test_a_large_mail_in_json_that_is_none(body: bytes, problem: str) -> N
 
 
 async def test_large_json_is_decoded_in_steps() -> None:
-    """Its texts arrive as they are, and no step of it takes as long as the whole would."""
+    """Large JSON keeps its texts, and no step of its decoding takes as long as the whole would."""
     text = "Grüße \u2028 \U0001f600\n" * 100_000
     body = json.dumps({"to": ["ada@example.org"], "text": text, "html": "b" * 200_000, "subject": "s"}).encode()
     steps = 0
@@ -223,7 +223,7 @@ async def test_large_json_is_decoded_in_steps() -> None:
 
 @pytest.mark.service(**OPEN)
 async def test_a_large_mail_in_json(service: Service) -> None:
-    """It is decoded in a turn, and sent."""
+    """A large mail in JSON is decoded in a turn, and sent."""
     mail = b'{"to":["ada@example.org"],"text":"%s"}' % (b"\\u0041 \\n" * 30_000)
     assert (await request(service, SEND_MAIL, mail, JSON)).status == 200
 

@@ -55,7 +55,7 @@ def test_fields_have_their_names_in_json() -> None:
 
 @pytest.mark.service(HTTP_PORT=0)
 async def test_the_description_is_served(service: Service) -> None:
-    """It is at /openapi.json, for GET alone."""
+    """The description is at /openapi.json, for GET alone."""
     answer = await request(service, "/openapi.json")
     assert (answer.status, answer.fields["content-type"], answer.json) == (200, "application/json", _DESCRIBED)
     assert (await request(service, "/openapi.json", b"{}", JSON)).status == 405

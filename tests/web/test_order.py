@@ -54,7 +54,7 @@ async def _stream(exchange: Exchange) -> None:
     "broken", [b"no request\r\n\r\n", POST + b"x: a\x00b\r\n\r\n", POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n"]
 )
 async def test_a_request_that_cannot_be_read_is_answered_in_its_turn(broken: bytes) -> None:
-    """Its 400 comes after the answers to those before it, however long they take: else a client would mix them up."""
+    """The 400 to a broken request comes after the answers before it, else a client would mix them up."""
     asked, go = asyncio.Event(), asyncio.Event()
 
     async def slow(exchange: Exchange) -> None:
@@ -143,7 +143,7 @@ async def test_a_body_that_nobody_reads_is_dropped() -> None:
 
 
 async def test_an_answer_in_parts() -> None:
-    """It is chunked for HTTP/1.1, and for HTTP/1.0 it ends with the connection. HEAD gets the head alone."""
+    """An answer in parts is chunked for HTTP/1.1, and for 1.0 it ends with the connection. HEAD gets the head alone."""
     async with _connected(_stream) as (reader, writer):
         writer.write(GET)
         assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"\r\n\r\n4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n")
@@ -191,7 +191,7 @@ async def test_a_client_that_asks_before_an_answer_in_parts() -> None:
 
 @pytest.mark.parametrize("octets", [60_000, 66_000, 70_000, 80_000])
 async def test_the_length_of_a_head(octets: int) -> None:
-    """It is measured to the octet or so, also where a body comes with it."""
+    """The length of a head is measured to the octet or so, also where a body comes with it."""
     async with _connected(_echo) as (reader, writer):
         writer.write(POST + b"connection: close\r\ncontent-length: 2\r\nx: " + b"x" * octets + b"\r\n\r\nhi")
         assert (await reader.read()).startswith(b"HTTP/1.1 200 " if octets < 65_000 else b"HTTP/1.1 431 ")
@@ -212,7 +212,7 @@ async def test_no_field_of_an_answer_holds_another(value: bytes) -> None:
 
 
 async def test_a_client_that_reads_nothing() -> None:
-    """Its answers wait: no more than a few buffers of them are made, however many it asks for."""
+    """A client that reads nothing lets its answers wait: no more than a few buffers of them are made."""
     made = 0
 
     async def large(exchange: Exchange) -> None:

@@ -47,7 +47,7 @@ async def _converse_by_parts(service: Service, *parts: bytes) -> bytes:
 @pytest.mark.parametrize("target", [b"POST " + SEND_CODE.encode(), b"GET /livez"], ids=("method", "probe"))
 @pytest.mark.service(**OPEN)
 async def test_a_request_in_the_body_of_an_upgrade(service: Service, target: bytes, offer: bytes) -> None:
-    """It is the body, whether it comes with its head or later: one request has one answer."""
+    """A request in the body of an upgrade is body, whether it comes with its head or later: it has one answer."""
     head = target + b" HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" + offer
     for framed in (
         (head + b"content-length: %d\r\n\r\n" % len(HIDDEN), HIDDEN),

@@ -140,7 +140,7 @@ def _digest_of(given: Sequence[str]) -> bytes:
 def _names_of(properties: Mapping[str, Iterable[bytes]]) -> list[str]:
     """Return the names in the certificate of a connection, none without one. Host names are in lower case.
 
-    Raises Unauthenticated for a name with a NUL: many programs read what stands before it, which may be the name of
+    Raises Unauthenticated for a name with a NUL. Many programs read the part before it, which may be the name of
     another, and gRPC gives no more.
     """
     given = tuple(chain(*[properties.get(key, ()) for key in _CUT]))

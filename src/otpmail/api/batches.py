@@ -52,7 +52,7 @@ class UnparsedMail:
 
     @property
     def request_id(self) -> str:
-        """Its request id, also where the mail can't be parsed; empty where none is found among its first fields."""
+        """The mail's request id, also if it can't be parsed; empty where none is among its first fields."""
         request_id = ""
         try:
             for place, (tag, start, end) in enumerate(read_fields(self._batch, self._start, self._end)):

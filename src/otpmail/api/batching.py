@@ -11,7 +11,7 @@ MOST_SECONDS = 0.01
 """The longest time from one batch to the next, and so the longest that a call is held back."""
 
 _MEASURE_SECONDS = 0.25  # Between two measurements of how much the process wants.
-_PAUSE_SECONDS = 0.5  # What is measured over a longer time was mostly idle, and says nothing of now.
+_PAUSE_SECONDS = 0.5  # A measurement over a longer time was mostly idle, and says nothing of now.
 _FIRST_SECONDS = 0.03  # From the first call after a pause to the measurement of what has begun.
 _IDLE_PART = 0.9  # Of a core: with less to do, calls that wait are slower, and nobody gains by it.
 _FEWEST = 4  # A smaller batch saves nothing, and its calls wait for each other.

@@ -28,8 +28,8 @@ class WaitingStreams:
     """The streams that wait for a batch, each with the callback that ends it, beyond `most` of them under pressure.
 
     - Where the process takes more than what is counted, what it began with and a part for requests, half of them end.
-      Those of the connection with most of them do first. Of connections with as many those do on which nothing has
-      come lately: they are idle, or stuck.
+      The connection with most of them loses first, and of those with equally many one on which nothing has come
+      lately, which is idle or stuck.
     - An end takes effect a few rounds of the loop later, and data come meanwhile. Where the process takes two parts
       for requests more, half of the connections that bring something are closed: the system must not end the process.
     """

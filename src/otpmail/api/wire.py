@@ -10,7 +10,7 @@ VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
 """The types of a field's value on the wire, in the lowest three bits of its tag."""
 
 IN_GROUP = 0
-"""The tag that a reader gets for a group and for each field in one: proto3 has no groups, so all are unknown.
+"""The tag that a reader gets for a group and for each field in one. All are unknown, since proto3 has no groups.
 
 protobuf lets this tag pass as that of an unknown field, which no message can have.
 """

@@ -64,10 +64,10 @@ def _advice(key_id: str, known: Collection[str], *, shared: bool) -> str:
     if shared:
         return (
             "put it behind the present value of OTP_KEYS, with a comma between, and restart each process that shares "
-            f"the store; then put it in front, and restart each again: {key_id} writes from then on, and {old} can "
+            f"the store. Then put it in front, and restart each again. {key_id} writes from then on, and {old} can "
             "still read; docs/operations.md says when to remove an old key"
         )
     return (
-        f"put it in front of the present value of OTP_KEYS, with a comma between, and restart: {key_id} writes from "
+        f"put it in front of the present value of OTP_KEYS, with a comma between, and restart. {key_id} writes from "
         f"then on, and {old} can still read; docs/operations.md says when to remove an old key"
     )

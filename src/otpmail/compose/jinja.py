@@ -225,7 +225,7 @@ def in_ascii(text: str) -> str:
 
 
 def is_plain(node: nodes.Node) -> bool:
-    """Whether what varies is printed as it is, and nothing depends on it."""
+    """Whether varying values are printed unchanged, and nothing depends on them."""
     if isinstance(node, nodes.Output):
         return all(_is_printed(child) or is_plain(child) for child in node.nodes)
     if isinstance(node, _CAPTURES):

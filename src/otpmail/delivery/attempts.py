@@ -22,7 +22,7 @@ _PARKED = f"not sent again: {MOST_DEATHS} times the service ended while it was s
 
 
 class Attempts:
-    """Its whole state: the one suspect that is being sent, and those that wait for it.
+    """Sends suspects one at a time. Its whole state: the one that is being sent, and those that wait for it.
 
     A suspect is a mail that was in flight when two processes ended. `jobs` are those that are open. `wait` lets one of
     them wait for some seconds, and `put_back` puts one at the front of its lane. `may_send` decides again about one

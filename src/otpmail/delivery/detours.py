@@ -53,7 +53,7 @@ class Detours:
 
     @property
     def connections(self) -> tuple[Connection, ...]:
-        """Those that are open."""
+        """The open connections of detours."""
         return tuple(self._open.values())
 
     def take(self, owner: ConnectionOwner, job: Job, results: Unasked) -> bool:

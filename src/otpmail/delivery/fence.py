@@ -7,7 +7,7 @@ from otpmail.store.base import MailStore
 
 
 class Fence:
-    """Its whole state: the jobs that are held up, and those `disowned` while they were in flight.
+    """Holds jobs up. Its whole state: these jobs, and those `disowned` while they were in flight.
 
     `put_back` puts a job at the front of its lane. A store that is not durable gives no mail to another process. Nor
     does a durable one where it does not keep the mail, which has neither a guarantee nor a request id then.

@@ -81,7 +81,7 @@ class Job:
         self._begin()
 
     def _begin(self) -> None:
-        """Set what changes on its way, as it is before the first attempt."""
+        """Set the fields that change on its way to their values before the first attempt."""
         self.relay = ""
         self.is_fresh = self.priority is _URGENT
         self.is_announced = False

@@ -14,7 +14,7 @@ _INLINE = frozenset(
 _UNSEEN = ("iframe", "noembed", "noframes", "script", "style", "title")
 _ENDS = {name: re.compile(rf"</{name}(?=[ \t\n\f\r/>])", re.IGNORECASE | re.ASCII) for name in _UNSEEN}
 
-# What comes after the text in front of it, as the HTML standard has it (13.2.5). A branch that begins matches to its
+# Markup, as the HTML standard has it (13.2.5): the next thing that is no text. A branch that begins matches to its
 # end, or to that of the HTML, and gives nothing back. So each character is read once or twice, also by hostile HTML.
 _MARKUP = re.compile(
     r"""
@@ -56,7 +56,7 @@ def text_of(message: EmailMessage) -> str:
 
 
 def text_of_html(html: str) -> str:
-    """Return the text between the tags, as far as it is seen. Takes a time that grows with the length alone."""
+    """Return the visible text between the tags. Takes a time that grows with the length alone."""
     return "".join(_seen(html))
 
 

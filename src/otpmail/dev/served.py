@@ -29,7 +29,7 @@ MAIL_FIELDS: tuple[Field, ...] = (
     ),
     *_COMMON,
 )
-"""Of what came with a mail: no script, no form, nothing from elsewhere, and no origin."""
+"""Fields of a part of a mail: no script, no form, nothing from elsewhere, and no origin."""
 
 
 class File(NamedTuple):

@@ -19,7 +19,7 @@ from otpmail.limits.uncounted import LEEWAY, Uncounted
 
 _LOOK_SECONDS = 0.1  # in which a flood takes about 20 MB
 _NEXT_LOOK_SECONDS = 0.02  # where the memory is short
-_GROWTH = 8 << 20  # octets since the last end: memory that only stays as it is ends nobody's connection
+_GROWTH = 8 << 20  # octets since the last end: memory that does not grow ends nobody's connection
 _LEAST_BROUGHT = 16 << 10  # octets of a connection that may be one of those that flood
 _TAKES = 32  # octets of memory for one of metadata
 _LOOKS = 500  # about ten seconds, after which what a connection has brought is old
@@ -58,9 +58,9 @@ class FloodWatch:
         self._look_seconds = look_seconds
         self._alert = self._uncounted.usual
         self._most = self._alert + max(memory.for_reading, LEEWAY)
-        self._ended_at = 0  # what it took as connections were closed
-        self._known: Mapping[str, Brought] | None = None  # what each connection had brought, some seconds ago
-        self._known_at = self._looks = 0  # what the process took then, and looks since then
+        self._ended_at = 0  # the memory of the process as connections were closed
+        self._known: Mapping[str, Brought] | None = None  # octets that each connection had brought seconds ago
+        self._known_at = self._looks = 0  # the memory of the process then, and looks since then
 
     def __repr__(self) -> str:
         return f"<FloodWatch {'calm' if self._known is None else 'alert'}, at most {self._most} octets>"

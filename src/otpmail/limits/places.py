@@ -29,7 +29,7 @@ class Places:
         self.for_others = size - tenth
         """Places for all mails but fresh ones."""
         self.for_streams = self.for_others - self.for_others // 10
-        """Of these, those that streams take: they can wait for a place, and single calls can't."""
+        """The part of them that streams take: they can wait for a place, and single calls can't."""
         self.plenty = size // 4
         """While fewer places are taken, everybody may have one more."""
         self._for_guaranteed = size - tenth // 2

@@ -11,7 +11,7 @@ ANY = "-"
 """The wildcard in place of a caller's name (AIP-159): whichever caller has the mail. No caller has this name."""
 
 MOST_CHARACTERS = 320
-"""Of a caller's name; that of a certificate may have 261."""
+"""The most characters of a caller's name; that of a certificate may have 261."""
 
 
 def whose(caller: Caller, of: str) -> str:

@@ -22,7 +22,7 @@ from otpmail.values import frozen
 _LIMITS = ("failures_per_hour", "failures_per_day", "sends_per_hour", "sends_per_day", "resend")
 
 TermsOfCallers = Mapping[str, Mapping[str, "Terms"]]
-"""By caller, then by purpose."""
+"""Terms by caller, then by purpose."""
 
 
 @frozen(kw_only=True)

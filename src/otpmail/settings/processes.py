@@ -17,7 +17,7 @@ def conflicts_of_processes(server: ServerSettings, mail: MailSettings, store: St
         given = "sqlite:" if store.is_durable else MEMORY
         yield Problem(
             f"PROCESSES: is {count}, and a store of one process is set (STORE_URL={given}); set STORE_URL to "
-            "redis:// or a like one, which all processes share, or set PROCESSES=1",
+            "redis://, which all processes share, or set PROCESSES=1",
             ("PROCESSES", "STORE_URL"),
         )
     for host in server.hosts:

@@ -24,7 +24,7 @@ LOGIN = "login"
 """The purpose of a code that names none."""
 
 MOST_TEST_DAYS = 183
-"""So far ahead the end of a test address may be."""
+"""How many days ahead the end of a test address may be."""
 
 Add = Callable[[tuple[str, ...], str], None]
 """Keeps what is wrong, with the keys that lead there."""

@@ -98,7 +98,7 @@ class Attempt(NamedTuple):
     """The limits over many addresses that a wrong code counts for."""
 
     rules: "Rules | None" = None
-    """As in `Send`."""
+    """The rules, as in `Send`."""
 
 
 ANY = Attempt()

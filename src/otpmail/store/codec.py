@@ -24,6 +24,7 @@ from otpmail.suppression import Suppression, SuppressionScope
 
 _VERSIONS = (1, 2, 3, 4)  # of mails: 1 has no labels, and 1 and 2 no deaths
 _WRITTEN, _SUPPRESSED = 3, 4  # readers of 3 know no suppressions, so 4 is written only where a recipient has one
+
 # The mail of a code in version 3 has the key of the code's record, or ends before it: each reader of 3 takes both.
 # Behind the labels of an open one stands where it counts, if anywhere: earlier readers look no further than them.
 

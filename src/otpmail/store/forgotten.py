@@ -13,7 +13,7 @@ from otpmail.model import HOUR, Mail
 from otpmail.store.erasing import person_of, without
 
 MOST_PERSONS = 10_000
-"""Of how many persons of a caller mails may be open when they are forgotten."""
+"""How many persons of a caller may be forgotten while mails are open."""
 
 _OCTETS = 300  # that a person takes here
 _ENDED = 100  # persons who are dropped with each further one

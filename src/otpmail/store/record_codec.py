@@ -15,7 +15,7 @@ _FEW_SENDS = 3
 # Version, when the record ends, when it may be forgotten without room; how many slots, lanes and answers follow.
 _HEAD = struct.Struct("=BddBBB")
 _ENDS = struct.Struct("=xdd")
-# Scope, device, next send, mark of the call; id, expiry, attempts and length of the challenge; the lengths of its key's
+# Scope, device, next send, mark of the call. Id, expiry, attempts and length of the challenge. The lengths of its key's
 # id and of the mails of a replaced challenge. These follow, and the replaced challenge if there are mails.
 _SLOT = struct.Struct("=8s8sd4s16sdhBBB")
 _REPLACED = struct.Struct("=16sdBB")

@@ -13,9 +13,9 @@ ANSWER_SECONDS = 3.0
 
 
 class ProcessGroup:
-    """Its whole state: the processes that run, by their numbers, those that hang, and the merged metrics.
+    """The processes that run, by their numbers, those that hang, and the merged metrics.
 
-    A process hangs that does not answer within `answer_seconds`.
+    A process hangs if it does not answer within `answer_seconds`.
     """
 
     def __init__(self, *, answer_seconds: float = ANSWER_SECONDS) -> None:
@@ -69,7 +69,7 @@ class ProcessGroup:
     async def refresh(self) -> None:
         """Ask all processes for their metrics, and merge those; log which of them have stopped answering.
 
-        All who call while one refresh runs share the next one, so that a flood of calls asks no process more often.
+        Calls that come while one refresh runs share the next one, so that a flood of calls asks no process more often.
         """
         before = self._begun
         async with self._refreshing:

@@ -50,7 +50,7 @@ class Member:
         self._numbers = count()
         self._asked: dict[int, asyncio.Future[Response]] = {}  # requests that the supervisor has not answered
         self.settings_on_held_port = replace(self.settings, server=self.settings.server.model_copy(update=held))
-        """The same with the addresses that the supervisor holds, so that none is looked up or chosen again."""
+        """`settings` with the addresses that the supervisor holds, so that none is looked up or chosen again."""
 
     def __repr__(self) -> str:
         return f"<Member {self.portion.number} of {self.portion.count}>"
@@ -70,7 +70,7 @@ class Member:
         self._channel.send({"ready": True})
 
     async def answer(self, request: Request) -> Response:
-        """Answer a request for /metrics, /livez or /readyz as the supervisor does, who knows all processes."""
+        """Answer a request for /metrics, /livez or /readyz as the supervisor does, which knows all processes."""
         number = next(self._numbers)
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer

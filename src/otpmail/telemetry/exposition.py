@@ -50,7 +50,7 @@ class Exposition:
     """Answers GET and HEAD: /metrics with what the registry collects at that moment, once `refresh` was awaited.
 
     /readyz is 200 while `problem` returns nothing. Else it is 503 with that text: why callers should not come here.
-    /livez is 200 whenever it is answered at all, unless `hang` returns what does not go on.
+    /livez is 200 whenever it is answered at all, unless `hang` names what has stopped.
     """
 
     def __init__(

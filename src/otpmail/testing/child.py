@@ -28,7 +28,7 @@ from otpmail.store.clock import StoreClock
 from otpmail.telemetry.logs import set_up
 
 _FIRST_CALLERS, _FURTHER_CALLERS = 10, 100
-"""So many callers are in CALLERS_FILE at first, which the start has to read; the next come by a new file."""
+"""How many callers are in CALLERS_FILE at first, which the start has to read, and in each later one."""
 
 _CALLERS = Path("callers.toml")
 _MOST_LINE = 1 << 20

@@ -57,7 +57,7 @@ async def test_keys_that_are_being_replaced(watch: Watch, caplog: pytest.LogCapt
 
 
 async def test_the_same_id_with_another_key(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
-    """It is the key that counts, and not its id."""
+    """A key in common counts, and not an id in common."""
     await watch(K1).look()
     await watch({"k1": bytes(range(32))}).look()
     assert len(_warnings(caplog)) == 1

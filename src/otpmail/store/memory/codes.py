@@ -85,7 +85,7 @@ class MemoryChallengeStore(RuledRecords):
             room = self._make_room(send.key, send.now) or self._take_from_most(send, mark)
             send = send._replace(room=room)  # without any the rule refuses it
             if room:
-                with suppress(MemoryFull):  # what gave way is room for its counts too, where none of those can
+                with suppress(MemoryFull):  # records that gave way leave room for its counts too, if no counts can
                     self._make_room_for_counts(send)
         elif after is not record:
             self._make_room_for_counts(send)

@@ -49,7 +49,7 @@ class MemoryMailStore(SoleOwner):
         self._forgotten = forgotten or Forgotten()
         self._retention = retention
         self._histories = Histories(clock, replace(retention, octets=retention.octets // 2))
-        self._nothing = History(retention)  # what other callers have
+        self._nothing = History(retention)  # of callers without mails
         self.octets = 0
         self._open: dict[str, _Claim] = {}  # request ids of mails that have not settled, however long that takes
 

@@ -43,10 +43,10 @@ class RedisAddressStore(AddressTable):
 
     Its whole state beside the table:
 
-    - `_later`: changes that wait for the server, and `_in_flight` those that are being written, each with its task.
+    - `_later`: changes that wait for the server. `_in_flight`: those that are being written, each with its task.
     - `_gone`: keys that gave way to others, and that the server is to forget.
     - `_asked`: keys that are being changed on the server, and that no replica has announced since.
-    - `_fresh`: keys that were announced while the copy is being read, and `_changes`, how many changes it has.
+    - `_fresh`: keys that were announced while the copy is being read. `_changes`: how many changes it has.
     """
 
     def __init__(

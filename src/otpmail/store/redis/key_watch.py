@@ -47,7 +47,7 @@ class KeyWatch:
             return
         self._has_warned = True
         _log.warning(
-            "OTP_KEYS has no key in common with that of another process which uses this store, or did in the last day: "
-            "neither can read the codes and mails of the other; give all of them the same keys",
+            "OTP_KEYS has no key in common with that of another process which uses this store, or did in the last day. "
+            "Neither can read the codes and mails of the other; give all of them the same keys",
             extra={"event": "keys-differ", "fields": {}},
         )

@@ -37,7 +37,7 @@ class Keys:
         self.epoch = self.named("epoch")
         self.owners = self.named("owners")
         self.clock = self.named("clock")
-        """By how much the clock of codes is ahead of the server's (`clock_look.lua`)."""
+        """The key of how much the clock of codes is ahead of the server's (`clock_look.lua`)."""
         self.written_layout = self.named("layout")
         """The latest layout that was written."""
         self.used = self.named("used")

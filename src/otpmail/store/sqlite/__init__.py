@@ -71,8 +71,8 @@ class SqliteStore:
         self._clock.continue_from(mark)
         if not knows_keys:
             _log.warning(
-                "OTP_KEYS has none of the keys with which the store was written last: codes and mails of the process "
-                "before can't be read; unless that is meant, stop and give it the keys from before",
+                "OTP_KEYS has none of the keys with which the store was written last, so codes and mails of the "
+                "process before can't be read; unless you want that, stop and give it the keys from before",
                 extra={"event": "keys-differ", "fields": {}},
             )
 

@@ -71,7 +71,7 @@ class Committer:
         self.state = StoreState()
         self._takes_no_change = False
         self.unwritten: dict[object, Change] = {}
-        """By the `seq` of their mail, or by a key of their own; in the order in which they were made."""
+        """Changes in their order, by the `seq` of their mail or by a key of their own."""
 
     def __repr__(self) -> str:
         return f"<Committer {self.state!r}, {len(self.unwritten)} unwritten>"
