@@ -27,6 +27,7 @@ class CuttingProxy:
         self.cut = 0
         self._upstream = port
         self._server: asyncio.Server | None = None
+        self._forwarding: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -50,6 +51,11 @@ class CuttingProxy:
         """The value of STORE_URL that leads through here."""
         return f"redis://{_HOST}:{self.port}"
 
+    def forget(self) -> None:
+        """Forward nothing more of the connections that there are, and leave them open, as a router that forgot them."""
+        for task in self._forwarding:
+            task.cancel()
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._begin(self._serve(reader, writer))
 
@@ -63,6 +69,8 @@ class CuttingProxy:
         upstream_reader, upstream_writer = await asyncio.open_connection(_HOST, self._upstream)
         asked = bytearray()
         forward = self._begin(_pump(reader, upstream_writer, asked))
+        self._forwarding.add(forward)
+        forward.add_done_callback(self._forwarding.discard)
         try:
             while answer := await upstream_reader.read(1 << 16):
                 if self.cuts and self._only in asked:

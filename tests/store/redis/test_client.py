@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import pytest
 
+from cutting_proxy import CuttingProxy
 from otpmail.errors import StoreError, Unavailable
-from otpmail.store.redis.dial import Access
+from otpmail.store.redis.client import Client
+from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.replies import AnswerLost, Fault, StoreRefuses
 from otpmail.store.redis.script import Script
-from redis_server import RedisServer
+from redis_server import HOST, RedisServer
 from store.redis.conftest import MakeClient
 
 ADD = Script.of("add", b"return redis.call('INCRBY', KEYS[1], ARGV[1])")
@@ -91,6 +93,17 @@ async def test_a_connection_that_was_closed_while_idle(
     await asyncio.sleep(0.1)  # the loop learns of it
     assert await client.probe("PING") == b"PONG"
     assert await client.run(ADD, [key], [1]) == 2
+
+
+async def test_a_connection_that_the_network_has_forgotten(redis_server: RedisServer, key: str) -> None:
+    """A connection that was idle for long is replaced before a command is sent: it may have no way to the server."""
+    async with CuttingProxy(redis_server.port) as proxy:
+        client = Client(OneServer((HOST, proxy.port)), Access(), lanes=1, idle_seconds=0.1)
+        assert await client.run(ADD, [key], [1]) == 1
+        proxy.forget()
+        await asyncio.sleep(0.1)
+        assert await client.run(ADD, [key], [1]) == 2
+        await client.close()
 
 
 async def test_a_server_that_hangs(own_server: RedisServer, make_client: MakeClient, key: str) -> None:

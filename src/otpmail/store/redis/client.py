@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from otpmail.errors import Unavailable
 from otpmail.store.redis.dial import Access, Locator, open_connection
-from otpmail.store.redis.lane import Command, Lane
+from otpmail.store.redis.lane import IDLE_SECONDS, Command, Lane
 from otpmail.store.redis.replies import (
     MOVES,
     RETRY_SECONDS,
@@ -37,11 +37,19 @@ class Client:
     to take no changes. While `is_away` is set, nothing but `probe` is sent.
     """
 
-    def __init__(self, locator: Locator, access: Access, *, replicas: int = 0, lanes: int = _LANES) -> None:
+    def __init__(
+        self,
+        locator: Locator,
+        access: Access,
+        *,
+        replicas: int = 0,
+        lanes: int = _LANES,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
         self._locator = locator
         self._access = access
         self._replicas = replicas
-        self._lanes = tuple(Lane(locator, access) for _ in range(lanes))
+        self._lanes = tuple(Lane(locator, access, idle_seconds=idle_seconds) for _ in range(lanes))
         self._probing = Lane(locator, access)
         self._idle = list(self._lanes)
         self._waiting: deque[Command] = deque()

@@ -7,10 +7,14 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import NoScriptError, RedisError
 
+from otpmail.store.clock import elapsed
 from otpmail.store.redis.dial import TIMEOUT, Access, Address, Locator, hang_up, open_connection, time_limit
 from otpmail.store.redis.replies import is_reply
 from otpmail.store.redis.resp import Value, pack_command, pack_words
 from otpmail.store.redis.script import Script
+
+IDLE_SECONDS = 60.0
+"""After how long without a command a connection is replaced: a network between may have forgotten it without a word."""
 
 _OCTETS_A_SECOND = 8 << 20  # that a network and a server carry at the least
 _WAIT_MILLISECONDS = 500
@@ -54,11 +58,16 @@ class Command:
 
 
 class Lane:
-    """Sends batches over one connection, which is opened for the first batch, and again after it was lost."""
+    """Sends batches over one connection, which is opened for the first batch, and again after it was lost.
 
-    def __init__(self, locator: Locator, access: Access) -> None:
+    One that was idle for `idle_seconds` is replaced too.
+    """
+
+    def __init__(self, locator: Locator, access: Access, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._locator = locator
         self._access = access
+        self._idle_seconds = idle_seconds
+        self._used = 0.0  # when it carried its last batch
         self._connection: Connection | None = None
         self._known: set[bytes] = set()
         self.endpoint = ""
@@ -69,9 +78,11 @@ class Lane:
     async def open(self) -> None:
         """Connect, unless it is connected. Raises RedisError, OSError or TimeoutError; no command was sent then.
 
-        A connection that the server has closed meanwhile, as it may close idle ones, is replaced.
+        A connection that the server has closed meanwhile, as it may close idle ones, is replaced. On one that was idle
+        for long a command might have no answer, and nobody would know whether it has run.
         """
-        if self._connection is not None and await self._connection.can_read():
+        connection = self._connection
+        if connection is not None and (elapsed() - self._used >= self._idle_seconds or await connection.can_read()):
             await self.close()
         if self._connection is None:
             try:
@@ -82,6 +93,7 @@ class Lane:
             self.endpoint = _shown(address)
             self._known.clear()
             self._connection = await open_connection(address, self._access)
+            self._used = elapsed()
 
     async def exchange(self, commands: Sequence[Command]) -> tuple[list[Any], int]:
         """Send the commands, and return their replies, errors included, with how many replicas have them all.
@@ -93,10 +105,12 @@ class Lane:
         assert self._connection is not None
         try:
             async with time_limit(TIMEOUT + octets / _OCTETS_A_SECOND):
-                return await self._exchange(self._connection, commands, replicas)
+                answers = await self._exchange(self._connection, commands, replicas)
         except BaseException:
             await self.close()
             raise
+        self._used = elapsed()
+        return answers
 
     async def close(self) -> None:
         """Close the connection; the next batch opens another."""
