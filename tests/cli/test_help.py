@@ -2,11 +2,13 @@
 
 import json
 import re
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from otpmail.cli import app
+from otpmail.cli.address import Outcomes
 from otpmail.v1 import mail_pb2
 
 
@@ -45,7 +47,7 @@ def test_the_states_of_a_mail() -> None:
         ("keys new [red]", "otpmail keys new: got unexpected extra argument(s) ([red]); see otpmail keys new --help"),
         (
             "address report ada@example.org gone",
-            "otpmail address report: invalid value for 'outcome': 'gone' is not one of 'delivered', 'bounced',",
+            "otpmail address report: invalid value for 'OUTCOME': 'gone' is not one of 'delivered', 'bounced',",
         ),
         (
             "dev --address-file /no/such",
@@ -58,6 +60,12 @@ def test_a_command_that_is_used_wrongly(command: str, line: str) -> None:
     ran = CliRunner().invoke(app, command.split(), prog_name="otpmail", env={"COLUMNS": "60"})
     assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
     assert ran.stderr.startswith(line)
+
+
+def test_the_help_of_a_report_names_its_outcomes() -> None:
+    """`address report --help` names each outcome that can be reported."""
+    shown = _help("address report")
+    assert [outcome for outcome in get_args(Outcomes) if outcome not in shown] == []
 
 
 @pytest.mark.parametrize(

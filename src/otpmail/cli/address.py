@@ -67,7 +67,10 @@ def forget_address(email: Email, *, server: Server = "", as_json: Json = False) 
 @address.command("report", cls=Command)
 def report_delivery(
     email: Email,
-    outcome: Annotated[Outcomes, typer.Argument(help="The outcome of a mail: bounced is for good.")],
+    outcome: Annotated[
+        Outcomes,
+        typer.Argument(metavar="OUTCOME", help="The end of a mail: delivered, bounced (for good) or complained."),
+    ],
     *,
     mail: Annotated[str, typer.Option(metavar="ID", help="The id of the mail, for the log.")] = "",
     detail: Annotated[str, typer.Option(metavar="TEXT", help="The words of the provider.")] = "",

@@ -49,10 +49,10 @@ def preview(
     *,
     folder: Folder = None,
     locale: Annotated[str, typer.Option(metavar="TAG", help="The language, such as pt-BR. Default: OTP_LOCALE.")] = "",
-    purpose: Annotated[str, typer.Option(metavar="NAME", help="What the code is for.")] = "login",
+    purpose: Annotated[str, typer.Option(metavar="NAME", help="The purpose of the code.")] = "login",
     variables: Annotated[
         list[str] | None,
-        typer.Option("--var", metavar="NAME=VALUE", help="A variable of the request; may be repeated."),
+        typer.Option("--var", metavar="NAME=VALUE", help="A variable of the request. May be given several times."),
     ] = None,
     seconds: Annotated[
         float, typer.Option("--life", metavar="SECONDS", min=1, help="How long the code is valid.")
