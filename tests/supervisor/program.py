@@ -13,8 +13,8 @@ import threading
 
 from prometheus_client import CollectorRegistry, Counter
 
+from otpmail.probes import PATHS
 from otpmail.supervisor.member import Member
-from otpmail.telemetry.exposition import PATHS
 from otpmail.web.binding import SharedDoor
 
 

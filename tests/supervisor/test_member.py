@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from otpmail.probes import Request, Response
 from otpmail.settings.portions import portions
 from otpmail.supervisor.channel import Assignment, Channel, pack_response
 from otpmail.supervisor.member import Member
-from otpmail.telemetry.exposition import Request, Response
 from supervisor.conftest import shared_settings
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ import gzip
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from otpmail.telemetry.exposition import Exposition, Request, Response
+from otpmail.probes import Request, Response
+from otpmail.telemetry.exposition import Exposition
 
 
 @pytest.fixture

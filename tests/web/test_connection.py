@@ -90,6 +90,9 @@ async def test_octets_that_are_no_request(service: Service, subtests: pytest.Sub
             answer = await converse(service, octets)
             assert answer.startswith(b"HTTP/1.1 400 ")
             assert answer.count(b"HTTP/1.1 ") == 1
+            assert answer.endswith(b"\r\n\r\n400 Bad Request\n")
+            assert b"\r\ndate: " in answer
+            assert b"\r\nx-content-type-options: nosniff\r\n" in answer
             assert await _is_live(service)
 
 

@@ -5,7 +5,7 @@ interceptor again for each call. Every door calls the same guarded methods, so t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Never
@@ -21,11 +21,11 @@ from otpmail.api.status import RpcStatus, status_for
 from otpmail.callers import CALLER
 from otpmail.errors import InvalidArgument, MemoryFull, Stopping
 from otpmail.limits.memory import CALL_OCTETS, HELD, LARGE, READ_FACTOR, Held
+from otpmail.mail.turns import Turn
 
 Behaviour = Callable[..., Any]
 """A method: it takes a request and the context of its call."""
 
-Turn = Callable[[], Awaitable[None]]
 Refused = Callable[..., None]
 
 

@@ -5,7 +5,8 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from otpmail.web.exchange import Exchange, Field
+from otpmail.web.answers import Field
+from otpmail.web.exchange import Exchange
 
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-src 'self'; "

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 _ROUND_SECONDS = 0.001
 _MOST = 32  # turns that are woken for one round
+
+Turn = Callable[[], Awaitable[None]]
+"""Waits for the next turn of its caller."""
 
 
 class Turns:

@@ -12,10 +12,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, Self
 
+from otpmail.probes import Request, Response
 from otpmail.settings import Settings
 from otpmail.settings.listen import ListenAddress
 from otpmail.settings.portions import Portion
-from otpmail.telemetry.exposition import Request, Response
 from otpmail.values import frozen
 
 Message = dict[str, Any]

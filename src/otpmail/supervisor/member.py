@@ -15,11 +15,11 @@ from http import HTTPStatus
 from itertools import count
 from typing import TYPE_CHECKING, Self
 
+from otpmail.probes import Request, Response
 from otpmail.settings import Settings
 from otpmail.settings.portions import Portion
 from otpmail.supervisor.channel import Assignment, Channel, pack_request, unpack_response
 from otpmail.supervisor.merge import snapshot
-from otpmail.telemetry.exposition import Request, Response
 from otpmail.threads import start_daemon
 from otpmail.web.binding import SharedDoor
 

@@ -17,12 +17,12 @@ from time import monotonic
 
 import otpmail
 from otpmail.held_port import HeldPort
+from otpmail.probes import Probe, Request, Response
 from otpmail.settings import Settings
 from otpmail.settings.portions import Portion
 from otpmail.supervisor import MARK
 from otpmail.supervisor.channel import Assignment, Channel, Message, pack_response
 from otpmail.supervisor.merge import Family
-from otpmail.telemetry.exposition import Probe, Request, Response
 from otpmail.threads import start_daemon
 
 SERVE = (sys.executable, "-P", "-m", "otpmail", "serve")

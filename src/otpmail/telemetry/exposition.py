@@ -6,44 +6,16 @@ speak no gRPC, such as those of balancers.
 
 import gzip
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import field
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
-from otpmail.values import frozen
-
-_METRICS, _LIVE, _READY = "/metrics", "/livez", "/readyz"
-PATHS = frozenset({_METRICS, _LIVE, _READY})
-"""Paths that ask nobody who calls. On loopback `web.gate` looks at Host and Origin of a request for metrics."""
+from otpmail.probes import LIVE, PATHS, PLAIN, READY, Request, Response, status_text
 
 log = logging.getLogger("otpmail")
-
-
-@frozen()
-class Request:
-    """The head of a request. `headers` has their names in lower case; fields of one name are joined by commas."""
-
-    method: str
-    path: str
-    query: str = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)  # they may hold a password
-
-
-@frozen()
-class Response:
-    """An answer; the door itself adds Date and Content-Length, and leaves the body out for HEAD."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-Probe = Callable[[Request], Awaitable[Response]]
-"""Answers requests for PATHS."""
 
 
 class Exposition:
@@ -75,9 +47,9 @@ class Exposition:
             return _status(HTTPStatus.NOT_FOUND)
         if request.method not in {"GET", "HEAD"}:
             return _status(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
-        if request.path == _LIVE:
+        if request.path == LIVE:
             return _probed("live", self._hang())
-        if request.path == _READY:
+        if request.path == READY:
             return _probed("ready", self._problem())
         return await self._metrics(request)
 
@@ -106,7 +78,7 @@ def _probed(state: str, problem: str) -> Response:
 
 
 def _status(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
-    return Response(status, f"{status.value} {status.phrase}\n".encode(), (_PLAIN[0], *headers))
+    return Response(status, status_text(status), (_PLAIN[0], *headers))
 
 
-_PLAIN = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
+_PLAIN = (("Content-Type", PLAIN), ("Cache-Control", "no-store"))

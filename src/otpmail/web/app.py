@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
 
-from otpmail.telemetry.exposition import Probe, Request
+from otpmail.probes import Probe, Request
 from otpmail.web.exchange import Exchange
 from otpmail.web.gate import Gate
 from otpmail.web.methods import Method, Methods

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from otpmail.errors import SettingsError
 from otpmail.held_port import ABSENT
+from otpmail.probes import Probe
 from otpmail.settings import ServerSettings
-from otpmail.telemetry.exposition import Probe
 from otpmail.telemetry.logs import log_event
 
 BACKLOG = 1024

@@ -2,11 +2,11 @@
 
 import re
 import zlib
-from collections.abc import Awaitable, Callable
 
 from otpmail.api.status import Code
 from otpmail.errors import InvalidArgument, MemoryFull
 from otpmail.limits.memory import LARGE
+from otpmail.mail.turns import Turn
 from otpmail.web.context import CallContext
 from otpmail.web.incoming import FULL, Incoming
 
@@ -15,8 +15,6 @@ IDENTITY = b"identity"
 _STEP = 64 << 10  # octets that are unpacked at once, in less than a millisecond
 _GZIP_WBITS = 31  # zlib's sign for the header of gzip
 _NO_WEIGHT = re.compile(rb"q=0(\.0*)?")
-
-Turn = Callable[[], Awaitable[None]]
 
 
 async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: Turn) -> bytes:

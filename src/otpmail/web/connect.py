@@ -13,7 +13,8 @@ from google.protobuf.message import Message
 
 from otpmail.errors import InvalidArgument
 from otpmail.limits.memory import LARGE, Memory
-from otpmail.web.json_body import Turn, from_json, from_large_json
+from otpmail.mail.turns import Turn
+from otpmail.web.json_body import from_json, from_large_json
 
 VERSION = b"1"
 

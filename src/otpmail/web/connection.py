@@ -7,12 +7,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from otpmail.limits.memory import Memory
+from otpmail.web.answers import closing_answer
 from otpmail.web.ending import STALLED_SECONDS, TIMES, EndingConnection, Times
-from otpmail.web.exchange import STATUS_LINES, Exchange, Headers
+from otpmail.web.exchange import Exchange, Headers
 from otpmail.web.requests import RequestReader, target_of
 from otpmail.web.tls import Handshake
 
@@ -186,8 +188,7 @@ class Connection(EndingConnection):
             await self._handler(exchange)
         except Exception:  # noqa: BLE001  the handler has logged it
             if not exchange.has_begun:
-                exchange.keep_alive = False
-                await exchange.answer(500, b"Internal Server Error\n", (b"content-type", b"text/plain; charset=utf-8"))
+                await exchange.answer_status(HTTPStatus.INTERNAL_SERVER_ERROR)
         self._current = None
         if self._is_ending or self.transport.is_closing():
             pass
@@ -269,10 +270,7 @@ class Connection(EndingConnection):
             self._write_refusal()
 
     def _write_refusal(self) -> None:
-        line = STATUS_LINES[self._refusal]
-        body = line.split(b" ", 1)[1].strip() + b"\n"
-        fields = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(line + fields % len(body) + body)
+        self.transport.write(closing_answer(HTTPStatus(self._refusal), self.date))
         self.close()
         if self._current is not None:
             self._current.give_up()

@@ -11,8 +11,9 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from otpmail.api.status import Code
+from otpmail.web.answers import Fields
 from otpmail.web.context import Ended, Trailers
-from otpmail.web.exchange import Exchange, Fields
+from otpmail.web.exchange import Exchange
 
 HTTP_STATUS: Final = {
     Code.CANCELLED: 499,

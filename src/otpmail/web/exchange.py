@@ -2,39 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
 from otpmail.errors import MemoryFull
 from otpmail.limits.memory import Memory
+from otpmail.probes import status_text
+from otpmail.web.answers import BODILESS, PLAIN_FIELDS, STATUS_LINES, Field, Fields, lines_of
 from otpmail.web.incoming import AHEAD, FULL, SMALL, Incoming, octets_of_waiting
 
 Headers = Mapping[bytes, bytes]
-Field = tuple[bytes, bytes]
-Fields = tuple[Field, ...]
-
-_BODILESS = frozenset((204, 304))
-
-
-def _status_line(status: int) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
-
-
-STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
-
-
-@lru_cache(maxsize=64)
-def _lines_of(fields: Fields) -> bytes:
-    """Return the fields of an answer as they are sent. Raises ValueError for one that would hold another one."""
-    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
-    if not lines.count(b"\n") == lines.count(b"\r") == len(fields):
-        raise ValueError("a field of an answer holds the end of a line")
-    return lines
 
 
 class Transport(Protocol):
@@ -246,7 +223,7 @@ class Exchange:
             await self.connection.drain()
         if self.has_ended:  # refused meanwhile
             return
-        length = b"" if status in _BODILESS else b"content-length: %d\r\n" % len(body)
+        length = b"" if status in BODILESS else b"content-length: %d\r\n" % len(body)
         head = self._head(status, fields, length)
         self.has_begun = True
         self._finish(head if self.method == "HEAD" or not length else head + body)
@@ -254,9 +231,7 @@ class Exchange:
     async def answer_status(self, status: HTTPStatus, why: str = "", *fields: Field) -> None:
         """Answer with a status in words, and close."""
         self.keep_alive = False
-        text = f"{status.value} {status.phrase}{f': {why}' * bool(why)}\n"
-        plain = ((b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff"))
-        await self.answer(status, text.encode(), *plain, *fields)
+        await self.answer(status, status_text(status, why), *PLAIN_FIELDS, *fields)
 
     async def begin(self, status: int, *fields: Field) -> None:
         """Send the head of an answer whose body is written as it comes, also while that of the request is read.
@@ -287,7 +262,7 @@ class Exchange:
     def _head(self, status: int, fields: Fields, framing: bytes) -> bytes:
         """Return the head of an answer. Raises ValueError for a field that would hold another one."""
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        return b"".join((STATUS_LINES[status], self.connection.date, framing, _lines_of(fields), end))
+        return b"".join((STATUS_LINES[status], self.connection.date, framing, lines_of(fields), end))
 
     def _finish(self, octets: bytes) -> None:
         self.has_ended = True

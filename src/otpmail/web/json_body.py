@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,7 @@ from google.protobuf.message import Message
 
 from otpmail.errors import InvalidArgument
 from otpmail.limits.memory import LARGE, READ_FACTOR, Memory
-
-Turn = Callable[[], Awaitable[None]]
+from otpmail.mail.turns import Turn
 
 _SIGNS = (b",", b"[", b"{")  # one of them is before each value, and others may be in texts
 _MOST_VALUES = 100_000  # that are read in 20 ms, since nothing else runs meanwhile

@@ -13,12 +13,13 @@ from otpmail.api.calls import End
 from otpmail.api.status import Code
 from otpmail.errors import InvalidArgument, MemoryFull
 from otpmail.limits.memory import LARGE, Memory
+from otpmail.mail.turns import Turn
 from otpmail.v1 import mail_pb2
+from otpmail.web.answers import Fields
 from otpmail.web.connect import JSON, decode
 from otpmail.web.context import CallContext, Trailers
 from otpmail.web.errors import answer_error, error_of
-from otpmail.web.exchange import Exchange, Fields
-from otpmail.web.json_body import Turn
+from otpmail.web.exchange import Exchange
 
 LINES = frozenset({b"application/jsonl", b"application/x-ndjson"})
 """The types of a body that is lines of JSON."""

@@ -16,11 +16,12 @@ from otpmail.callers import TRACE, TRACE_KEYS, Trace
 from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
 from otpmail.limits.memory import LARGE
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
+from otpmail.web.answers import Fields
 from otpmail.web.body import GZIP, IDENTITY, pack, read_body, takes_gzip
 from otpmail.web.connect import CODECS, JSON, PROTO, VERSION, Codec, decode, seconds_of
 from otpmail.web.context import CallContext
 from otpmail.web.errors import answer_error
-from otpmail.web.exchange import Exchange, Fields
+from otpmail.web.exchange import Exchange
 from otpmail.web.lines import LINES, LinesContext, run_lines
 from otpmail.web.watching import STREAM_CODECS, read_one, run_stream
 

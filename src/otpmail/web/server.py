@@ -1,9 +1,9 @@
 """The door of HTTP: listens on HTTP_PORT, and stops with the service."""
 
 from otpmail.api.service import Api
+from otpmail.probes import PATHS, Probe
 from otpmail.settings import ServerSettings
 from otpmail.settings.hosts import is_loopback
-from otpmail.telemetry.exposition import PATHS, Probe
 from otpmail.web.app import Pages, WebApp
 from otpmail.web.binding import SharedDoor, announce
 from otpmail.web.gate import Gate

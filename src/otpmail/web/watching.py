@@ -9,11 +9,13 @@ from contextlib import aclosing
 from typing import Any
 
 from otpmail.errors import InvalidArgument
-from otpmail.web.body import GZIP, IDENTITY, Turn, read_body, unpack
+from otpmail.mail.turns import Turn
+from otpmail.web.answers import Fields
+from otpmail.web.body import GZIP, IDENTITY, read_body, unpack
 from otpmail.web.connect import JSON, PROTO, Codec
 from otpmail.web.context import CallContext
 from otpmail.web.errors import error_of
-from otpmail.web.exchange import Exchange, Fields
+from otpmail.web.exchange import Exchange
 
 STREAM_CODECS = {b"application/connect+json": JSON, b"application/connect+proto": PROTO}
 
