@@ -24,5 +24,5 @@ async def test_a_sweep_that_fails_is_followed_by_others(caplog: pytest.LogCaptur
     sweeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sweeping
-    words = "what has ended can't be dropped from the store: "
+    words = "ended records can't be dropped from the store: "
     assert caplog.messages == [f"{words}a key of another kind", f"{words}a mistake"]

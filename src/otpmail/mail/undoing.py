@@ -62,7 +62,7 @@ async def _logged(undoing: Coroutine[Any, Any, None]) -> None:
     try:
         await undoing
     except Exception as error:  # noqa: BLE001  the log is the only place that can tell of it
-        text = "what was counted for a mail that was not sent can't be taken back: %s"
+        text = "the counts of a mail that was not sent can't be taken back: %s"
         _log.error(text, error, exc_info=error, extra={"event": "store-change-dropped", "fields": {}})
 
 

@@ -15,7 +15,7 @@ from otpmail.settings.section import Section, broken_rule
 _MOST_NAME = 64
 _MOST_URL = 1000
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
-_URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # what a URL holds (RFC 3986), without quotes
+_URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # the characters of a URL (RFC 3986), without quotes
 
 
 def product_name(text: str) -> str:

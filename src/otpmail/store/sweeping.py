@@ -21,5 +21,5 @@ async def sweep_forever(sweep: Callable[[], Awaitable[object]], every: float) ->
         except Unavailable:
             continue
         except Exception as error:  # noqa: BLE001  mails must go on where old ones can't be forgotten
-            text = "what has ended can't be dropped from the store: %s"
+            text = "ended records can't be dropped from the store: %s"
             _log.error(text, error, exc_info=error, extra={"event": "store-unswept", "fields": {}})

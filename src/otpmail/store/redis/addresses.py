@@ -290,7 +290,7 @@ class RedisAddressStore(AddressTable):
             self._later[whose] = [*rules, *self._later.get(whose, ())]
             return False
         except Exception as error:  # noqa: BLE001  a mistake of ours is to stop no other address
-            _log.error("what is known of an address can't be stored: %r", error, extra=_NOT_STORED)
+            _log.error("a record of an address can't be stored: %r", error, extra=_NOT_STORED)
         finally:
             self._in_flight.pop(whose, None)
         return True

@@ -170,7 +170,7 @@ class Settled:
         self.write_added(connection)
         self.moved = []
         plain, requested = self._both(connection)
-        newest = requested.next  # what moves behind it is not to move again
+        newest = requested.next  # mails that move behind it are not to move again
         is_known = self._learn(connection)
         more = self._forget_ids(connection, now, is_known=is_known) >= _FORGOTTEN_AT_ONCE
         more |= plain.forget_rows(connection, lambda row: row.end <= plain.remembered)
