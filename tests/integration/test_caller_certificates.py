@@ -60,8 +60,9 @@ class Issued:
         *names: x509.GeneralName,
         subject: x509.Name = _OTHER,
         days: tuple[int, int] = (-1, 1),
+        octets: bytes = b"",
     ) -> None:
-        """Make the certificate; `days` are counted from today."""
+        """Make the certificate; `days` are counted from today. `octets` are those of its other names, as they are."""
         key, today = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
         issuer, signer = subject, key
         if authority is not None:
@@ -73,6 +74,9 @@ class Issued:
         builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number(), first, last)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if octets:
+            others = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, octets)
+            builder = builder.add_extension(others, critical=False)
         self.chain = builder.sign(signer, hashes.SHA256()).public_bytes(_PEM)
         self.key = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 

@@ -55,8 +55,29 @@ _NAMES: dict[str, tuple[list[tuple[x509.ObjectIdentifier, str]], list[x509.Gener
             x509.RFC822Name("ops@example.org"),
             x509.IPAddress(ipaddress.ip_address("192.0.2.7")),
             x509.IPAddress(ipaddress.ip_address("2001:db8::7")),
+            x509.IPAddress(ipaddress.ip_address("::ffff:192.0.2.7")),
+            x509.IPAddress(ipaddress.ip_address("::192.0.2.7")),
         ],
     ),
+}
+
+
+def _der(tag: int, *parts: bytes) -> bytes:
+    """Return a value of DER, of at most 255 octets."""
+    content = b"".join(parts)
+    return bytes((tag, len(content)) if len(content) < 128 else (tag, 0x81, len(content))) + content
+
+
+_OTHERS_SHOP = _der(0x82, b"shop.example")
+_UNREADABLE = {
+    "letters that are no ASCII": _der(0x30, _OTHERS_SHOP, _der(0x82, b"b\xfccher.example")),
+    "UTF-8": _der(0x30, _OTHERS_SHOP, _der(0x86, "spiffe://example.org/\xfc".encode())),
+    "an address of X.400": _der(0x30, _der(0xA3, _der(0x30)), _OTHERS_SHOP),
+    "a party of EDI": _der(0x30, _der(0xA5, _der(0xA1, _der(0x0C, b"x"))), _OTHERS_SHOP),
+    "a network": _der(0x30, _OTHERS_SHOP, _der(0x87, bytes((192, 0, 2, 0, 255, 255, 255, 0)))),
+    "five octets": _der(0x30, _OTHERS_SHOP, _der(0x87, b"12345")),
+    "no names": b"0\x05abc",
+    "too much": _der(0x30, _OTHERS_SHOP) + b"\0\0",
 }
 
 
@@ -245,6 +266,41 @@ async def test_a_name_with_a_nul(serve: Callable[..., Awaitable[Service]], tls: 
             answer = await request(url_of(service), SEND_CODE, ADA, JSON, tls=context)
             words = "a name in this certificate holds a NUL"
             assert (answer.status, answer.json["message"]) == (401, words), names
+
+
+async def test_addresses_count_however_they_are_written(
+    serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path
+) -> None:
+    """A caller is known by an IPv6 address in its certificate over both doors, also one that holds an IPv4 address."""
+    file = tmp_path / "callers.toml"
+    write(file, '[callers.shop]\nsans = ["::ffff:192.0.2.7"]\nmethods = ["GetMail"]\n')
+    service = await serve(HTTP_PORT=0, CALLERS_FILE=file, TLS_CLIENT_CA_FILE=tls.ca, **tls.settings)
+    issued = Issued(tls.authority, x509.IPAddress(ipaddress.ip_address("::ffff:c000:207")))
+    async with open_channel(service, issued.credentials(tls.ca)) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="method: shop may not call"):
+            await mail_pb2_grpc.MailServiceStub(channel).SendMail(hello(), timeout=30)
+    answer = await request(url_of(service), SEND_MAIL, HELLO, JSON, tls=_context(tls.ca, issued, tmp_path))
+    assert (answer.status, answer.json["message"][:28]) == (403, "method: shop may not call ot")
+
+
+async def test_names_that_can_not_be_read(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
+    """A certificate counts with all of its names or not at all: no door takes it by those that it can read."""
+    file = tmp_path / "callers.toml"
+    write(file, '[callers.shop]\nsans = ["shop.example"]\nsubjects = ["CN=other"]\n')
+    service = await serve(HTTP_PORT=0, CALLERS_FILE=file, TLS_CLIENT_CA_FILE=tls.ca, **tls.settings)
+    words = "the names in this certificate can't be read"
+    for kind, octets in _UNREADABLE.items():
+        issued = Issued(tls.authority, octets=octets)
+        async with open_channel(service, issued.credentials(tls.ca)) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await mail_pb2_grpc.MailServiceStub(channel).SendMail(hello(), timeout=30)
+        refusal = caught.value.code(), caught.value.details()
+        has_connection = refusal[0] is not grpc.StatusCode.UNAVAILABLE  # gRPC refuses some itself
+        assert not has_connection or refusal == (grpc.StatusCode.UNAUTHENTICATED, words), kind
+        with contextlib.suppress(ConnectionError, ssl.SSLError):  # uvloop refuses some itself, and so does the client
+            context = _context(tls.ca, issued, tmp_path)
+            answer = await request(url_of(service), SEND_MAIL, HELLO, JSON, tls=context)
+            assert (answer.status, answer.json["message"]) == (401, words), kind
 
 
 async def test_only_certificates_count(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:

@@ -1,15 +1,13 @@
 """Tells who calls: by the token in a call's metadata, else by the certificate of its connection."""
 
 import hmac
-import re
-import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
 
 from otpmail.api.calls import Context
+from otpmail.api.certificate import properties_of_pem
 from otpmail.callers import ANONYMOUS, CERTIFICATE_PREFIX, Caller, Callers, Permissions
 from otpmail.errors import PermissionDenied, Unauthenticated
 from otpmail.settings.callers import USUAL_PRIORITIES
@@ -46,8 +44,7 @@ _NAMES = (
     ("peer_ip", "ip"),
     ("x509_subject", "subject"),
 )
-_HEAD = rb"[\x81\x82\x86](?:[\x00-\x7f]|\x81.|\x82..)"  # in DER, of an e-mail address, a host name or a URI
-_CUT = ("peer_uri", "peer_dns", "peer_email")  # by gRPC, at a NUL; the HTTP door gives them whole
+_WHOLE = ("peer_uri", "peer_dns", "peer_email")
 
 
 class Authenticator:
@@ -140,18 +137,12 @@ def _digest_of(given: Sequence[str]) -> bytes:
 def _names_of(properties: Mapping[str, Iterable[bytes]]) -> list[str]:
     """Return the names in the certificate of a connection, none without one. Host names are in lower case.
 
-    Raises Unauthenticated for a name with a NUL. Many programs read the part before it, which may be the name of
-    another, and gRPC gives no more.
+    Raises Unauthenticated for a name with a NUL, and for a certificate that can't be read whole. Many programs read the
+    part before a NUL, which may be the name of another. gRPC gives no more, so the certificate itself is read.
     """
-    given = tuple(chain(*[properties.get(key, ()) for key in _CUT]))
-    if any(b"\0" in name for name in given) or any(_is_cut(pem, given) for pem in properties.get(_PEM, ())):
+    for pem in properties.get(_PEM, ()):
+        properties = properties_of_pem(pem)
+    if any(b"\0" in name for name in chain(*[properties.get(key, ()) for key in _WHOLE])):
         raise Unauthenticated("a name in this certificate holds a NUL")
     names = [(kind, name.decode(errors="replace")) for key, kind in _NAMES for name in properties.get(key, ())]
     return [f"{kind}:{name.lower() if kind == 'dns' else name}" for kind, name in names]
-
-
-@lru_cache(maxsize=256)
-def _is_cut(pem: bytes, names: Sequence[bytes]) -> bool:
-    """Whether one of the names may be the start of another one in the certificate."""
-    octets = ssl.PEM_cert_to_DER_cert(pem.decode())
-    return any(re.search(_HEAD + re.escape(name) + rb"\0", octets, re.DOTALL) for name in names)

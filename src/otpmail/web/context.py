@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Never, TypeVar
 
 from otpmail.api.calls import CallEnded
+from otpmail.api.certificate import properties_of
 from otpmail.api.status import Code
-from otpmail.web.certificate import properties_of
 from otpmail.web.exchange import Exchange
 
 ResultT = TypeVar("ResultT")

@@ -1,11 +1,19 @@
-"""The names in a client's certificate, as gRPC tells them (`api.auth`)."""
+"""The names in a client's certificate, by the properties that gRPC has for them. Every door reads them here.
+
+gRPC's own reading cuts names at a NUL, writes octets that are no ASCII as if they were Latin-1, and IPv6 addresses in
+another way than CALLERS_FILE is read. Other programs read such a certificate as that of another.
+"""
 
 from __future__ import annotations  # cryptography is loaded with the first certificate
 
+import ipaddress
 import ssl
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from otpmail.errors import Unauthenticated
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -16,22 +24,44 @@ _UTF8_STRING = 0x0C  # its tag in DER
 Properties = Mapping[str, Sequence[bytes]]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
+def properties_of_pem(pem: bytes) -> Properties:
+    """Return the names in a certificate as PEM has it. Raises as `properties_of`."""
+    return properties_of(ssl.PEM_cert_to_DER_cert(pem.decode()))
+
+
+@lru_cache(maxsize=1024)
 def properties_of(der: bytes) -> Properties:
-    """Return the subject and the other names, by gRPC's properties."""
+    """Return the subject and the other names. Raises Unauthenticated where one of them can't be read.
+
+    Without that one, the certificate would have a shorter list of names, and another caller.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of values that some standard forbids
+            return _read(der)
+    except Exception:  # noqa: BLE001  cryptography raises many kinds, whatever is in a certificate
+        raise Unauthenticated("the names in this certificate can't be read") from None
+
+
+def _read(der: bytes) -> Properties:
     from cryptography import x509
 
     certificate = x509.load_der_x509_certificate(der)
-    found: dict[str, list[bytes]] = {"x509_subject": [subject_of(certificate.subject)]}
+    found: dict[str, Sequence[bytes]] = {"x509_subject": [subject_of(certificate.subject)]}
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return found
-    found["peer_uri"] = [name.encode() for name in names.get_values_for_type(x509.UniformResourceIdentifier)]
-    found["peer_dns"] = [name.encode() for name in names.get_values_for_type(x509.DNSName)]
-    found["peer_email"] = [name.encode() for name in names.get_values_for_type(x509.RFC822Name)]
-    found["peer_ip"] = [str(address).encode() for address in names.get_values_for_type(x509.IPAddress)]
+    found["peer_uri"] = _ascii(names.get_values_for_type(x509.UniformResourceIdentifier))
+    found["peer_dns"] = _ascii(names.get_values_for_type(x509.DNSName))
+    found["peer_email"] = _ascii(names.get_values_for_type(x509.RFC822Name))
+    addresses = names.get_values_for_type(x509.IPAddress)
+    found["peer_ip"] = [str(ipaddress.ip_address(str(address))).encode() for address in addresses]  # no network
     return found
+
+
+def _ascii(names: Iterable[str]) -> Sequence[bytes]:
+    return [name.encode("ascii") for name in names]
 
 
 def subject_of(name: x509.Name) -> bytes:
