@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 HOUR = 3600.0
 LIFE = 600.0
+PASSED = 30_000.0
 SHORT_LIFE = 4  # where the clock is the server's
 VALID = otp_pb2.ValidateCodeResponse.RESULT_VALID
 
@@ -79,6 +81,36 @@ async def test_a_jump_while_it_runs(
     show(f"a code was good then, none a second after its life; a mail due in {wanted} s came after {took:.1f}")
     assert names(relay.mails)[2] == "deferred"
     assert took >= wanted
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:"])
+async def test_a_clock_that_was_set_forward_is_approached(
+    relay: Relay, certificates: Certificates, tmp_path: Path, show: Callable[[str], None], store: str
+) -> None:
+    """A service that runs on does not stay behind a wall clock that was set: it gains a hundredth of the time."""
+    settings: dict[str, Any] = relay_settings(relay, certificates, tmp_path / "token")
+    settings |= {"OTP_LIFESPAN_SECONDS": LIFE, "OTP_CLEANUP_SECONDS": 1}
+    settings |= sqlite_settings(tmp_path / "store.db") if store == "sqlite:" else {}
+    async with WallService(tmp_path, **settings) as service:
+        await service.wait_until_serving()
+        assert abs(await _behind(service, "first", 0.0)) < 5
+        service.set_wall(HOUR)
+        service.let_pass(PASSED)
+        async with asyncio.timeout(30):
+            for number in count():
+                behind = await _behind(service, f"p{number}", HOUR + PASSED)
+                if behind < HOUR - PASSED / 200:
+                    break
+                await asyncio.sleep(0.2)
+        assert await service.stop() == 0
+    show(f"{behind:.0f} s behind a clock that was set {HOUR:.0f} s forward, {PASSED:.0f} s later")
+    assert behind == pytest.approx(HOUR - PASSED / 100, abs=5)
+
+
+async def _behind(service: WallService, name: str, wall: float) -> float:
+    """Return how far the times in an answer are behind a wall clock that is so far ahead of ours."""
+    sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=f"{name}@example.org"))
+    return time.time() + wall + LIFE - sent.expire_time.ToMicroseconds() / 1e6
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])

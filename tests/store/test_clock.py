@@ -40,6 +40,33 @@ def test_a_wall_clock_that_is_set_moves_nothing() -> None:
     assert clock() == 1_700_000_002.0
 
 
+def test_it_keeps_up_with_a_wall_clock_that_is_ahead() -> None:
+    """A wall clock that was set forward is approached by a hundredth of the time that passes, and not passed."""
+    times = Times()
+    clock = times.clock()
+    times.wall += 1_020.0
+    times.elapsed += 1_000
+    clock.keep_up()
+    assert clock() == pytest.approx(1_700_001_010.0)
+    assert clock.ahead == pytest.approx(-10.0)
+    clock.keep_up()
+    assert clock() == pytest.approx(1_700_001_010.0)
+    times.wall += 5_000.0
+    times.elapsed += 5_000
+    clock.keep_up()
+    assert clock() == pytest.approx(times.wall)
+
+
+def test_it_waits_for_a_wall_clock_that_is_behind() -> None:
+    """A wall clock that was set back changes nothing, however long that is ago."""
+    times = Times()
+    clock = times.clock()
+    times.wall -= 3_600
+    times.elapsed += 100_000
+    clock.keep_up()
+    assert clock() == 1_700_100_000.0
+
+
 def test_it_is_never_below_what_a_store_holds() -> None:
     """After a start with a wall clock that was set back, time goes on from the greatest time in the store."""
     times = Times()

@@ -13,6 +13,8 @@ elapsed: Callable[[], float] = (
 )
 """Returns a monotonic time in seconds, which goes on while the machine is suspended, where the system has one."""
 
+_CATCH_UP = 0.01
+
 
 class Boot(NamedTuple):
     """One start of the machine, by a name of its own that is empty where the system gives none, and its age now."""
@@ -40,8 +42,9 @@ class Mark(NamedTuple):
 class StoreClock:
     """Seconds since the epoch: the wall clock at the start, and from then on the time that has passed.
 
-    A wall clock that is set back or forward meanwhile neither revives a code nor ends it early. The time that the
-    machine is suspended has passed too, so no code lives longer for it.
+    A wall clock that is set back or forward meanwhile neither revives a code nor ends it early. One that is ahead is
+    approached slowly (`keep_up`). The time that the machine is suspended has passed too, so no code lives longer for
+    it.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class StoreClock:
     ) -> None:
         self._elapsed = elapsed
         self._boot = boot
+        self._wall = wall
         self._offset = wall() - elapsed()
+        self._kept_up = elapsed()
 
     def __repr__(self) -> str:
         return f"<StoreClock {self():.3f}>"
@@ -69,6 +74,21 @@ class StoreClock:
     def follow(self, time: float, *, most: float) -> None:
         """Move the clock forward to the time of another one, by `most` seconds at once: that one may have been set."""
         self._offset += min(most, max(0.0, time - self()))
+
+    def keep_up(self) -> None:
+        """Move the clock towards a wall clock that is ahead, by a hundredth of the time since the last call at most.
+
+        The system's clock is set forward by a little now and then, as after each pause of a virtual machine. In a year
+        the times in answers would be far behind those of callers.
+        """
+        now = self._elapsed()
+        passed, self._kept_up = now - self._kept_up, now
+        self.follow(self._wall(), most=_CATCH_UP * passed)
+
+    @property
+    def ahead(self) -> float:
+        """How many seconds the wall clock is behind."""
+        return self() - self._wall()
 
     def mark(self) -> Mark:
         """Return the present moment, for a store to keep."""

@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from otpmail.code_record import CodeRecord
 from otpmail.errors import FailedPrecondition, LimitExceeded
 from otpmail.model import MailState, Priority, RecipientResult
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Left, Progress, Request, Running, TakenOver
+from otpmail.store.clock import Boot, StoreClock
+from otpmail.store.retention import Retention
 from otpmail.store.sqlite import SqliteStore
+from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.rows import Rows
+from rules import POLICY
 from store.clocks import Clock
 from store.conftest import KEYS, left_in, sqlite_store
 from store.entries import R1, REMEMBER_COUNT, entry_of, mail_of, settled
@@ -428,3 +433,23 @@ async def test_other_keys_than_before(tmp_path: Path, clock: Clock, caplog: pyte
         await store.close()
         said.append(sum(record.levelname == "WARNING" and "OTP_KEYS" in record.message for record in caplog.records))
     assert said == [0, 0, 0, 0, 1, 1]
+
+
+async def test_a_wall_clock_behind_the_file(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A start with a wall clock that is a minute behind the time in the file says so, and goes on from that time."""
+    said = []
+    for seconds in (0.0, -30.0, -3600.0):
+        wall = clock.time + seconds
+        store = SqliteStore(
+            Database(tmp_path / "store.db"),
+            KEYS,
+            StoreClock(wall=partial(float, wall), elapsed=clock, boot=lambda: Boot("test", clock())),
+            retention=Retention(count=10, request_count=10),
+            rules=POLICY,
+        )
+        await store.open()
+        assert store.mails.now() == clock.time
+        await store.mails.accept([entry_of(mail_of(f"m{seconds}"))])
+        await store.close()
+        said.append(sum("clock is 3600 s behind the time in the store's file" in one for one in caplog.messages))
+    assert said == [0, 0, 1]

@@ -32,7 +32,9 @@ class MemoryStore:
         address_octets: int = maxsize,
         rules: Rules,
     ) -> None:
-        clock = clock or StoreClock()
+        self._clock = None
+        if clock is None:
+            clock = self._clock = StoreClock()
         self.addresses = MemoryAddressStore(clock, most=most_addresses, most_octets=address_octets)
         self.challenges = MemoryChallengeStore(clock, rules)
         self.mails = MemoryMailStore(clock, retention=retention)
@@ -56,6 +58,14 @@ class MemoryStore:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.challenges.sweep_forever(every))
             tasks.create_task(self.addresses.sweep_forever(every))
+            if self._clock is not None:
+                tasks.create_task(_keep_up_forever(self._clock, every))
 
     async def close(self) -> None:
         """Return at once: what it keeps ends with the process."""
+
+
+async def _keep_up_forever(clock: StoreClock, every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        clock.keep_up()

@@ -26,6 +26,8 @@ from otpmail.store.sweeping import sweep_forever
 
 _log = logging.getLogger("otpmail")
 
+_MUCH_AHEAD = 60.0
+
 
 class SqliteStore:
     """The store of `STORE_URL=sqlite:PATH` (see `store.base.Store`). All that it has confirmed survives the process.
@@ -69,6 +71,13 @@ class SqliteStore:
         """Lock the file, check it, and read what is to be taken up. Raises StoreError."""
         mark, knows_keys = await self._writer.open(self._begin)
         self._clock.continue_from(mark)
+        if (ahead := self._clock.ahead) > _MUCH_AHEAD:
+            _log.warning(
+                "this machine's clock is %.0f s behind the time in the store's file, which never runs backwards: the "
+                "times in answers are ahead by that until the clock has reached them",
+                ahead,
+                extra={"event": "clock-behind", "fields": {"seconds": round(ahead)}},
+            )
         if not knows_keys:
             _log.warning(
                 "OTP_KEYS has none of the keys with which the store was written last, so codes and mails of the "
@@ -108,6 +117,7 @@ class SqliteStore:
             await asyncio.gather(sweeping, return_exceptions=True)
 
     async def _sweep(self) -> None:
+        self._clock.keep_up()
         await self.challenges.sweep()
         await self.mails.forget_ended()
         await self.addresses.forget_ended()
