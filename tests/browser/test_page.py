@@ -83,6 +83,9 @@ async def test_axe_finds_nothing(page: Page, url: str) -> None:
     await page.get_by_label("Search mails").fill("no such words")
     await expect(page.locator("#empty")).to_have_text('No mail has "no such words".')
     await _without_findings(page)
+    await page.get_by_role("button", name="Delete all").click()
+    await _without_findings(page)
+    await page.keyboard.press("Escape")
     await page.set_viewport_size({"width": 360, "height": 740})
     await _without_findings(page)
     await page.get_by_role("link", name="All mails").click()
@@ -120,9 +123,37 @@ async def test_mails_open_after_a_deletion(page: Page, url: str) -> None:
     await page.keyboard.press("Delete")
     await expect(page.locator("#subject")).to_have_text("One")
     await page.get_by_role("button", name="Delete all").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete all").click()
     await expect(page.locator("#start")).to_be_visible()
     await _send(url, "Three")
     await expect(page.locator("#subject")).to_have_text("Three")
+
+
+async def test_delete_all_asks_first(page: Page, url: str) -> None:
+    """Enter and Escape keep the mails, and so does the key that deletes one; only the named button deletes them."""
+    await _send(url, "One")
+    await _send(url, "Two")
+    mails, dialog = page.locator("#mails a"), page.get_by_role("dialog")
+    await expect(mails).to_have_count(2)
+    await page.get_by_label("Search mails").fill("Two")
+    await expect(page.locator("#status")).to_have_text("1 of 2 mails")
+    button = page.get_by_role("button", name="Delete all")
+    for key in ("Enter", "Escape"):
+        await button.focus()
+        await page.keyboard.press("Enter")
+        await expect(dialog.get_by_role("heading")).to_have_text("Delete all 2 mails?")
+        await expect(dialog).to_contain_text("1 of them")
+        await expect(dialog.get_by_role("button", name="Keep them")).to_be_focused()
+        await page.keyboard.press("Delete")
+        await page.keyboard.press(key)
+        await expect(dialog).to_be_hidden()
+        await expect(button).to_be_focused()
+    assert len((await (await page.request.get(f"{url}/inbox")).json())["mails"]) == 2
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#status")).to_have_text("No mail yet.")
+    assert (await (await page.request.get(f"{url}/inbox")).json())["mails"] == []
 
 
 async def test_a_mail_that_comes_while_the_list_is_read_stays(page: Page, url: str) -> None:

@@ -30,7 +30,7 @@ const shown = () => (found === null ? mails : mails.filter((mail) => found.has(m
 const count = () => {
   const unread = mails.filter((mail) => !mail.read).length;
   const words = mails.length ? `${mails.length} mail${mails.length > 1 ? "s" : ""}, ${unread} unread` : "No mail yet.";
-  $("status").textContent = found === null ? words : `${shown().length} of ${mails.length} mails`;
+  $("status").textContent = found === null || !mails.length ? words : `${shown().length} of ${mails.length} mails`;
   $("status").className = "";
   document.title = `${unread ? `(${unread}) ` : ""}otpmail dev: inbox`;
   $("clear").disabled = mails.length === 0;
@@ -184,6 +184,15 @@ const remove = async () => {
   await fetch(`/mails/${id}`, { method: "DELETE" });
 };
 
+// Asks before all mails are deleted: there is no way back.
+const askToClear = () => {
+  $("sure-title").textContent = mails.length > 1 ? `Delete all ${mails.length} mails?` : "Delete the mail?";
+  const hidden = mails.length - shown().length;
+  $("sure-text").textContent = hidden ? `${hidden} of them are not in the list now, since the search leaves them out.` : "";
+  $("keep").textContent = mails.length > 1 ? "Keep them" : "Keep it";
+  $("sure").showModal();
+};
+
 const step = (by) => {
   const list = shown();
   if (!list.length) return;
@@ -212,7 +221,7 @@ const onKey = (event) => {
     search();
     return;
   }
-  if (event.target.matches("input, pre") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if ($("sure").open || event.target.matches("input, pre") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (!Object.hasOwn(KEYS, event.key)) return;
   event.preventDefault();
   KEYS[event.key]();
@@ -240,7 +249,12 @@ $("use-code").onclick = () => {
   $("check").elements.code.focus();
 };
 $("delete").onclick = remove;
-$("clear").onclick = () => fetch("/inbox", { method: "DELETE" });
+$("clear").onclick = askToClear;
+$("keep").onclick = () => $("sure").close();
+$("clear-now").onclick = () => {
+  $("sure").close();
+  fetch("/inbox", { method: "DELETE" });
+};
 $("search").oninput = searchSoon;
 document.addEventListener("keydown", onKey);
 window.addEventListener("hashchange", route);
