@@ -27,6 +27,18 @@ def test_a_token_names_its_device() -> None:
     assert len({new_device() for _ in range(100)}) == 100
 
 
+@pytest.mark.parametrize("now", [2.0**32 - 1, 2.0**32, 2.0**32 + 5, 2.0**33 + 100])
+def test_a_token_after_2106(now: float) -> None:
+    """Seconds that 32 bits do not hold are no error, and a token is good for the same time then."""
+    tokens = DeviceTokens([KEY])
+    token = tokens.make(RECORD, DEVICE, now)
+    assert len(token) == len(tokens.make(RECORD, DEVICE, NOW))
+    for at in (now - 30, now, now + LIFE_SECONDS - 1):
+        assert tokens.read(token, RECORD, at) == DEVICE
+    for at in (now - 62, now + LIFE_SECONDS):
+        assert tokens.read(token, RECORD, at) == STRANGERS
+
+
 def test_a_token_is_for_one_address() -> None:
     """At another address, or for another caller, it is that of a stranger."""
     tokens = DeviceTokens([KEY])

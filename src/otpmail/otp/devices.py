@@ -1,6 +1,7 @@
 """Device tokens: a browser or device with one is known at an address, and has a lane of its own there.
 
 A token is 39 characters of base64url: a version, a random name of the device, the time of a right code, and a digest.
+The time is in seconds modulo 2^32, so that it begins anew in 2106.
 That is the first 16 octets of HMAC-SHA256 (RFC 2104) over the others and the key of the record. The key of the digest
 is derived from OTP_KEYS, so a token is good until that key is dropped, or for 180 days. OWASP calls it a device cookie.
 """
@@ -22,6 +23,7 @@ _VERSION = 1
 _BODY = struct.Struct(">B8sI")
 _MAC_OCTETS = 16
 _CHARACTERS = 39
+_TIMES = 1 << 32
 _CLOCKS = 60  # seconds that another replica's clock may be ahead
 
 
@@ -41,7 +43,7 @@ class DeviceTokens:
 
     def make(self, record: bytes, device: bytes, time: float) -> str:
         """Return the token of a device for the codes of a record, from that time on."""
-        body = _BODY.pack(_VERSION, device, int(time))
+        body = _BODY.pack(_VERSION, device, int(time) % _TIMES)
         return base64.urlsafe_b64encode(body + _mac(self._keys[0], record, body)).decode().rstrip("=")
 
     def read(self, token: str, record: bytes, now: float) -> bytes:
@@ -62,7 +64,7 @@ class DeviceTokens:
         for key in self._keys:
             is_ours = hmac.compare_digest(_mac(key, record, body), mac) or is_ours
         version, device, time = _BODY.unpack(body)
-        is_good = is_ours and version == _VERSION and time - _CLOCKS <= now < time + LIFE_SECONDS
+        is_good = is_ours and version == _VERSION and (now - time + _CLOCKS) % _TIMES < LIFE_SECONDS + _CLOCKS
         return device if is_good else STRANGERS
 
 
