@@ -1,4 +1,4 @@
-"""How long a code is valid, in the language of its mail: in whole minutes, below two minutes in seconds."""
+"""How long a code is valid, for templates of the older form: in whole minutes, below two minutes in seconds."""
 
 import re
 from importlib.resources.abc import Traversable
