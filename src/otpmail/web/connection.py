@@ -14,8 +14,9 @@ from urllib.parse import quote
 from otpmail.limits.memory import Memory
 from otpmail.web.answers import closing_answer
 from otpmail.web.ending import STALLED_SECONDS, TIMES, EndingConnection, Times
-from otpmail.web.exchange import Exchange, Headers
-from otpmail.web.requests import RequestReader, target_of
+from otpmail.web.exchange import Exchange
+from otpmail.web.heads import Head
+from otpmail.web.requests import RequestReader
 from otpmail.web.tls import Handshake
 
 _MOST_PIPELINED = 64
@@ -163,13 +164,15 @@ class Connection(EndingConnection):
 
     # Answering.
 
-    def _begin(self, method: str, url: bytes, headers: Headers, version: str, goes_on: bool) -> Exchange | None:  # noqa: FBT001  see web.requests
-        """Answer a request, or let it wait for those before it. Raises ValueError for a target that has no path."""
-        path, query = target_of(url)
+    def _begin(self, head: Head) -> Exchange | None:
+        """Answer a request, or let it wait for those before it."""
         self._head_since = None
         self.used = now = self._loop.time()
-        keep_alive = goes_on and version != "1.0" and now < self.ends_at and not self.is_for_probes
-        exchange = Exchange(self, method, path, query, headers, is_old=version == "1.0", keep_alive=keep_alive)
+        is_old = head.version == "1.0"
+        keep_alive = head.goes_on and not is_old and now < self.ends_at and not self.is_for_probes
+        exchange = Exchange(
+            self, head.method, head.path, head.query, head.headers, is_old=is_old, keep_alive=keep_alive
+        )
         if self._current is None:
             self._start(exchange)
         elif len(self._waiting) < _MOST_PIPELINED and exchange.wait_in_line():
