@@ -1,9 +1,11 @@
 """Metrics: what is counted, and under which names."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from otpmail.address_events import (
     AddressSuppressed,
@@ -28,6 +30,7 @@ from otpmail.events import (
 )
 from otpmail.model import CheckResult, Mail, MailState
 from otpmail.relays.connection import Connection
+from otpmail.supervisor.metrics import MergedMetrics
 from otpmail.suppression import Suppression
 from otpmail.telemetry.gauges import Readings
 from otpmail.telemetry.metrics import Metrics
@@ -196,3 +199,19 @@ def test_one_family_can_be_asked_for_by_name() -> None:
     text = generate_latest(registry.restricted_registry(["otpmail_mails_in_flight"])).decode()
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     assert samples == [f'otpmail_mails_in_flight{{relay="{RELAY}"}} 3.0']
+
+
+def _names(registry: CollectorRegistry) -> set[str]:
+    families = {f"{family.name}{'_total' * (family.type == 'counter')}" for family in registry.collect()}
+    return {name for name in families if name.startswith("otpmail_")}
+
+
+def test_the_page_names_each_metric() -> None:
+    """The page of operations has a row for each metric, and for none that is gone."""
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
+    metrics = _metrics()
+    metrics.add_certificate(lambda: 0.0)
+    merged = MergedMetrics(lambda: 1)
+    merged.refresh([])
+    names = _names(metrics.registry) | _names(merged.registry)
+    assert names == set(re.findall(r"^\| `(otpmail_[a-z_]+)` \|", page, re.MULTILINE))

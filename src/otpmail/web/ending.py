@@ -25,7 +25,7 @@ class Times(NamedTuple):
 TIMES = Times()
 
 STALLED_SECONDS = 1.0
-"""After so long a client that takes none of its answer gives way to others."""
+"""The time after which a client that takes none of its answer gives way to others."""
 
 
 class EndingConnection(Guest):
