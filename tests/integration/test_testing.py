@@ -112,13 +112,22 @@ def test_a_namespace_has_its_own(otpmail: Namespace, otpmail_service: Service) -
 
 
 def test_namespaces_have_no_end(otpmail_service: Service) -> None:
-    """More namespaces than a file of callers holds are there, each with a token of its own that works."""
+    """Each of many namespaces has a token of its own, which works until the namespace is closed."""
     namespaces = [otpmail_service.namespace() for _ in range(250)]
     assert len({namespace.token for namespace in namespaces}) == 250
-    last = namespaces[-1]
-    with SyncClient(last.address, token=last.token) as late:
-        late.send_code(_ADA)
-    assert last.inbox(_ADA).code()
+    for one in (*namespaces[::50], namespaces[-1]):
+        with SyncClient(one.address, token=one.token) as caller:
+            caller.send_code(_ADA)
+        assert one.inbox(_ADA).code()
+    for one in namespaces[1:]:
+        one.close()
+    more = [otpmail_service.namespace() for _ in range(250)]
+    with SyncClient(namespaces[0].address, token=namespaces[0].token) as caller:
+        assert caller.check_code(_ADA, namespaces[0].inbox(_ADA).mails[0].code)
+    with SyncClient(namespaces[1].address, token=namespaces[1].token) as closed, pytest.raises(errors.Unauthenticated):
+        closed.send_code(_ADA)
+    for one in (namespaces[0], *more):
+        one.close()
 
 
 def test_threads_may_ask_at_once(otpmail_service: Service) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -30,6 +30,9 @@ from otpmail.telemetry.logs import set_up
 _FIRST_CALLERS, _FURTHER_CALLERS = 10, 100
 """How many callers are in CALLERS_FILE at first, which the start has to read, and in each later one."""
 
+_MOST_CALLERS = 10_000
+"""So many namespaces that nobody has closed stay in CALLERS_FILE; one more takes the place of the oldest."""
+
 _CALLERS = Path("callers.toml")
 _MOST_LINE = 1 << 20
 
@@ -49,15 +52,16 @@ class Namespaces:
 
     def __init__(self) -> None:
         self._unused: list[tuple[str, str]] = []
+        self._taken: dict[str, str] = {}  # the tokens of those that nobody has closed
         self._count = 0
 
     def write(self) -> None:
-        """Write a file with new callers."""
-        lines = ["[anonymous]", *_PERMISSIONS]
+        """Write a file with new callers, and with those that are taken."""
         for _ in range(_FURTHER_CALLERS if self._count else _FIRST_CALLERS):
             self._count += 1
-            name, token = f"test-{self._count}", secrets.token_urlsafe(32)
-            self._unused.append((name, token))
+            self._unused.append((f"test-{self._count}", secrets.token_urlsafe(32)))
+        lines = ["[anonymous]", *_PERMISSIONS]
+        for name, token in (*self._taken.items(), *self._unused):
             lines += [f"[callers.{name}]", f'tokens = ["{sha256(token.encode()).hexdigest()}"]', *_PERMISSIONS]
         new = _CALLERS.with_suffix(".new")
         new.write_text("\n".join(lines) + "\n")
@@ -65,7 +69,16 @@ class Namespaces:
 
     def take(self) -> tuple[str, str]:
         """Return the name and the token of the next one."""
-        return self._unused.pop(0)
+        name, token = self._unused.pop(0)
+        self._taken[name] = token
+        if len(self._taken) > _MOST_CALLERS:
+            del self._taken[next(iter(self._taken))]
+        return name, token
+
+    def close(self, names: Iterable[str]) -> None:
+        """Leave these out of the next file."""
+        for name in names:
+            self._taken.pop(name, None)
 
     def __len__(self) -> int:
         return len(self._unused)
@@ -191,6 +204,7 @@ class Child:
         answer: object = None
         match do:
             case "namespace":
+                self._namespaces.close(more["closed"])
                 answer = await self._namespace()
             case "advance":
                 await self._advance(more["seconds"])

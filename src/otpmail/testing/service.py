@@ -52,6 +52,7 @@ class Service:
         self._answered = Condition()
         self._asking = Lock()
         self._asked = 0
+        self._closed: list[str] = []
         self._lines: list[str] = []
         self._has_ended = False
         self.clock = Clock(self)
@@ -114,8 +115,14 @@ class Service:
 
     def namespace(self) -> "Namespace":
         """Return a new namespace: a caller that has nothing, by a token of its own."""
-        name, token = self.ask("namespace")
+        closed, self._closed = self._closed, []
+        name, token = self.ask("namespace", closed=closed)
         return Namespace(self, name, token)
+
+    def forget(self, namespace: str) -> None:
+        """Forget the mails of a namespace, which is closed: the service takes its token for a while at most."""
+        self._closed.append(namespace)
+        self.mailroom.drop(namespace)
 
     def ask(self, what: str, **more: object) -> Any:
         """Ask the process to do something, and return its answer. Raises ServiceFailedError."""
@@ -273,5 +280,5 @@ class Namespace:
             self._service.ask("heal", namespace=self._name, failure=failure)
 
     def close(self) -> None:
-        """Forget the mails."""
-        self._service.mailroom.drop(self._name)
+        """Forget the mails, and let the token end."""
+        self._service.forget(self._name)
