@@ -27,6 +27,7 @@ def test_which_service_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """OTPMAIL_SERVER names the service, else HOST and PORT do; with a wrong setting no service is called."""
     for name in ("HOST", "PORT", "OTPMAIL_SERVER"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("otpmail.settings.is_present", lambda _: True)
     monkeypatch.chdir(tmp_path)
     assert endpoint.leads_to("127.0.0.1:40700", read_sources())
     for line, address in {
@@ -118,14 +119,21 @@ def test_the_module(monkeypatch: pytest.MonkeyPatch, script: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listens", "called"),
+    ("listens", "has_ipv6", "called"),
     [
-        ("0.0.0.0:40700", "127.0.0.1:40700"),
-        ("[::]:40700", "[::1]:40700"),
-        ("10.0.0.0:1", "10.0.0.0:1"),
-        ("unix:/run/s", "unix:/run/s"),
+        ("0.0.0.0:40700", True, "127.0.0.1:40700"),
+        ("[::]:40700", True, "[::1]:40700"),
+        ("[::]:40700", False, "127.0.0.1:40700"),
+        ("10.0.0.0:1", True, "10.0.0.0:1"),
+        ("unix:/run/s", True, "unix:/run/s"),
     ],
 )
-def test_any_address_is_called_on_loopback(listens: str, called: str) -> None:
+def test_any_address_is_called_on_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+    listens: str,
+    has_ipv6: bool,  # noqa: FBT001
+    called: str,
+) -> None:
     """A service that listens on all addresses is called on loopback; any other one where it listens."""
+    monkeypatch.setattr("otpmail.settings.is_present", lambda _: has_ipv6)
     assert endpoint.callable_address(listens) == called
