@@ -40,6 +40,7 @@ MAX_MAIL = 64 << 20
 _START_SECONDS = 15.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
+_UMASK = 0o022  # its account reads what we write as root
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"  # only on the PATH of root
 
 
@@ -187,7 +188,11 @@ class MailServer(ABC):
                 copy.chmod(0o600)
                 shutil.chown(copy, self._account)
                 certificates.append(copy)
-            self._configure(directory, *certificates)
+            before = os.umask(_UMASK)
+            try:
+                self._configure(directory, *certificates)
+            finally:
+                os.umask(before)
             undo.pop_all()
         return directory
 
@@ -202,7 +207,12 @@ class MailServer(ABC):
         starts_before = self.log().count(self._started)
         with (directory / "log" / "output").open("ab") as output:
             self._process = subprocess.Popen(
-                self._command(directory), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                self._command(directory),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                umask=_UMASK,
             )
         self._lifeline = Lifeline(self._process.pid, directory)
         deadline = time.monotonic() + _START_SECONDS

@@ -407,7 +407,7 @@ async def test_a_malformed_line_in_env(tmp_path: Path, command: tuple[str, ...])
 async def test_dev_prints_examples(dev: Service) -> None:
     """The commands that `otpmail dev` prints work unchanged: with its program and its address."""
     line = await dev.wait_for_output(" code send ")
-    assert line.strip() == f"{sys.executable} -m otpmail code send ada@example.org --server {dev.address}"
+    assert line.strip() == f"{shlex.quote(sys.executable)} -m otpmail code send ada@example.org --server {dev.address}"
 
 
 async def test_dev_names_the_settings_that_it_ignores(tmp_path: Path) -> None:

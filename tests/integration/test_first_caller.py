@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,8 +47,8 @@ def _printed() -> dict[str, str]:
 def clone(tmp_path: Path) -> Path:
     """Return a folder whose `.venv` has the programs of this otpmail."""
     for name, line in (
-        ("python", f'exec {sys.executable} "$@"'),
-        ("otpmail", f'exec {sys.executable} -m otpmail "$@"'),
+        ("python", f'exec {shlex.quote(sys.executable)} "$@"'),
+        ("otpmail", f'exec {shlex.quote(sys.executable)} -m otpmail "$@"'),
     ):
         program = tmp_path / ".venv/bin" / name
         program.parent.mkdir(parents=True, exist_ok=True)

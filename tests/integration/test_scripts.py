@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from http1 import request
 from service import SOURCES
 
 _ROOT = Path(__file__).parents[2]
+_INTERPRETER = shlex.quote(sys.executable)  # its path may have a space
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def tree(tmp_path: Path) -> Path:
         _copy(f"scripts/{name}", tmp_path)
     _copy("pyproject.toml", tmp_path)
     _copy(".ci/run", tmp_path)
-    _write_script(tmp_path / ".venv/bin/python", f'exec {sys.executable} "$@"')
-    _write_script(tmp_path / ".venv/bin/otpmail", f'exec {sys.executable} -m otpmail "$@"')
+    _write_script(tmp_path / ".venv/bin/python", f'exec {_INTERPRETER} "$@"')
+    _write_script(tmp_path / ".venv/bin/otpmail", f'exec {_INTERPRETER} -m otpmail "$@"')
     return tmp_path
 
 
@@ -83,7 +85,7 @@ async def test_run_once(tree: Path) -> None:
     """`scripts/run --once` sends a code and a mail, ends with 0, and prints no commands for a socket that is gone."""
     _write_script(tree / "scripts/venv", "exit 0")
     code, out = await _run(tree / "scripts/run", "--once")
-    assert code == 0
+    assert code == 0, out
     assert out.splitlines()[-1] == "--- all of it worked"
     assert "otpmail.sock" in out
     assert "--server" not in out
@@ -158,7 +160,7 @@ async def test_run_says_why_a_code_was_not_sent(tree: Path) -> None:
     """If the code is not sent, the last line has the words of the command."""
     _write_script(tree / "scripts/venv", "exit 0")
     refuses = '[ "$1" != code ] || { echo "PERMISSION_DENIED: not you" >&2; exit 3; }'
-    _write_script(tree / ".venv/bin/otpmail", f'{refuses}\nexec {sys.executable} -m otpmail "$@"')
+    _write_script(tree / ".venv/bin/otpmail", f'{refuses}\nexec {_INTERPRETER} -m otpmail "$@"')
     code, out = await _run(tree / "scripts/run", "--once")
     assert code == 1
     assert "scripts/run: the code was not sent: PERMISSION_DENIED: not you" in out.splitlines()
@@ -184,7 +186,7 @@ esac
 async def test_an_interrupted_venv_is_made_anew(tree: Path) -> None:
     """`scripts/venv` replaces an environment without pip, and one that pip did not finish; a whole one stays."""
     _copy("requirements/run.txt", tree)
-    _write_script(tree / "python", _PYTHON.replace("INTERPRETER", sys.executable))
+    _write_script(tree / "python", _PYTHON.replace("INTERPRETER", _INTERPRETER))
     install = partial(_run, tree / "scripts/venv", VENV="made", PYTHON=str(tree / "python"))
     made, left = tree / "made", tree / "made/left"
     assert (await install(PIP_STATUS="0"))[0] == 0
@@ -323,7 +325,7 @@ async def test_attacks_and_faults_in_full_and_quick(tree: Path, name: str, limit
 async def test_lock_writes_both_locks_and_checks_them(tree: Path) -> None:
     """`scripts/lock` writes the lock of the service and that of its build; with --check it only compares them."""
     _write_script(tree / "scripts/venv", "exit 0")
-    _write_script(tree / ".venv-tools/bin/python", f'exec {sys.executable} "$@"')
+    _write_script(tree / ".venv-tools/bin/python", f'exec {_INTERPRETER} "$@"')
     uv = (
         'while [ $# -gt 1 ]; do [ "$1" != --output-file ] || out=$2; shift; done; { echo "# of uv"; cat "$1"; } >"$out"'
     )
@@ -370,7 +372,7 @@ async def test_run_needs_nothing_but_python(tree: Path, bare_path: str) -> None:
 async def test_venv_needs_nothing_but_python(tree: Path, bare_path: str) -> None:
     """`scripts/venv` makes an environment with Python and pip alone."""
     _copy("requirements/run.txt", tree)
-    _write_script(tree / "python", _PYTHON.replace("INTERPRETER", sys.executable))
+    _write_script(tree / "python", _PYTHON.replace("INTERPRETER", _INTERPRETER))
     code, out = await _run(
         tree / "scripts/venv", VENV="made", PYTHON=str(tree / "python"), PIP_STATUS="0", PATH=bare_path
     )
