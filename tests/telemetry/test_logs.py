@@ -219,6 +219,14 @@ def test_a_relay_that_was_never_up_has_advice(caplog: pytest.LogCaptureFixture) 
     assert [line.partition("s: ")[2] for line in lines] == ["refused; otpmail check says what to change", "refused"]
 
 
+@pytest.mark.parametrize("error", ["no address is known for a; check EMAIL_HOST or EMAIL_RELAYS", "set APP_PASSWORD"])
+def test_an_error_that_names_a_setting_has_no_other_advice(caplog: pytest.LogCaptureFixture, error: str) -> None:
+    """An error that says what to change stands alone, also at the start."""
+    LogObserver().notify(RelayDown("a", error, 1.5))
+    (line,) = [record.getMessage() for record in caplog.records if record.__dict__["event"] == "relay-down"]
+    assert line.endswith(f"next dial in 1.5 s: {error}")
+
+
 def test_no_record_is_made_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
     """`log_event` makes no record below the level that is set."""
     with caplog.at_level(logging.INFO, "otpmail"):

@@ -4,6 +4,7 @@ No line holds a code, a password, a token or a mail's content. Which settled mai
 """
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -46,6 +47,7 @@ LEVELS = ("debug", "info", "warning", "error")
 """The values of LOG_LEVEL; the first shows most."""
 
 _FLUSH_SECONDS = 1.0
+_SETTING = re.compile(r"\b(?:EMAIL(?:_[A-Z_]+)?|APP_PASSWORD(?:_FILE)?)\b")
 _RELAYED = MailState.RELAYED  # naming a member takes its time
 _LAST_EVENTS = frozenset({"stopped", "stopped-at-once"})
 _ALL_BUT_DEBUG = ALL_EVENTS - {MailAccepted, CodeChecked, ConnectionOpened, ConnectionClosed}
@@ -241,7 +243,8 @@ def _log_relay(event: Event, *, all_down: bool = False, never_up: bool = False) 
             line = logging.INFO, "relay-up", f"{relay} is up{_at(relay, address)}: {_capacity(mode, window)}"
         case RelayDown(relay, error, wait):
             effect = "is down, no mail can be sent" if all_down else "is down"
-            advice = "; otpmail check says what to change" if never_up else ""  # more likely a setting than an outage
+            # more likely a setting than an outage; some errors say which
+            advice = "; otpmail check says what to change" if never_up and not _SETTING.search(error) else ""
             line = logging.ERROR, "relay-down", f"{relay} {effect}, next dial in {wait:.1f} s: {error}{advice}"
         case RelayIdle(relay):
             line = logging.INFO, "relay-left", f"{relay} is not needed now; its connections are closed"
