@@ -80,11 +80,7 @@ class Client:
         attempts, last = self._attempts(plan.timeout, plan.usual), None
         while True:
             target = self._endpoint.target
-            method = self._channel(target).unary_stream(
-                plan.method,
-                request_serializer=type(plan.request).SerializeToString,
-                response_deserializer=plan.response.FromString,
-            )
+            method = self._channel(target).unary_stream(plan.method, **plan.octets)
             call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 async for answer in call:
@@ -103,22 +99,10 @@ class Client:
         self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
     ) -> AsyncGenerator[Mail, None]:
         """Yield the caller's mails, newest first: those that have not settled, and those that are remembered."""
-        token = ""
-        while True:
-            page, token = await self.run(
-                built(
-                    mails.list_page,
-                    state,
-                    recipient=recipient,
-                    request_id=request_id,
-                    caller=caller,
-                    page_token=token,
-                )
-            )
-            for mail in page:
+        pages = mails.Pages(state, recipient=recipient, request_id=request_id, caller=caller)
+        for plan in pages:
+            for mail in pages.read(await self.run(plan)):
                 yield mail
-            if not token:
-                return
 
     async def send_mails(
         self, outgoing: Iterable[OutgoingMail] | AsyncIterable[OutgoingMail], *, timeout: float | None = None
@@ -153,11 +137,7 @@ class Client:
     async def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
         target = self._endpoint.target
-        call = self._channel(target).unary_unary(
-            plan.method,
-            request_serializer=type(plan.request).SerializeToString,
-            response_deserializer=plan.response.FromString,
-        )
+        call = self._channel(target).unary_unary(plan.method, **plan.octets)
         attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
         while True:
             try:

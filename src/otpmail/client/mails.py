@@ -1,6 +1,6 @@
 """The calls about mails."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from math import isfinite
@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from otpmail.client import decode
 from otpmail.client.errors import InvalidRequest
-from otpmail.client.plan import RELAY_SECONDS, Plan, new_request_id, raise_if, unwritable, wait_for_value
+from otpmail.client.plan import RELAY_SECONDS, Plan, built, new_request_id, raise_if, unwritable, wait_for_value
 from otpmail.client.values import Attachment, Mail, OutgoingMail, Priority, State, WaitFor
 from otpmail.v1 import mail_pb2
 
@@ -129,6 +129,38 @@ def list_page(
         page_token=page_token,
     )
     return Plan(f"{SERVICE}/ListMails", request, mail_pb2.ListMailsResponse, _page, timeout)
+
+
+class Pages:
+    """The pages of a list, as calls to make one after the other: `read` takes the answer of each before the next.
+
+    Raises InvalidRequest, from its iteration, for text that no request can have.
+    """
+
+    def __init__(self, state: State | None, *, recipient: str, request_id: str, caller: str) -> None:
+        self._state, self._recipient, self._request_id, self._caller = state, recipient, request_id, caller
+        self._token = ""
+        self._is_last = False
+
+    def __repr__(self) -> str:
+        return f"<Pages{', all read' if self._is_last else ''}>"
+
+    def __iter__(self) -> Iterator[Plan[tuple[list[Mail], str]]]:
+        while not self._is_last:
+            yield built(
+                list_page,
+                self._state,
+                recipient=self._recipient,
+                request_id=self._request_id,
+                caller=self._caller,
+                page_token=self._token,
+            )
+
+    def read(self, page: tuple[list[Mail], str]) -> list[Mail]:
+        """Return the mails of a page, and note where the next one begins."""
+        found, self._token = page
+        self._is_last = not self._token
+        return found
 
 
 def _page(answer: mail_pb2.ListMailsResponse) -> tuple[list[Mail], str]:

@@ -37,6 +37,14 @@ class Plan(Generic[ResultT]):
     usual: float | None = QUICK_SECONDS
     is_repeatable: bool = True
 
+    @property
+    def octets(self) -> Mapping[str, Callable[[Any], Any]]:
+        """How gRPC makes octets of the request, and an answer of octets."""
+        return {
+            "request_serializer": type(self.request).SerializeToString,
+            "response_deserializer": self.response.FromString,
+        }
+
 
 def built(build: Callable[P, RequestT], /, *args: P.args, **options: P.kwargs) -> RequestT:
     """Return what `build` makes of a caller's values. Raises InvalidRequest for text that no request can have."""

@@ -78,11 +78,7 @@ class SyncClient:
         attempts, last = self._attempts(plan.timeout, plan.usual), None
         while True:
             target = self._endpoint.target
-            method = self._channel(target).unary_stream(
-                plan.method,
-                request_serializer=type(plan.request).SerializeToString,
-                response_deserializer=plan.response.FromString,
-            )
+            method = self._channel(target).unary_stream(plan.method, **plan.octets)
             call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 for answer in call:
@@ -101,21 +97,9 @@ class SyncClient:
         self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
     ) -> Generator[Mail, None, None]:
         """Yield the caller's mails, newest first: those that have not settled, and those that are remembered."""
-        token = ""
-        while True:
-            page, token = self.run(
-                built(
-                    mails.list_page,
-                    state,
-                    recipient=recipient,
-                    request_id=request_id,
-                    caller=caller,
-                    page_token=token,
-                )
-            )
-            yield from page
-            if not token:
-                return
+        pages = mails.Pages(state, recipient=recipient, request_id=request_id, caller=caller)
+        for plan in pages:
+            yield from pages.read(self.run(plan))
 
     def send_mails(
         self, outgoing: Iterable[OutgoingMail], *, timeout: float | None = None
@@ -175,11 +159,7 @@ class SyncClient:
     def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
         target = self._endpoint.target
-        call = self._channel(target).unary_unary(
-            plan.method,
-            request_serializer=type(plan.request).SerializeToString,
-            response_deserializer=plan.response.FromString,
-        )
+        call = self._channel(target).unary_unary(plan.method, **plan.octets)
         attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
         while True:
             try:
