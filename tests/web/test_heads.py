@@ -87,12 +87,15 @@ LIKE = [
     b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
 ]
 
+DIFFERENT = [REQUEST.replace(b"x-one: 1", b"x-one: %d" % number) for number in range(4)]  # the last one is learned
+
 
 def test_each_request_behind_a_known_head(subtests: pytest.Subtests) -> None:
     """No request is taken for the known one that differs from it in anything but its length."""
     for number, like in enumerate(LIKE):
         with subtests.test(number=number):
-            assert _Reader().read(REQUEST, like, REQUEST) == _full(REQUEST, like, REQUEST)
+            for parts in ((REQUEST, like, REQUEST), (like, like, REQUEST), (*DIFFERENT, like, DIFFERENT[-1])):
+                assert _Reader().read(*parts) == _full(*parts)
 
 
 @given(st.lists(st.sampled_from(LIKE) | st.binary(max_size=9), max_size=6))

@@ -194,7 +194,7 @@ class RequestReader:
         if not self._has_upgrade and self.latest is not None:
             self.latest.complete()
             self.latest = None
-            self._is_between = True
+            self._is_between = self._head is not None and self._head.goes_on  # else the parser reads no more
 
 
 def _target_of(url: bytes) -> tuple[str, bytes]:
