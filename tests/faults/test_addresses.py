@@ -33,7 +33,7 @@ from otpmail.store.retention import Retention
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 
-REASON = "550 5.1.1 <{}>: Recipient address rejected: User unknown in virtual mailbox table, see help pages"
+REASON = "550 5.1.1 <{}>: Recipient address rejected: User unknown in virtual mailbox table, see our pages of help"
 
 def resident():
     gc.collect()

@@ -6,7 +6,7 @@ import struct
 from otpmail.errors import StoreError
 from otpmail.suppression import AddressRecord, Suppression, SuppressionScope
 
-MOST_REASON = 100
+MOST_REASON = 90
 """Octets of a reason that are kept; a longer one ends with an ellipsis."""
 
 _VERSION = 1
