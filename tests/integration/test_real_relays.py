@@ -10,7 +10,7 @@ import pytest
 
 from calls import parsed, text_of
 from integration.servers import DOMAIN, LATER, UNKNOWN, USER, MailServer
-from otpmail.v1 import mail_pb2, otp_pb2
+from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from service import Service
 
 if TYPE_CHECKING:
@@ -65,6 +65,41 @@ async def test_recipients_one_by_one(server: MailServer, certificates: Certifica
         assert mail.state == mail_pb2.Mail.STATE_PARTIAL
         assert [result.code // 10 for result in mail.recipients] == [55, 45, 25]
         assert len(await server.mails(good, 1)) == 1
+
+
+async def test_suppression(server: MailServer, certificates: Certificates) -> None:
+    """An unknown recipient is left out of later mails; one that is refused otherwise, or deferred, is not.
+
+    The relay's refusal to pass mail on to another domain (5.7.1), and a mailbox that is busy (4.2.1), say nothing of an
+    address.
+    """
+    good, elsewhere = f"known@{DOMAIN}", "ada@example.net"
+    async with Service(**server.settings(certificates.ca_file)) as service:
+        await service.wait_until_serving()
+
+        async def send() -> list[mail_pb2.RecipientResult]:
+            to = [UNKNOWN, LATER, elsewhere, good]
+            request = mail_pb2.SendMailRequest(to=to, text="t", ttl={"seconds": 4})  # type: ignore[arg-type]
+            mail = (await service.mail.SendMail(request)).mail
+            assert mail.state == mail_pb2.Mail.STATE_PARTIAL
+            assert [result.address for result in mail.recipients] == to
+            return list(mail.recipients)
+
+        first = await send()
+        assert [result.enhanced_code for result in first[:3]] == ["5.1.1", "4.2.1", "5.7.1"]
+        assert not any(result.HasField("suppression") for result in first)
+        asked = server.log().count(UNKNOWN)
+        second = await send()
+        assert [result.HasField("suppression") for result in second] == [True, False, False, False]
+        assert (second[0].code, second[0].suppression.reason[:9]) == (0, "550 5.1.1")
+        assert len(await server.mails(good, 2)) == 2
+        for address, is_suppressed in ((UNKNOWN, True), (LATER, False), (elsewhere, False), (good, False)):
+            kept = await service.address_service.GetAddress(address_pb2.GetAddressRequest(email=address))
+            assert kept.HasField("suppression") == is_suppressed, address
+        sent = await service.otp.SendCode(otp_pb2.SendCodeRequest(email=UNKNOWN))
+        assert (sent.mail.state, sent.challenge_id) == (mail_pb2.Mail.STATE_FAILED, "")
+        assert sent.mail.recipients[0].suppression == second[0].suppression
+        assert server.log().count(UNKNOWN) == asked
 
 
 async def test_an_internationalised_local_part(server: MailServer, certificates: Certificates) -> None:
