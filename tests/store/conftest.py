@@ -188,8 +188,8 @@ def sqlite_store(
             octets=remember_octets,
             request_seconds=request_seconds,
             request_count=most_requests,
+            addresses=most_addresses,
         ),
-        most_addresses=most_addresses,
         rules=POLICY,
     )
 

@@ -1,6 +1,6 @@
 """Chooses the store by STORE_URL. The modules of a store are imported only if it is the one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from otpmail.settings import MailSettings, OtpSettings, StoreSettings
@@ -25,7 +25,7 @@ def build_store(
     proofs: Proofs,
     clock: Callable[[], float] | None = None,
 ) -> AnyStore:
-    """Build the store, which remembers settled mails in half of the memory at most. Nothing is opened yet.
+    """Build the store, not yet open. It remembers settled mails in half of the memory, and addresses in a quarter.
 
     `clock` is that of a store in memory; others keep times that later processes read.
     """
@@ -35,36 +35,24 @@ def build_store(
         octets=mail.memory_octets // 2,
         request_seconds=mail.request_seconds,
         request_count=mail.mail_request_count,
+        addresses=mail.suppressions_max,
+        address_octets=mail.memory_octets // 4,
     )
     path = settings.path
     if (url := settings.redis) is not None:
-        return _redis_store(url, settings, mail, otp, retention=retention, rules=rules, proofs=proofs)
+        return _redis_store(url, settings, otp.derivation_keys, retention=retention, rules=rules, proofs=proofs)
     if path is None:
-        return MemoryStore(
-            clock,
-            retention=retention,
-            most_addresses=mail.suppressions_max,
-            address_octets=mail.memory_octets // 4,
-            rules=rules,
-        )
+        return MemoryStore(clock, retention=retention, rules=rules)
     from otpmail.store.sqlite import SqliteStore
     from otpmail.store.sqlite.database import Database
 
-    return SqliteStore(
-        Database(path),
-        otp.derivation_keys,
-        retention=retention,
-        most_addresses=mail.suppressions_max,
-        address_octets=mail.memory_octets // 4,
-        rules=rules,
-    )
+    return SqliteStore(Database(path), otp.derivation_keys, retention=retention, rules=rules)
 
 
 def _redis_store(
     url: "RedisUrl",
     settings: StoreSettings,
-    mail: MailSettings,
-    otp: OtpSettings,
+    keys: Mapping[str, bytes],
     *,
     retention: Retention,
     rules: Rules,
@@ -79,11 +67,9 @@ def _redis_store(
     return RedisStore(
         Client(locator(url, access, settings), access, replicas=replicas),
         settings.namespace,
-        otp.derivation_keys,
+        keys,
         lease_seconds=settings.lease_seconds,
         retention=retention,
-        most_addresses=mail.suppressions_max,
-        address_octets=mail.memory_octets // 4,
         allow_volatile=settings.allow_volatile,
         is_cluster=url.layout == "cluster",
         replicas=replicas,

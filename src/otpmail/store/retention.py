@@ -1,4 +1,4 @@
-"""How much a store remembers of mails that have settled and of request ids, and for how long."""
+"""How much a store remembers of settled mails, request ids and addresses, and for how long."""
 
 from math import inf
 from sys import maxsize
@@ -24,3 +24,7 @@ class Retention:
     """How long after its mail was accepted a repeated request id finds it."""
     request_count: int = MOST_REQUESTS
     """Settled mails that their request ids find."""
+    addresses: int = maxsize
+    """Addresses that are suppressed, or known to have been."""
+    address_octets: int = maxsize
+    """The memory that those take."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from sys import maxsize
 
 from otpmail.store.base import Issue, StoreState
 from otpmail.store.challenges import Rules
@@ -28,14 +27,12 @@ class MemoryStore:
         clock: Callable[[], float] | None = None,
         *,
         retention: Retention,
-        most_addresses: int = maxsize,
-        address_octets: int = maxsize,
         rules: Rules,
     ) -> None:
         self._clock = None
         if clock is None:
             clock = self._clock = StoreClock()
-        self.addresses = MemoryAddressStore(clock, most=most_addresses, most_octets=address_octets)
+        self.addresses = MemoryAddressStore(clock, most=retention.addresses, most_octets=retention.address_octets)
         self.challenges = MemoryChallengeStore(clock, rules)
         self.mails = MemoryMailStore(clock, retention=retention)
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
-from sys import maxsize
 
 from otpmail.errors import StoreError, Unavailable
 from otpmail.store.base import Entry, Issued, StoreState
@@ -45,8 +44,6 @@ class RedisStore:
         proofs: Proofs,
         lease_seconds: float,
         retention: Retention,
-        most_addresses: int = maxsize,
-        address_octets: int = maxsize,
         allow_volatile: bool = False,
         is_cluster: bool = False,
         replicas: int = 0,
@@ -66,7 +63,7 @@ class RedisStore:
             self._clock, client, names, Cipher(keys), lease_seconds=lease_seconds, retention=retention
         )
         self.addresses = RedisAddressStore(
-            self._clock, client, names, keys, most=most_addresses, most_octets=address_octets
+            self._clock, client, names, keys, most=retention.addresses, most_octets=retention.address_octets
         )
         self.mails.watch_lease(self._health.note_lease)
         self._subscription = Subscription(client)

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from sqlite3 import Connection
-from sys import maxsize
 
 from otpmail.store.base import Entry, Issued, StoreState
 from otpmail.store.challenges import Rules, Send
@@ -42,8 +41,6 @@ class SqliteStore:
         clock: StoreClock | None = None,
         *,
         retention: Retention,
-        most_addresses: int = maxsize,
-        address_octets: int = maxsize,
         rules: Rules,
     ) -> None:
         self._clock = clock or StoreClock()
@@ -55,7 +52,7 @@ class SqliteStore:
         self.challenges = SqliteChallengeStore(self._clock, rules, self._writer, digests)
         self.mails = SqliteMailStore(self._clock, self._writer, rows, digests, retention=retention)
         self.addresses = SqliteAddressStore(
-            self._clock, self._writer, keys, most=most_addresses, most_octets=address_octets
+            self._clock, self._writer, keys, most=retention.addresses, most_octets=retention.address_octets
         )
         self.contents = self.mails
 
