@@ -6,19 +6,24 @@ import asyncio
 import contextlib
 import http.client
 import socket
+import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from otpmail.limits.descriptors import FOR_PROBES
-from otpmail.web.ending import STALLED_SECONDS, TIMES, Times
+from otpmail.web.ending import LEAST_RATE, STALLED_SECONDS, TIMES, Pace, Times
 from otpmail.web.listener import Listener
+from web.tls_files import files_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
+    from otpmail.settings.certificates import CertificateFiles
     from otpmail.web.exchange import Exchange
+    from relay import Certificates
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
@@ -30,10 +35,10 @@ async def _answer_large(exchange: Exchange) -> None:
 
 
 @asynccontextmanager
-async def _listening(listener: Listener) -> AsyncIterator[int]:
+async def _listening(listener: Listener, files: CertificateFiles | None = None) -> AsyncIterator[int]:
     try:
         async with asyncio.timeout(30):
-            yield await listener.start("127.0.0.1", 0)
+            yield await listener.start("127.0.0.1", 0, files)
     finally:
         await listener.stop()
 
@@ -136,9 +141,10 @@ async def test_a_request_that_comes_with_its_connection_is_answered_once() -> No
 class _Transport(asyncio.Transport):
     """Keeps what is sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, unread: list[int] | None = None) -> None:
         super().__init__()
         self.sent = b""
+        self._sizes = unread or [0]  # what the client has not taken, at each look
         self._is_closing = False
 
     def __repr__(self) -> str:
@@ -148,7 +154,7 @@ class _Transport(asyncio.Transport):
         self.sent += data
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self._sizes.pop(0) if len(self._sizes) > 1 else self._sizes[0]
 
     def is_closing(self) -> bool:
         return self._is_closing
@@ -198,6 +204,120 @@ async def test_a_client_that_sends_without_end_is_left() -> None:
                 await writer.drain()
                 await asyncio.sleep(0.01)
         await _until_none_is_open(listener)
+        writer.close()
+
+
+@pytest.mark.parametrize(("step", "ends"), [(1, True), (100_000, False)])
+async def test_a_client_that_takes_an_octet_now_and_then_is_left(step: int, ends: bool) -> None:  # noqa: FBT001  pytest's
+    """It must take an answer at a least rate. One that does so may take all the time that a large one needs."""
+    listener = Listener(_answer_large, most=10, times=Times(head=0.05, unread=0.3, keep=30))
+    connection = listener._connection()
+    transport = _Transport([10_000_000 - step * look for look in range(90)])
+    connection.connection_made(transport)
+    connection.data_received(GET)
+    try:
+        for _ in range(20):
+            await asyncio.sleep(0.05)
+        assert transport.is_closing() is ends
+    finally:
+        connection.connection_lost(None)
+        await listener.stop()
+
+
+async def test_what_was_faster_counts_for_no_later_time() -> None:
+    """A client that has taken megabytes in a second is behind as soon as any other one."""
+    pace = Pace(100.0, 5_000_000)
+    assert pace.seconds_behind(101.0, 1_000_000) == 0
+    assert pace.seconds_behind(111.0, 1_000_000 - 3 * LEAST_RATE) == 7
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_a_client_that_reads_nothing_is_not_idle(
+    secure: bool,  # noqa: FBT001  pytest's own
+    certificates: Certificates,
+    tmp_path: Path,
+) -> None:
+    """With TLS too: it is left because it is too slow, and not because its next request has not come."""
+    files = files_of(certificates, tmp_path) if secure else None
+    listener = Listener(_answer_large, most=10, times=Times(head=0.2, unread=0.5, keep=60))
+    async with AsyncExitStack() as stack, _listening(listener, files) as port:
+        client = await asyncio.to_thread(_connect_slow, port, certificates if secure else None)
+        stack.callback(client.close)
+        client.sendall(GET)
+        while not len(listener._open):  # noqa: ASYNC110  nothing else tells that it was taken
+            await asyncio.sleep(0.01)
+        await _until_none_is_open(listener)
+
+
+def _connect_slow(port: int, certificates: Certificates | None) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    if certificates is None:
+        return client
+    return ssl.create_default_context(cafile=str(certificates.ca_file)).wrap_socket(client, server_hostname="localhost")
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(("step", "status"), [(1, b"408"), (400, b"200")])
+async def test_a_body_that_drips_is_left(
+    secure: bool,  # noqa: FBT001  pytest's own
+    step: int,
+    status: bytes,
+    certificates: Certificates,
+    tmp_path: Path,
+) -> None:
+    """A body must come at a least rate while a call waits for it; one that does may take longer."""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(200, b"%d" % len(await exchange.read_all(1 << 20)))
+
+    files = files_of(certificates, tmp_path) if secure else None
+    tls = ssl.create_default_context(cafile=str(certificates.ca_file)) if secure else None
+    listener = Listener(answer, most=10, times=Times(head=0.2, upload=0.8))
+    async with _listening(listener, files) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (40 * step))
+        reading = asyncio.create_task(reader.readline())
+        for _ in range(40):
+            with contextlib.suppress(ConnectionError):
+                writer.write(b" " * step)
+                await asyncio.sleep(0.05)
+        assert status in await reading
+        writer.close()
+
+
+async def test_a_stream_that_is_silent_goes_on() -> None:
+    """A call that reads its body part by part, or answers now and then, keeps its connection as long as it runs."""
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.begin(200)
+        while part := await exchange.read():
+            await asyncio.sleep(0.6)
+            await exchange.write(part)
+        await exchange.end()
+
+    listener = Listener(answer, most=10, times=Times(head=0.1, keep=0.2, upload=0.2, unread=0.2))
+    async with _listening(listener) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na")
+        await reader.readuntil(b"a\r\n")
+        await asyncio.sleep(0.6)
+        writer.write(b"b")
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.close()
+
+
+async def test_a_machine_that_is_gone_is_noticed() -> None:
+    """TCP asks for a sign of a client that says nothing: its end may never come."""
+    listener = Listener(_answer_large, most=10)
+    async with _listening(listener) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not len(listener._open):  # noqa: ASYNC110  nothing else tells that it was taken
+            await asyncio.sleep(0.01)
+        accepted = next(iter(listener._open.open)).transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
         writer.close()
 
 

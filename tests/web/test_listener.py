@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otpmail.errors import SettingsError
-from otpmail.settings.certificates import CertificateFiles
+from otpmail.limits.descriptors import FOR_PROBES
 from otpmail.web.binding import close_sockets, open_sockets
 from otpmail.web.ending import Times
 from otpmail.web.listener import Listener
 from otpmail.web.tls import tls_context
+from web.tls_files import files_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,18 +32,11 @@ async def _answer(exchange: Exchange) -> None:
     await exchange.answer(200, b"ok")
 
 
-def _files(certificates: Certificates, folder: Path) -> CertificateFiles:
-    issued = certificates.authority.issue_cert("localhost", "127.0.0.1")
-    file = folder / "pair.pem"
-    issued.private_key_and_cert_chain_pem.write_to_path(str(file))
-    return CertificateFiles.read(file, None, None)
-
-
 async def test_a_certificate_that_openssl_refuses(
     certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the start it is an error of the settings. Later the one before goes on, and the log says so."""
-    good = _files(certificates, tmp_path)
+    good = files_of(certificates, tmp_path)
     bad = replace(good, key=b"no key")
     with pytest.raises(SettingsError, match="TLS_CERT_FILE: OpenSSL refuses it for HTTP_PORT"):
         tls_context(bad)
@@ -182,10 +176,10 @@ async def test_a_connection_closes_after_its_answer(ends: str) -> None:
 async def test_certificates_that_come_in_quick_succession(certificates: Certificates, tmp_path: Path) -> None:
     """The last of them is served, one server stays for each address, and a stop leaves none."""
     listener = Listener(_answer, most=10)
-    port = await listener.start("127.0.0.1", 0, _files(certificates, tmp_path))
+    port = await listener.start("127.0.0.1", 0, files_of(certificates, tmp_path))
     try:
         for _ in range(5):
-            last = _files(certificates, tmp_path)
+            last = files_of(certificates, tmp_path)
             listener.renew(last)
             await asyncio.sleep(0)
         context = ssl.create_default_context(cafile=str(certificates.ca_file))
@@ -224,7 +218,7 @@ async def test_strangers_who_begin_no_handshake(certificates: Certificates, tmp_
     context = ssl.create_default_context(cafile=str(certificates.ca_file))
     for ends in ("time", "stop"):
         listener = Listener(_answer, most=5, times=Times(head=1 if ends == "time" else 60))
-        port = await listener.start("127.0.0.1", 0, _files(certificates, tmp_path))
+        port = await listener.start("127.0.0.1", 0, files_of(certificates, tmp_path))
         try:
             async with AsyncExitStack() as opened, asyncio.timeout(30):
                 readers = []
@@ -244,6 +238,40 @@ async def test_strangers_who_begin_no_handshake(certificates: Certificates, tmp_
         async with asyncio.timeout(10):
             while len(listener._open):  # noqa: ASYNC110  nothing else tells that the last one is lost
                 await asyncio.sleep(0)
+
+
+async def test_a_full_port_with_tls(certificates: Certificates, tmp_path: Path) -> None:
+    """A few connections beyond its limit are for probes. More than these are closed before a handshake is paid for."""
+    context = ssl.create_default_context(cafile=str(certificates.ca_file))
+    asked, go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        asked.release()
+        await go.wait()
+        await exchange.answer(200, b"probes" if exchange.connection.is_for_probes else b"all")
+
+    listener = Listener(slow, most=1)
+    port = await listener.start("127.0.0.1", 0, files_of(certificates, tmp_path))
+    try:
+        async with AsyncExitStack() as opened, asyncio.timeout(30):
+            readers = []
+            for _ in range(1 + FOR_PROBES):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+                opened.callback(writer.close)
+                writer.write(GET)
+                await asked.acquire()
+                readers.append(reader)
+            for _ in range(3):
+                with pytest.raises(OSError, match=r"(?i)eof|reset|closed"):  # also of TLS
+                    await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            go.set()
+            assert (await readers[0].readuntil(b"all")).startswith(b"HTTP/1.1 200 ")
+            for reader in readers[1:]:
+                assert (await reader.read()).endswith(b"connection: close\r\n\r\nprobes")
+            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            opened.callback(writer.close)
+    finally:
+        await listener.stop()
 
 
 async def test_a_full_port_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -285,7 +313,7 @@ async def test_without_a_descriptor_the_listener_tries_again(
 
     monkeypatch.setattr(socket.socket, "accept", fail_once)
     listener = Listener(_answer, most=10)
-    port = await listener.start("127.0.0.1", 0, _files(certificates, tmp_path))
+    port = await listener.start("127.0.0.1", 0, files_of(certificates, tmp_path))
     try:
         async with asyncio.timeout(30):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
@@ -326,7 +354,7 @@ async def test_strangers_who_come_at_once_are_no_reason_to_refuse(
         for _ in range(40):  # before anybody accepts them
             opened.enter_context(socket.create_connection(bound.getsockname()))
         last = opened.enter_context(socket.create_connection(bound.getsockname()))
-        await listener.serve([bound], _files(certificates, tmp_path))
+        await listener.serve([bound], files_of(certificates, tmp_path))
         try:
             async with asyncio.timeout(30):
                 reader, writer = await asyncio.open_connection(sock=last, ssl=context, server_hostname="localhost")

@@ -17,6 +17,10 @@ BACKLOG = 1024
 """How many connections may wait for a process to take them."""
 
 
+_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+"""In seconds: a client whose machine or line is gone says nothing, so a stream that waits is asked for a sign of it."""
+
+
 class SharedDoor(NamedTuple):
     """HTTP_PORT as one of several processes has it: its supervisor listens, and answers probes for all of them.
 
@@ -78,6 +82,9 @@ def _open(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> so
     try:
         opened.setblocking(False)  # noqa: FBT003  the socket module's own signature
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # connections inherit these (tcp(7))
+        for option, value in _KEEP_ALIVE:
+            opened.setsockopt(socket.IPPROTO_TCP, option, value)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind(address)

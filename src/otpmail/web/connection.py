@@ -210,11 +210,6 @@ class Connection(EndingConnection):
             if not self._is_reading:
                 self.resume_reading()
 
-    def write(self, octets: bytes) -> None:
-        """Send octets, without a wait."""
-        if not self._is_ending:
-            self.transport.write(octets)
-
     async def drain(self) -> None:
         """Wait until the client has read what was sent."""
         while not self.is_writable:
@@ -290,7 +285,10 @@ class Connection(EndingConnection):
             due = self._head_since + times.head
             if now >= due:
                 self.refuse(408)
-        elif self.is_idle:
+        elif self._current is not None:
+            if self._current.seconds_behind(now) >= times.upload:
+                self.refuse(408)
+        else:
             due = self._idle_since + times.keep
             if now >= due:
                 self._close()

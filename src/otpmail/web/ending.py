@@ -14,8 +14,10 @@ class Times(NamedTuple):
     """For a head to come."""
     keep: float = 75.0
     """From an answer to the next request; proxies give up their connections after 60 s."""
+    upload: float = 20.0
+    """For which a client may be behind LEAST_RATE with the body of a request."""
     unread: float = 30.0
-    """For a client to take any of an answer that waits for it."""
+    """For which it may be behind LEAST_RATE with an answer that waits for it."""
     linger: float = 2.0
     """For a client to send the rest of what is not read, which would else cut the answer off."""
     close: float = 5.0
@@ -25,7 +27,34 @@ class Times(NamedTuple):
 TIMES = Times()
 
 STALLED_SECONDS = 1.0
-"""The time after which a client that takes none of its answer gives way to others."""
+"""The time after which a client that is behind LEAST_RATE with its answer gives way to others."""
+
+_OCTETS_OF_WRITE = 64 << 10
+
+LEAST_RATE = 1024
+"""Octets a second, slower than any line of today: with less, an octet now and then would be enough to stay."""
+
+
+class Pace:
+    """For how long a client is behind LEAST_RATE. What it does faster counts for no later time.
+
+    `octets` are those that it has sent, or those that it has still to take.
+    """
+
+    __slots__ = ("_since", "octets")
+
+    def __init__(self, now: float, octets: int) -> None:
+        self._since = now
+        self.octets = octets
+
+    def __repr__(self) -> str:
+        return f"<Pace {self.octets} octets>"
+
+    def seconds_behind(self, now: float, octets: int) -> float:
+        """Return for how long it is behind, by the octets of now."""
+        self._since = min(now, self._since + abs(octets - self.octets) / LEAST_RATE)
+        self.octets = octets
+        return now - self._since
 
 
 class EndingConnection(Guest):
@@ -34,12 +63,26 @@ class EndingConnection(Guest):
     def __init__(self, loop: asyncio.AbstractEventLoop, times: Times) -> None:
         self._loop, self._times = loop, times
         self._is_ending = self._is_closing = False  # it closes after the client's last octets, or is closing
-        self._unread: tuple[float, int] | None = None  # since when it has had so many octets that the client has not
+        self._unread: Pace | None = None  # with what waits for the client
         self._timer: asyncio.TimerHandle | None = None
 
     @abstractmethod
     def _look(self) -> None:
         """Look whether something is overdue."""
+
+    def write(self, octets: bytes) -> None:
+        """Send octets, without a wait.
+
+        Large ones in parts: of one write under TLS the transport doesn't tell how much the client has not taken.
+        """
+        if self._is_ending:
+            return
+        if len(octets) <= _OCTETS_OF_WRITE:
+            self.transport.write(octets)
+            return
+        for start in range(0, len(octets), _OCTETS_OF_WRITE):
+            self.transport.write(memoryview(octets)[start : start + _OCTETS_OF_WRITE])
+        self._unread_seconds()  # from now on
 
     def _end(self, *, lingers: bool) -> None:
         """Close once all is sent, and if it lingers, drop first what the client still sends."""
@@ -75,8 +118,8 @@ class EndingConnection(Guest):
         self._timer = self._loop.call_later(seconds, self._look)
 
     def _unread_seconds(self) -> float:
-        """Return for how long the client has taken none of what waits for it."""
+        """Return for how long the client has been too slow with what waits for it."""
         now, octets = self._loop.time(), self.transport.get_write_buffer_size()
-        if not octets or self._unread is None or self._unread[1] != octets:
-            self._unread = (now, octets)
-        return now - self._unread[0]
+        if not octets or self._unread is None or octets > self._unread.octets:
+            self._unread = Pace(now, octets)
+        return self._unread.seconds_behind(now, octets)

@@ -9,6 +9,7 @@ from otpmail.errors import MemoryFull
 from otpmail.limits.memory import Memory
 from otpmail.probes import status_text
 from otpmail.web.answers import BODILESS, PLAIN_FIELDS, STATUS_LINES, Field, Fields, lines_of
+from otpmail.web.ending import Pace
 from otpmail.web.incoming import AHEAD, FULL, SMALL, Incoming, octets_of_waiting
 
 Headers = Mapping[bytes, bytes]
@@ -178,9 +179,16 @@ class Exchange:
             if self._incoming is None:
                 self._incoming = Incoming(self.connection.memory)
             self._incoming.most = most
+            self._incoming.pace = Pace(asyncio.get_running_loop().time(), len(self._body))
         while not self.is_whole and len(self._body) <= most:
             await self._wait_for_more()
         return self._take()
+
+    def seconds_behind(self, now: float) -> float:
+        """Return for how long its client has been too slow with a body that a call waits for."""
+        if self._waiter is None or self._incoming is None or self._incoming.pace is None:
+            return 0.0
+        return self._incoming.pace.seconds_behind(now, len(self._body))
 
     async def _wait_for_more(self) -> None:
         if self._is_dropping:

@@ -4,6 +4,7 @@ A small body that comes in one piece has none of this: the octets that its call 
 """
 
 from otpmail.limits.memory import Memory
+from otpmail.web.ending import Pace
 
 AHEAD = 64 << 10
 """Octets of a body that may wait before its call reads them. Then the connection is read no more."""
@@ -18,15 +19,19 @@ _FIELD = 200  # octets of a field beside its characters
 
 
 class Incoming:
-    """A body that counts in the memory. `most` octets of it may be here; `beside` are those of its request."""
+    """A body that counts in the memory. `most` octets of it may be here; `beside` are those of its request.
 
-    __slots__ = ("_beside", "_counted", "_memory", "most")
+    `pace` is that of its client while a call waits for the whole body.
+    """
+
+    __slots__ = ("_beside", "_counted", "_memory", "most", "pace")
 
     def __init__(self, memory: Memory, beside: int = 0) -> None:
         self._memory = memory
         self._beside = beside
         self._counted = 0
         self.most = AHEAD
+        self.pace: Pace | None = None
 
     def __repr__(self) -> str:
         return f"<Incoming {self._counted} octets>"
