@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from redis_server import KINDS, RedisServer
 from relay import Certificates, Faults, Relay
 from run_folder import make_run_folder
 from service import Service, relay_settings
+from surroundings import forget_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -57,8 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register our markers, and end at SIGTERM and SIGHUP as at Ctrl-C: fixtures then end what they have started.
 
     A shell starts what runs in its background with SIGINT ignored, and the processes of the tests would inherit that.
-    No example of a property has a time limit: on a busy machine any may take long. The run has a folder of its own.
+    No example of a property has a time limit: on a busy machine any may take long. The run has a folder of its own, and
+    no setting of its environment reaches a test.
     """
+    forget_settings(os.environ, of_client=not config.getoption("--target"))
     if config.option.basetemp is None:
         config.option.basetemp = config.stash[_RUN_FOLDER] = make_run_folder()
         config.add_cleanup(lambda: _remove_run_folder(config))  # also of a run that ends before its session

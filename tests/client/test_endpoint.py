@@ -47,6 +47,8 @@ async def test_a_proxy_does_not_take_calls_to_loopback(
 ) -> None:
     """GRPC reads http_proxy in lower case for any address; the client asks no proxy for this machine's own loopback."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_tcp_port}")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
     async with Scripted(_VALID) as service:
         monkeypatch.setenv("OTPMAIL_SERVER", service.address)
         client = kind()
