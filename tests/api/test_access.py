@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -332,6 +333,38 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
     watched = WatchedFiles("FILE", (file,), read)
     file.write_text("a")
     assert [watched.read_if_changed(always=True) for _ in range(3)] == [None, None, "abc"]
+
+
+def test_a_file_that_could_not_be_read(tmp_path: Path) -> None:
+    """A file that could not be read is read again after a while, although it looks the same, until it can be."""
+    file, faults = tmp_path / "file", ["no free descriptor", "no free descriptor"]
+    file.write_text("old")
+
+    def read() -> str:
+        found = file.read_text()
+        if found != "old" and faults:
+            raise SettingsError(faults.pop())
+        return found
+
+    watched = WatchedFiles("FILE", (file,), read, retry_seconds=0.02)
+    file.write_text("new")
+    os.utime(file, (1e9, 1e9))  # it is not fresh, so that nothing but the fault has it read again
+    assert watched.read_if_changed(always=False) is None
+    for fault in tuple(faults):
+        with pytest.raises(SettingsError, match=fault):
+            _wait_and_read(watched)
+    assert _wait_and_read(watched) == "new"
+    watched.value = "new"
+    time.sleep(0.02)
+    assert not watched.may_differ()
+
+
+def _wait_and_read(watched: WatchedFiles[str]) -> str | None:
+    """Read files once they may differ, in some seconds at most."""
+    ends = time.monotonic() + 10
+    while not watched.may_differ() and time.monotonic() < ends:
+        time.sleep(0.001)
+    return watched.read_if_changed(always=False)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +15,7 @@ from otpmail.errors import SettingsError
 from otpmail.threads import start_daemon
 
 _FRESH_NS = 2_000_000_000  # a file may change again within the tick of its clock, and look the same
+_RETRY_SECONDS = 5.0  # until files are read again that could not be read, or had a mistake
 _LEVELS = 3  # of folders with templates: a locale, a purpose, the files
 _MOST_PATHS = 2000  # of a folder, which may be any
 
@@ -26,7 +28,8 @@ class WatchedFiles(Generic[ValueT]):
 
     A file that is being written, or exchanged with others, could be read half. Half a file of callers may be a good
     one, with some of them. So files are read once they have looked the same twice, and again if they changed meanwhile.
-    `folders` are those that the last reading has read too.
+    Those that could not be read are read again after `retry_seconds`, however they look: their permissions may be
+    mended, or there may be a free descriptor. `folders` are those that the last reading has read too.
     """
 
     def __init__(
@@ -35,8 +38,12 @@ class WatchedFiles(Generic[ValueT]):
         paths: Collection[Path],
         read: Callable[[], ValueT],
         folders: Callable[[], Collection[Path]] = tuple,
+        *,
+        retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         self.setting = setting
+        self._retry_seconds = retry_seconds
+        self._retry_at = inf  # on the monotonic clock
         self._paths = paths
         self._read = read
         self._folders = folders
@@ -55,7 +62,8 @@ class WatchedFiles(Generic[ValueT]):
 
     def may_differ(self) -> bool:
         """Whether the files look as if they were to be read again. Nothing changes by it. Runs in a thread."""
-        return self._was_fresh or self._look(self._all_paths())[0] != self._seen
+        is_due = self._was_fresh or time.monotonic() >= self._retry_at
+        return is_due or self._look(self._all_paths())[0] != self._seen
 
     def read_if_changed(self, *, always: bool) -> ValueT | None:
         """Read the files again if they have changed. Returns what they hold, None if nothing is new.
@@ -64,17 +72,19 @@ class WatchedFiles(Generic[ValueT]):
         """
         look, is_fresh = self._look(self._all_paths())
         is_still, self._last = look == self._last, look
-        may_differ = look != self._seen or self._was_fresh
+        may_differ = look != self._seen or self._was_fresh or time.monotonic() >= self._retry_at
         if not (always or (may_differ and is_still)):
             return None
         try:
             value = self._read()
         except SettingsError:
+            self._retry_at = time.monotonic() + self._retry_seconds
             if self._is_whole(look, is_fresh=is_fresh):
                 raise
             return None
         if not self._is_whole(look, is_fresh=is_fresh):
             return None
+        self._retry_at = inf
         return value if value != self.value or self.problems else None
 
     def _is_whole(self, look: Look, *, is_fresh: bool) -> bool:
