@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delivery.fakes import make_job
-from otpmail.delivery.dispatch import STALLED, Dispatcher
+from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
 from otpmail.delivery.queue import MailQueue
 from otpmail.model import Priority
+from otpmail.relays.turnaround import STALLED
 
 
 class Taking:

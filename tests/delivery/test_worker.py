@@ -10,7 +10,7 @@ import pytest
 
 from delivery.fakes import make_job
 from otpmail.delivery.detours import Detours
-from otpmail.delivery.dispatch import STALLED, Dispatcher
+from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.standby import Standby
@@ -19,6 +19,7 @@ from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ALL_EVENTS, ConnectionClosed, Event
 from otpmail.model import Envelope, Priority, RecipientResult
 from otpmail.relays.failover import Failover
+from otpmail.relays.turnaround import STALLED
 from otpmail.smtp.reply_kind import ReplyKind
 from otpmail.smtp.transaction import Callback, Results
 
@@ -128,6 +129,10 @@ class Wire:
     def in_flight(self) -> int:
         """How many mails are in flight."""
         return len(self.flying)
+
+    def load(self) -> int:
+        """How many mails in flight one more would wait for, STALLED more if they stall."""
+        return 0 if self.batch_open else len(self.flying) + STALLED * self.stalled
 
     @property
     def in_flight_limit(self) -> int:

@@ -19,7 +19,7 @@ from otpmail.errors import ConnectionLost
 from otpmail.model import Envelope
 from otpmail.relays.protocol import HIGH_WATER, RelayProtocol
 from otpmail.relays.timeouts import Timeouts
-from otpmail.relays.turnaround import Turnaround
+from otpmail.relays.turnaround import STALLED, Turnaround
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.session import BACKLOG, Session
@@ -283,14 +283,14 @@ async def test_a_batch_is_open_until_the_turn_is_over_where_the_relay_is_quick()
     """A batch stays open until the turn of the loop is over, once the relay's answers have shown it to be quick."""
     async with _talk(Mode.BDAT, turnaround=Turnaround(soon=600.0)) as talk:
         (first,) = talk.send(10)
-        assert not talk.protocol.batch_open
+        assert talk.protocol.load() == 1
         await talk.accept()
         await first
-        assert not talk.protocol.batch_open, "no mail is about to be written"
+        assert talk.protocol.load() == 0
         sending = talk.send(10, 10)
-        assert talk.protocol.batch_open
+        assert talk.protocol.load() == 0, "one more would leave with them"
         await asyncio.sleep(0)  # the turn is over
-        assert not talk.protocol.batch_open, "they have left"
+        assert talk.protocol.load() == 2, "they have left"
         await talk.accept(2)
         await asyncio.gather(*sending)
 
@@ -300,12 +300,26 @@ async def test_a_batch_is_never_open_where_each_content_waits_for_its_354() -> N
     async with _talk(Mode.DATA, turnaround=Turnaround(soon=600.0)) as talk:
         for _ in range(2):
             (sending,) = talk.send(10)
-            assert not talk.protocol.batch_open
+            assert talk.protocol.load() == 1
             await talk.read_until(b"DATA\r\n")
             talk.writer.write(OK + OK + b"354 go\r\n")
             await talk.read_until(b"RSET\r\n")
             talk.writer.write(OK + OK)
             await sending
+
+
+async def test_mails_that_make_no_progress_weigh_more_than_any_number_that_do() -> None:
+    """Once the relay has been silent for the stall time, the load is STALLED above the mails in flight."""
+    async with _talk(Mode.BDAT) as talk, asyncio.timeout(20):
+        sending = talk.send(10, 10)
+        await asyncio.sleep(0)  # the turn is over
+        assert talk.protocol.load() == 2
+        while not talk.protocol.stalled:  # noqa: ASYNC110  it is a matter of time alone
+            await asyncio.sleep(0.01)
+        assert talk.protocol.load() == STALLED + 2
+        await talk.accept(2)
+        await asyncio.gather(*sending)
+        assert talk.protocol.load() == 0
 
 
 async def test_a_full_window_leaves_at_once() -> None:

@@ -1,7 +1,7 @@
 """Decides which worker takes the next mail: the only place that does.
 
 A worker whose connection is idle goes first, so a few mails spread over all connections. Mails that come in one turn of
-the loop leave together over one connection, as far as its relay answers quickly (`Connection.batch_open`). When all are
+the loop leave together over one connection, as far as its relay answers quickly (`RelayProtocol.load`). When all are
 busy, every worker takes as much as its connection has room for. A worker whose mails are stalled goes last: no mail
 waits behind a slow one while another connection is open.
 """
@@ -13,9 +13,7 @@ from typing import Protocol
 from otpmail.delivery.job import Job
 from otpmail.delivery.queue import MailQueue
 from otpmail.model import Priority
-
-STALLED = 1 << 20
-"""Added to the load of a worker whose mails make no progress."""
+from otpmail.relays.turnaround import STALLED
 
 
 class Taker(Protocol):

@@ -9,7 +9,7 @@ from math import inf
 
 from otpmail.delivery.alarm import Alarm
 from otpmail.delivery.detours import Detours
-from otpmail.delivery.dispatch import STALLED, Dispatcher
+from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.handler import DeliveryHandler
 from otpmail.delivery.job import Job
 from otpmail.delivery.noted import NotedSending
@@ -68,9 +68,7 @@ class Worker:
     def load(self) -> int:
         """How many mails in flight the next one would wait for (see `dispatch.Taker`)."""
         connection = self._connection
-        if connection is None or not self.busy or connection.batch_open:
-            return 0
-        return connection.in_flight + (STALLED if connection.stalled else 0)
+        return connection.load() if connection is not None and self.busy else 0
 
     async def run(self) -> None:
         """Work until cancelled, then close the connections. An error of ours, in any of its tasks, ends all of them."""

@@ -55,6 +55,7 @@ class Connection:
         transport = cast("asyncio.Transport", client.transport)
         timeouts = Timeouts(settings.timeout, settings.command_timeout, settings.final_timeout)
         self._protocol = RelayProtocol(transport, client.protocol, self._session, timeouts=timeouts)
+        self.load = self._protocol.load  # how many mails in flight one more would wait for
         self._on_limit: Callable[[], None] = lambda: None
         self._idle_seconds, self.dismissed = settings.idle_seconds, ""
         self.most, self.lead, self._careful = UNLIMITED, 0, Bounds().careful
@@ -100,11 +101,6 @@ class Connection:
     def in_flight(self) -> int:
         """How many mails are."""
         return len(self._session.flights)
-
-    @property
-    def batch_open(self) -> bool:
-        """Whether mails are about to be written on it, and one more would leave with them, at once."""
-        return self._protocol.batch_open
 
     @property
     def stalled(self) -> bool:

@@ -17,7 +17,7 @@ from otpmail.relays.pause import IDLE_SECONDS, Pause
 from otpmail.relays.refusal import failed_by
 from otpmail.relays.tcp_info import seconds_unacknowledged
 from otpmail.relays.timeouts import Timeouts
-from otpmail.relays.turnaround import Turnaround
+from otpmail.relays.turnaround import STALLED, Turnaround
 from otpmail.relays.watchdog import GOODBYE_SECONDS, Watchdog
 from otpmail.smtp.mode import Mode
 from otpmail.smtp.redaction import clean, cut
@@ -36,8 +36,7 @@ HIGH_WATER = 2 * _SLICE
 class RelayProtocol(asyncio.Protocol):
     """The mails in flight on one connection.
 
-    It calls `on_lost` once, when it can send no further mail, and `on_available` when it can again. The timeouts are
-    the watchdog's.
+    It calls `on_lost` once, when it can send no further mail, and `on_available` when it can again.
     """
 
     def __init__(
@@ -90,13 +89,17 @@ class RelayProtocol(asyncio.Protocol):
         """Whether the relay has neither replied nor read on for the stall time: another connection is preferable."""
         return self._session.awaits_reply and self._loop.time() - self.last_progress > self._stall_seconds
 
-    @property
-    def batch_open(self) -> bool:
-        """Whether mails are about to be written, and one more would hardly wait for the answers to them."""
-        if self._flushing is not None and self._most_together is None:
-            is_bdat = self._session.mode is Mode.BDAT
-            self._most_together = self.turnaround.most_together(self._loop.time()) if is_bdat else 0
-        return self._flushing is not None and len(self._session.flights) < (self._most_together or 0)
+    def load(self) -> int:
+        """How many mails one more would wait for: hardly for those that leave with it, STALLED more if they stall."""
+        in_flight = len(self._session.flights)
+        if self._flushing is not None:
+            if (most := self._most_together) is None:
+                is_bdat = self._session.mode is Mode.BDAT
+                most = self._most_together = self.turnaround.most_together(self._loop.time()) if is_bdat else 0
+            if in_flight < most:
+                return 0
+        late = self._loop.time() - self._watchdog.last_progress > self._stall_seconds
+        return in_flight + STALLED if in_flight and late else in_flight
 
     # Mails.
 
@@ -149,10 +152,7 @@ class RelayProtocol(asyncio.Protocol):
         await self._idle.wait()
 
     def hand_back(self) -> bool:
-        """Give the transport back to aiosmtplib, for QUIT; returns False when the connection is lost or in use.
-
-        It is cut then, and mails in flight get ConnectionLost.
-        """
+        """Give the transport back to aiosmtplib, for QUIT. One that is lost or in use is cut; returns False then."""
         usable = not self.lost_cause and not self._session.awaits_reply and not self._transport.is_closing()
         self._stop("closed")
         if usable:

@@ -3,6 +3,9 @@
 from math import inf
 from sys import maxsize
 
+STALLED = 1 << 20
+"""Added to the load of a connection whose mails make no progress."""
+
 _SOON_SECONDS = 0.005
 _WINDOW_SECONDS = 10.0  # mails are counted for this time, or longer while they never pause
 
