@@ -11,8 +11,11 @@ from axe_playwright_python.async_playwright import Axe  # type: ignore[import-un
 from playwright.async_api import expect
 
 from http1 import SEND_CODE, SEND_MAIL, call
+from service import Service
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.async_api import Browser, Page, Route
 
 ADA = "ada@example.org"
@@ -284,6 +287,33 @@ async def test_the_purpose_of_a_code(page: Page) -> None:
     await page.get_by_role("button", name="Put it into the form").click()
     await page.keyboard.press("Enter")
     await expect(page.locator("#answer")).to_contain_text("RESULT_VALID")
+
+
+async def test_a_code_of_letters(browser: Browser, tmp_path: Path) -> None:
+    """The page shows it with dashes, as the mail does. It is valid with them, and as its button fills it in."""
+    file = tmp_path / "callers.toml"
+    file.write_text('[anonymous]\nmethods = ["otpmail.v1.OtpService"]\n[anonymous.profiles."*"]\nletters = 12\n')
+    async with Service(command="dev", CALLERS_FILE=file) as service:
+        found = re.search(r"over HTTP on (\S+);", await service.wait_for_output("over HTTP on"))
+        assert found is not None
+        page = await browser.new_page(viewport={"width": 1280, "height": 800})
+        await page.goto(found[1])
+        for name in ("ada", "bob"):
+            await page.get_by_label("Address").fill(f"{name}@example.org")
+            await page.get_by_role("button", name="Send a code").click()
+            await expect(page.locator("#people")).to_contain_text(f"{name}@example.org")
+            shown = await page.locator("#code .code").text_content() or ""
+            assert re.fullmatch(r"\w{4}-\w{4}-\w{4}", shown)
+            await expect(page.locator("#subject")).to_contain_text(shown)
+            form = page.get_by_label("Code", exact=True)
+            if name == "ada":
+                await form.fill(f" {shown.lower()}")
+            else:
+                await page.get_by_role("button", name="Put it into the form").click()
+                await expect(form).to_have_value(shown.replace("-", ""))
+            await page.get_by_role("button", name="Check it").click()
+            await expect(page.locator("#answer")).to_contain_text("RESULT_VALID")
+            await page.reload()
 
 
 async def test_a_service_that_has_gone_is_said_to_have(page: Page) -> None:

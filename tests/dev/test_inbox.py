@@ -8,7 +8,7 @@ import pytest
 from otpmail.dev.caught import CaughtMail
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.served import to_json
-from otpmail.dev.show import summary
+from otpmail.dev.show import details, summary
 
 ADA = "ada@example.org"
 
@@ -36,6 +36,18 @@ async def test_the_mails_of_an_address_are_newest_first() -> None:
     assert [mail.number for mail in inbox.mails()] == [4, 3, 2, 1]
     assert list(inbox.mails("nobody@example.org")) == []
     assert list(inbox.mails("no address")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"), [("271828", "271828"), ("7F3KQ2ABXTMC", "7F3K-Q2AB-XTMC"), ("", ""), ("x" * 999, "xxxx-" * 125)]
+)
+async def test_a_code_is_shown_as_in_its_mail(code: str, shown: str) -> None:
+    """A code of letters has groups, whatever a mail claims to be one; programs get it without dashes."""
+    inbox = Inbox()
+    _add(inbox, _mail(code=code))
+    (mail,) = inbox.mails(ADA)
+    assert details(mail)["shown_code"] == shown.removesuffix("-")
+    assert details(mail)["code"] == code[:500]
 
 
 async def test_the_preview_is_the_first_words() -> None:

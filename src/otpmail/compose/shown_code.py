@@ -16,7 +16,7 @@ def code_values(code: str) -> dict[str, str]:
 
     A number stays whole: people know such codes, and phones find it in a mail. A screen reader pauses at a comma.
     """
-    if code.isdecimal():
+    if not code or code.isdecimal():
         return {"code": code, BARE: code, SPELLED: " ".join(code)}
     groups = _groups(code)
     return {"code": "-".join(groups), BARE: code, SPELLED: ", ".join([" ".join(group) for group in groups])}

@@ -3,6 +3,7 @@
 from email.message import EmailMessage
 from typing import Any
 
+from otpmail.compose.shown_code import code_values
 from otpmail.dev.bodies import body_of
 from otpmail.dev.inbox import InboxMail
 from otpmail.dev.relay import CAUGHT
@@ -32,6 +33,7 @@ def details(mail: InboxMail) -> dict[str, Any]:
     caught, message = mail.caught, mail.caught.message
     replies = [*((address, CAUGHT) for address in caught.recipients), *caught.refused]
     return summary(mail) | {
+        "shown_code": code_values(mail.code)["code"],
         "text": body_of(message, "plain"),
         "html": body_of(message, "html"),
         "headers": [[name, str(value)] for name, value in message.items()],

@@ -82,7 +82,7 @@ export const showMail = (shown) => {
   $("people").replaceChildren(...pairs([["From", mail.from], ["To", mail.to.join(", ") || "nobody"], ["Time", when]]));
   $("refused").replaceChildren(...mail.refused.map(refusal));
   $("code").hidden = !mail.code;
-  $("code").querySelector(".code").textContent = mail.code;
+  $("code").querySelector(".code").textContent = mail.shown_code;
   $("files").hidden = mail.attachments.length === 0;
   $("files").replaceChildren(...mail.attachments.map(attachment));
   for (const one of $("tabs").children) one.hidden = !has(one.textContent);
