@@ -1,4 +1,4 @@
-"""What a run of tests takes from the environment of whoever starts it: nothing that otpmail and its client read."""
+"""Takes out of the environment of a run of tests all that otpmail and its client read."""
 
 from __future__ import annotations
 

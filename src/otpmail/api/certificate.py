@@ -1,7 +1,7 @@
 """The names in a client's certificate, by the properties that gRPC has for them. Every door reads them here.
 
-gRPC's own reading cuts names at a NUL, writes octets that are no ASCII as if they were Latin-1, and IPv6 addresses in
-another way than CALLERS_FILE is read. Other programs read such a certificate as that of another.
+gRPC's own reading cuts names at a NUL, and writes octets that are no ASCII as if they were Latin-1. It writes IPv6
+addresses in another way than CALLERS_FILE is read. Other programs read such a certificate as that of another.
 """
 
 from __future__ import annotations  # cryptography is loaded with the first certificate

@@ -21,7 +21,7 @@ from otpmail.settings import ServerSettings
 from otpmail.v1 import address_pb2_grpc, mail_pb2_grpc, otp_pb2_grpc
 
 ENDED = grpc.aio.BaseError
-"""The error by which gRPC ends a running call (`api.calls`)."""
+"""The error with which gRPC ends a running call (`api.calls`)."""
 
 _FAREWELL_SECONDS = 0.02  # in which GOAWAY, the frame that ends a connection (RFC 9113, 6.8), leaves before the answers
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 LONG_CODE = re.compile(r"(?<![^\W_])[2-9A-HJ-NP-Z]{4}(?:[ -]?[2-9A-HJ-NP-Z]{4}){2}(?![^\W_])")
-"""What may be a code of twelve letters, as a mail shows it or without dashes."""
+"""A text that may be a code of twelve letters, as a mail shows it or without dashes."""
 
 _HEX = re.compile(r"[0-9A-F]{8,}")
 _FEWEST = 3  # letters of a code whose end the relay cut off
@@ -23,7 +23,7 @@ def of_letters(codes: Sequence[str]) -> list[str]:
 
 
 def shows_letters(text: str, codes: Sequence[str]) -> bool:
-    """Whether the text shows one of the codes, as it is or in hexadecimal."""
+    """Whether the text shows one of the codes, plain or in hexadecimal."""
     wanted = of_letters(codes)
     if not wanted:
         return False

@@ -103,7 +103,7 @@ class Redactor:
         """Return the text without secrets, on one line of MAX_TEXT characters at most.
 
         It is without `codes` and the recent ones, too. With `masks_numbers` it is without every number of four digits
-        or more, and what may be a long code: the codes of earlier mails are not known.
+        or more, and without what may be a long code, since the codes of earlier mails are not known.
         """
         is_long = len(text) > LONG
         redacted = clean(text[:LONG])

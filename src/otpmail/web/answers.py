@@ -1,4 +1,4 @@
-"""What answers over HTTP/1.1 are made of: lines of status, fields, and a status in words as the whole answer."""
+"""The parts of answers over HTTP/1.1: lines of status, fields, and a status in words as the whole answer."""
 
 from functools import lru_cache
 from http import HTTPStatus

@@ -36,7 +36,7 @@ LEAST_RATE = 1024
 
 
 class Pace:
-    """For how long a client is behind LEAST_RATE. What it does faster counts for no later time.
+    """For how long a client is behind LEAST_RATE. Being faster counts for no later time.
 
     `octets` are those that it has sent, or those that it has still to take.
     """

@@ -89,9 +89,9 @@ class Exchange:
         self.is_whole = self.has_begun = self.has_ended = False
         self._is_chunked = not is_old
         self._wants_continue = not is_old and headers.get(b"expect", b"").lower() == b"100-continue"
-        self._body: bytes | bytearray = b""  # what has come of the body and was not read
+        self._body: bytes | bytearray = b""  # the part of the body that has come and was not read
         self._incoming: Incoming | None = None
-        self._is_dropping = False  # what still comes of the body
+        self._is_dropping = False  # the rest of the body
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:

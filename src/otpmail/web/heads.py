@@ -14,7 +14,7 @@ _RARE = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
 
 
 class Head(NamedTuple):
-    """What the head of a request says. With `goes_on` another one may follow it."""
+    """The parts of the head of a request. With `goes_on` another one may follow it."""
 
     method: str
     path: str
@@ -28,9 +28,9 @@ class Head(NamedTuple):
 
 
 class KnownHead:
-    """The octets of a head that was parsed, and what it says.
+    """The octets of a head that was parsed, with its parts.
 
-    What follows it on its connection and has the same octets, but for the number of Content-Length, says the same.
+    A later head on its connection with the same octets, but for the number of Content-Length, has the same parts.
     """
 
     __slots__ = ("_after", "_before", "_head", "_octets", "_size")

@@ -156,8 +156,8 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         """Begin to answer.
 
-        Raises ValueError for CONNECT, for other versions than HTTP/1.0 and 1.1, for one of HTTP/1.1 without Host (RFC
-        9112, 3.2), for a target without a path, and for too many requests that wait for their answers.
+        Raises ValueError for CONNECT, another version than HTTP/1.0 and 1.1, no Host in HTTP/1.1 (RFC 9112, 3.2), or
+        a target without a path. It does too for too many requests that wait for their answers.
         """
         parser = self._parser
         version = parser.get_http_version()
