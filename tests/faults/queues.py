@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,12 @@ async def fill(service: Service, names: Iterable[str]) -> int:
     async for response in service.mail.SendMails(batches()):
         accepted += sum(not result.code for result in response.results)
     return accepted
+
+
+def processor_seconds(service: Service) -> float:
+    """Return the processor time that the process has taken, which other processes do not add to."""
+    fields = Path(f"/proc/{service.pid}/stat").read_text("ascii").rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(service: Service) -> int:

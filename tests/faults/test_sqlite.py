@@ -16,7 +16,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2
 
 from calls import detail, reason
-from faults.queues import CountingRelay, fill, resident
+from faults.queues import CountingRelay, fill, processor_seconds, resident
 from guaranteed import Callers, Copies, message_ids, names, send, sqlite_settings
 from otpmail.v1 import mail_pb2
 from relay import Faults
@@ -198,7 +198,7 @@ async def test_a_disk_that_does_not_answer(
 async def test_a_long_queue(
     state: dict[str, Any], certificates: Certificates, tmp_path: Path, show: Callable[[str], None], *, full: bool
 ) -> None:
-    """A long queue takes half a KiB of memory a mail, a start finds it within 2 s, and all are sent, urgent first."""
+    """A long queue takes half a KiB of memory a mail and 1.5 s of a start, and all are sent, urgent first."""
     mails, urgent = (200_000 if full else 8_000), 50
     relay = CountingRelay()
     await relay.start()
@@ -209,6 +209,7 @@ async def test_a_long_queue(
     await relay.close()  # nobody listens there until it starts again
     async with Service(**state, WORKERS=WORKERS) as service:
         await service.wait_for_log("relay-down")
+        empty = processor_seconds(service)
         assert await fill(service, [f"w{number}" for number in range(_NEAR)]) == _NEAR
         before = resident(service)
         assert await fill(service, [f"n{number}" for number in range(mails)]) == mails
@@ -223,10 +224,9 @@ async def test_a_long_queue(
         found = (resident(service) - idle) / mails
         await service.kill()
     await relay.start()
-    began = time.monotonic()
     async with Service(**state, WORKERS=WORKERS) as service:
         await service.wait_until_serving()
-        took = time.monotonic() - began
+        took = processor_seconds(service) - empty
         window = int(str((await service.wait_for_log("relay-up"))["window"]))
         await relay.wait_for_names(_NEAR + mails + urgent, timeout=600 if full else 120)
         assert await service.stop() == 0
@@ -234,7 +234,8 @@ async def test_a_long_queue(
     first = max(relay.names.index(f"u{number}") for number in range(urgent))
     show(
         f"{mails} mails, {filled:.0f} octets each while they wait and {found:.0f} after a start, "
-        f"{took:.2f} s from start to serving, the last of {urgent} urgent ones was number {first + 1}"
+        f"{took:.2f} s of a processor more to start than the {empty:.2f} of the first start, "
+        f"the last of {urgent} urgent ones was number {first + 1}"
     )
     assert sorted(relay.names) == sorted(
         [f"w{n}" for n in range(_NEAR)] + [f"n{n}" for n in range(mails)] + [f"u{n}" for n in range(urgent)]
@@ -243,7 +244,7 @@ async def test_a_long_queue(
     if full:
         assert filled <= 512
         assert found <= 512
-        assert took <= 2
+        assert took <= 1.5
 
 
 @pytest.mark.parametrize("request_ids", [False, True], ids=["without-request-ids", "with-request-ids"])
