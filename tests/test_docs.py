@@ -50,6 +50,16 @@ def test_each_folder_is_explained() -> None:
         assert re.search(rf"^\| .*`{folder.parent.name}/`.* \|", table, re.MULTILINE), folder.parent.name
 
 
+def test_the_import_line_is_that_of_the_contract() -> None:
+    """The architecture page shows the layers that import-linter checks."""
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    line = re.findall(r"## Which way imports run\n\n```\n(.*?)```", page, re.DOTALL)[0]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if "otpmail" in contract.get("containers", ())]
+    shown = [re.split(r",\s+", layer.strip()) for layer in line.split(">")]
+    assert [sorted(layer) for layer in shown] == [sorted(layer.split(" | ")) for layer in layers]
+
+
 def test_modules_are_named_in_their_folders() -> None:
     """The tree of the modules page has every file that it names in its folder, and every folder of the package."""
     [tree] = _CODE.findall((ROOT / "docs/modules.md").read_text("utf-8"))
