@@ -127,23 +127,32 @@ def test_a_call_that_is_asked_again() -> None:
 
 
 def test_a_look_costs_little_right_or_wrong() -> None:
-    """The look-up of a token takes less than 5 us, in the same steps right or wrong, however many there are."""
+    """The look-up of a token takes less than 5 us, in the same steps right or wrong, however many there are.
+
+    Tokens that differ in their last character alone from a right one take as long as any other.
+    """
     many = {sha256(b"%d" % number).digest(): SHOP for number in range(1000)}
     authenticator = Authenticator(Callers(many | TOKENS, {}), by_certificate=False)
+    context = Context()
 
     def look(authorization: str) -> float:
-        """Return the least time that a look takes, in seconds: others keep the machine busy."""
+        """Return the seconds that a look takes, reading the metadata included."""
+        given = [authorization]
 
         def once() -> None:
+            AUTHORIZATION.set(authorization_of(given))
             with suppress(Unauthenticated):
-                _admit(authenticator, authorization)
+                authenticator.identify(context)
 
-        return min(repeat(once, number=100, repeat=50)) / 100
+        return min(repeat(once, number=100, repeat=5)) / 100
 
-    assert look("Bearer one") < 5e-6
-    assert look("Bearer four") < 10e-6  # the error and its handling take their time too
-    right, wrong = (_steps(authenticator, authorization) for authorization in ("Bearer one", "Bearer four"))
-    assert right == wrong
+    kinds = "Bearer one", "Bearer four", "Bearer onf"
+    rounds = [[look(authorization) for authorization in kinds] for _ in range(20)]  # by turns
+    right, *wrong = [min(taken) for taken in zip(*rounds, strict=True)]  # others keep the machine busy
+    assert max(right, *wrong) < 5e-6
+    assert max(wrong) < right + 2e-6  # the error takes its time
+    steps = [_steps(authenticator, authorization) for authorization in kinds]
+    assert steps[0] == steps[1] == steps[2]
 
 
 def _steps(authenticator: Authenticator, authorization: str) -> list[str]:
