@@ -46,8 +46,10 @@ async def test_an_address_is_released(service: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await _send(service)
     assert quota_setting(caught.value) == "OTP_SENDS_PER_HOUR"
-    await service.address_service.ReleaseAddress(address_pb2.ReleaseAddressRequest(email=ADA))
-    assert await _budgets(service) != {}  # nothing was asked to be lifted
+    with pytest.raises(grpc.aio.AioRpcError) as caught:  # it does not say what to lift
+        await service.address_service.ReleaseAddress(address_pb2.ReleaseAddressRequest(email=ADA))
+    assert bad_field(caught.value) == "suppression"
+    assert await _budgets(service) != {}
     await service.address_service.ReleaseAddress(address_pb2.ReleaseAddressRequest(email=ADA, budgets=True))
     assert await _budgets(service) == {}
     await _send(service)

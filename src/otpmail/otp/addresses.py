@@ -73,8 +73,11 @@ class AddressService:
         """Lift the suppression or the budgets of an address. Live codes stay, with their attempts and waits.
 
         The budgets of the mailbox of an address with a tag are lifted too.
+        Raises InvalidArgument where neither is asked for.
         """
         place = self._place(call, email)
+        if not (suppression or budgets):
+            raise InvalidArgument("suppression", "must be true, or budgets, or both: nothing else is lifted")
         lifted: list[str] = []
         if suppression:
             await self._change(call, place.address, suppressing.released)
