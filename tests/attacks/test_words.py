@@ -412,4 +412,6 @@ async def test_words_about_a_mail_are_clean(certificates: Certificates, tmp_path
             await service.wait_for_log(event)
             told = await service.mail.GetMail(mail_pb2.GetMailRequest(id=sent.mail.id))
             lines = [str(value) for line in service.log for value in line.values()]
-            _is_clean([*lines, *(result.reply for result in told.recipients)])
+            replies = [result.reply for result in told.recipients]
+            _is_clean([*lines, *replies])
+            assert any("evil" in words for words in (replies if code == "250" else lines))

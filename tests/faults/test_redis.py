@@ -63,6 +63,8 @@ class Load:
 
     async def check(self, relay: Relay) -> Copies:
         """Type all codes again, wait for all promised mails, and return how often each of them has come."""
+        assert self.people.valid
+        assert self.callers.promised
         await self.people.type_all_again()
         async with asyncio.timeout(60):
             while not self.callers.promised.keys() <= set(names(relay.mails)):  # noqa: ASYNC110  each mail counts
@@ -125,7 +127,7 @@ AWAY: dict[str, tuple[Callable[[RedisServer], None], Callable[[RedisServer], Non
     "made a replica": (_demote, _promote),
     "without memory": (_fill, _make_room),
 }
-FORGETS = {"SCRIPT FLUSH": ("SCRIPT", "FLUSH"), "FLUSHALL": ("FLUSHALL",)}
+FORGETS = ((("SCRIPT", "FLUSH"), Result.RESULT_VALID), (("FLUSHALL",), Result.RESULT_NO_LIVE_CODE))
 
 
 @pytest.mark.timeout(300)
@@ -159,10 +161,14 @@ async def test_a_server_that_forgets(
     with server:
         async with _load(relay_state | redis_settings(server)) as load:
             async with load.running():
-                for command in FORGETS.values():
+                for number, (forgotten, result) in enumerate(FORGETS):
                     await load.people.wait_for_valid(CODES)
-                    server.command(*command)
+                    email = f"eve{number}@example.org"
+                    sent = await load.replicas[0].otp.SendCode(otp_pb2.SendCodeRequest(email=email))
+                    server.command(*forgotten)
                     await load.people.wait_for_valid(CODES)
+                    typed = otp_pb2.ValidateCodeRequest(email=email, code=sent.otp_code)
+                    assert (await load.replicas[1].otp.ValidateCode(typed)).result == result
             copies = await load.check(relay)
             show(f"{load.people}; {copies}")
 

@@ -72,7 +72,7 @@ async def test_dev_opens_the_file_once(opens: Opens, tmp_path: Path) -> None:
     assert process.stdout is not None
     async with asyncio.timeout(20):
         while b" code validate " not in await process.stdout.readline():
-            assert process.returncode is None
+            assert not process.stdout.at_eof()
     process.send_signal(signal.SIGTERM)
     ran = await ended(process)
     assert (ran.code, opens.count) == (0, 1), ran.err

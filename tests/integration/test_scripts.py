@@ -104,6 +104,7 @@ async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int, i
     lines: list[str] = []
     async with asyncio.timeout(60):
         while not lines or "  curl " not in lines[-1]:
+            assert not process.stdout.at_eof(), lines
             lines.append((await process.stdout.readline()).decode())
     assert "stays up on 127.0.0.2:" in lines[-7]
     url = lines[-6].removeprefix("The inbox, with the code and the mail: ").strip()

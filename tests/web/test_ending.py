@@ -71,9 +71,9 @@ async def _until_none_is_open(listener: Listener) -> None:
 @pytest.mark.parametrize(
     ("requests", "times"),
     [
-        (LAST, Times(head=0.2, unread=30, close=0.3)),
+        (LAST, Times(head=0.2, unread=600, close=0.3)),
         (GET * 3, Times(head=0.2, unread=0.5)),
-        (GET, Times(head=0.2, keep=0.3, unread=30, close=0.3)),
+        (GET, Times(head=0.2, keep=0.3, unread=600, close=0.3)),
     ],
     ids=["closed", "answered", "idle"],
 )

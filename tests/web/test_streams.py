@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ from otpmail.v1 import mail_pb2
 from otpmail.web.lines import LinesContext
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from service import Service
 
 OPEN: dict[str, object] = {"HTTP_PORT": 0}
@@ -95,23 +98,31 @@ async def test_a_line_that_is_no_mail_ends_the_stream(service: Service) -> None:
     assert "subjekt" in last["error"]["message"]
 
 
-@pytest.mark.service(**OPEN)
-async def test_lines_in_both_directions(service: Service) -> None:
-    """A result comes while the stream is open, and the stream ends once its caller has sent its last line."""
+@asynccontextmanager
+async def _stream_of_lines(service: Service) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Begin a stream of lines, of which none is sent yet."""
     url = urlsplit(url_of(service))
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     head = f"POST {SEND_MAILS} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/jsonl\r\n"
     writer.write(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
-    for number in range(3):
-        line = json.dumps(_mail(number)).encode() + b"\n"
-        writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+    try:
         async with asyncio.timeout(20):
-            while f'"r{number}"'.encode() not in await reader.readline():
-                pass
-    writer.write(b"0\r\n\r\n")
-    async with asyncio.timeout(20):
+            yield reader, writer
+    finally:
+        writer.close()
+
+
+@pytest.mark.service(**OPEN)
+async def test_lines_in_both_directions(service: Service) -> None:
+    """A result comes while the stream is open, and the stream ends once its caller has sent its last line."""
+    async with _stream_of_lines(service) as (reader, writer):
+        for number in range(3):
+            line = json.dumps(_mail(number)).encode() + b"\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+            while f'"r{number}"'.encode() not in (result := await reader.readline()):
+                assert result
+        writer.write(b"0\r\n\r\n")
         assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"0\r\n\r\n")
-    writer.close()
 
 
 class _Lines:
@@ -157,10 +168,5 @@ class _Nothing:
 @pytest.mark.service(**OPEN)
 async def test_lines_that_come_slowly_have_their_head_at_once(service: Service) -> None:
     """A caller who may call knows it before the first line, by the status."""
-    url = urlsplit(url_of(service))
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    head = f"POST {SEND_MAILS} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/jsonl\r\n"
-    writer.write(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
-    async with asyncio.timeout(20):
+    async with _stream_of_lines(service) as (reader, _):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-    writer.close()

@@ -73,6 +73,7 @@ async def test_a_watch_looks_again(watch: Watch, caplog: pytest.LogCaptureFixtur
     async with asyncio.timeout(30):
         while len(_warnings(caplog)) < 2:  # noqa: ASYNC110  nobody is notified of it
             await asyncio.sleep(0.01)
+    assert _warnings(caplog)[1] == _warnings(caplog)[0]
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
