@@ -79,7 +79,7 @@ async def _serve_probes(door: SharedDoor) -> None:
     from otpmail.web.listener import Listener
 
     app = WebApp(dict.fromkeys(PATHS, door.probe), Gate(on_loopback=True), None)
-    await Listener(app, most=100).serve(door.sockets)
+    await Listener(app, most=100).serve(door.sockets, shared=True)
 
 
 def _write(line: str) -> None:

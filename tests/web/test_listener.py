@@ -15,6 +15,7 @@ import pytest
 
 from otpmail.errors import SettingsError
 from otpmail.limits.descriptors import FOR_PROBES
+from otpmail.web.accepting import Acceptor
 from otpmail.web.binding import close_sockets, open_sockets
 from otpmail.web.ending import Times
 from otpmail.web.listener import Listener
@@ -24,6 +25,7 @@ from web.tls_files import files_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from otpmail.web.connection import Handler
     from otpmail.web.exchange import Exchange
     from relay import Certificates
 
@@ -364,3 +366,60 @@ async def test_strangers_who_come_at_once_are_no_reason_to_refuse(
         finally:
             await listener.stop()
     assert "as many as it may" not in caplog.text
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_listeners_that_share_sockets_share_a_burst(
+    secure: bool,  # noqa: FBT001  pytest's own
+    certificates: Certificates,
+    tmp_path: Path,
+) -> None:
+    """Whichever looks first takes one connection, and then lets the others look; it would else take all of them."""
+    counts, files = [0, 0, 0, 0], files_of(certificates, tmp_path) if secure else None
+    context = ssl.create_default_context(cafile=str(certificates.ca_file)) if secure else None
+
+    def counting(number: int) -> Handler:
+        async def answer(exchange: Exchange) -> None:
+            counts[number] += 1
+            await exchange.answer(200, b"ok")
+
+        return answer
+
+    sockets, port = await open_sockets("127.0.0.1", 0)
+    listeners = [Listener(counting(number), most=100) for number in range(4)]
+    async with AsyncExitStack() as opened, asyncio.timeout(30):
+        for listener in listeners:
+            opened.push_async_callback(listener.stop)
+            await listener.serve([one.dup() for one in sockets], files, shared=True)
+        close_sockets(sockets)
+        for reader, writer in await asyncio.gather(
+            *(asyncio.open_connection("127.0.0.1", port, ssl=context) for _ in range(64))
+        ):
+            opened.callback(writer.close)
+            writer.write(GET)
+            await reader.readuntil(b"ok")
+    assert sum(counts) == 64
+    assert max(counts) < 32
+
+
+async def test_a_listener_that_shares_with_nobody_takes_ever_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the others hang, or all have more than they can take, pauses bound no rate."""
+    taken: list[socket.socket] = []
+    monkeypatch.setattr("otpmail.web.accepting._SHARE_SECONDS", 0.0)
+    sockets, port = await open_sockets("127.0.0.1", 0)
+    acceptor = Acceptor(sockets, taken.append, lambda: 0)
+    try:
+        async with asyncio.timeout(30), AsyncExitStack() as opened:
+            for _ in range(400):
+                client = opened.enter_context(socket.socket())
+                client.setblocking(False)  # noqa: FBT003  the socket module's own signature
+                client.connect_ex(("127.0.0.1", port))
+            pauses = 0
+            while len(taken) < 400:
+                before = len(taken)
+                await asyncio.sleep(0)
+                pauses += len(taken) > before
+        assert pauses < 120
+    finally:
+        acceptor.close()
+        close_sockets([*taken, *sockets])

@@ -17,6 +17,7 @@ from otpmail.limits.descriptors import FOR_PROBES
 from otpmail.limits.memory import NOTHING, Memory
 from otpmail.settings.certificates import CertificateFiles
 from otpmail.telemetry.logs import log_event
+from otpmail.web.accepting import Acceptor
 from otpmail.web.binding import BACKLOG, close_sockets, open_sockets
 from otpmail.web.connection import Connection, Handler
 from otpmail.web.ending import TIMES, Times
@@ -129,6 +130,8 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._tls: TlsServer | None = None
+        self._acceptor: Acceptor | None = None
+        self._beginning: set[asyncio.Task[None]] = set()  # connections of shared sockets
         self._ticking: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -140,18 +143,27 @@ class Listener:
         await self.serve(sockets, files)
         return port
 
-    async def serve(self, sockets: Iterable[socket.socket], files: CertificateFiles | None = None) -> None:
-        """Take connections from sockets that listen, which this object closes. Raises SettingsError."""
+    async def serve(
+        self, sockets: Iterable[socket.socket], files: CertificateFiles | None = None, *, shared: bool = False
+    ) -> None:
+        """Take connections from sockets that listen, which this object closes. Raises SettingsError.
+
+        With `shared` other processes take connections from them too.
+        """
         self._sockets = list(sockets)
-        loop = asyncio.get_running_loop()
+        held = self._open.__len__ if shared else None
         try:
             context = None if files is None else tls_context(files)
             self._tick()  # an answer has a date from the first one on
             if context is not None:
                 self._tls = TlsServer(self._connection, context, handshake_seconds=self._times.head)
-                self._tls.listen(self._sockets)
-            for bound in () if context is not None else self._sockets:
-                self._servers.append(await loop.create_server(self._connection, sock=bound, backlog=BACKLOG))
+                self._acceptor = Acceptor(self._sockets, self._tls.begin, held)
+            elif shared:
+                self._acceptor = Acceptor(self._sockets, self._begin, held)
+            else:
+                loop = asyncio.get_running_loop()
+                for bound in self._sockets:
+                    self._servers.append(await loop.create_server(self._connection, sock=bound, backlog=BACKLOG))
         except BaseException:
             self._close()
             if self._ticking is not None:
@@ -177,6 +189,7 @@ class Listener:
         A connection that has just come has a moment for its request, which would be lost with it.
         """
         self._close()
+        await self._begun()
         self.retire()
         for connection in list(self._open.open):
             if not connection.is_new:
@@ -197,6 +210,23 @@ class Listener:
         if self._ticking is not None:
             self._ticking.cancel()
 
+    def _begin(self, accepted: socket.socket) -> None:
+        """Begin a connection of a shared socket."""
+        task = asyncio.get_running_loop().create_task(self._connect(accepted))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
+        except OSError:  # its client has gone
+            accepted.close()
+
+    async def _begun(self) -> None:
+        """Wait for connections that were accepted."""
+        if self._beginning:
+            await asyncio.wait(self._beginning)
+
     def _connection(self) -> Connection:
         loop = asyncio.get_running_loop()
         return Connection(self._handler, self._open, loop, times=self._times)
@@ -208,8 +238,8 @@ class Listener:
 
     def _close(self) -> None:
         """Take no more connections."""
-        if self._tls is not None:
-            self._tls.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for server in self._servers:
             server.close()
         self._servers.clear()

@@ -55,7 +55,7 @@ class WebServer:
         if self._shared is None:
             port = await self._listener.start(host, port, files)
         else:
-            await self._listener.serve(self._shared.sockets, files)
+            await self._listener.serve(self._shared.sockets, files, shared=True)
         self._access.follow(self._listener.renew)
         return announce(self._settings, port) if self._shared is None else ""
 

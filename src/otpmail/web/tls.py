@@ -4,7 +4,6 @@ The loops' own servers with TLS tell of a connection only once its handshake is 
 """
 
 import asyncio
-import logging
 import os
 import socket
 import ssl
@@ -14,10 +13,7 @@ from typing import Self
 
 from otpmail.errors import SettingsError
 from otpmail.settings.certificates import CertificateFiles
-from otpmail.telemetry.logs import log_event
 
-_AT_ONCE = 64  # connections that are accepted before anything else goes on
-_PAUSE_SECONDS = 1.0  # where there is no descriptor
 _FAREWELL_SECONDS = 3.0  # for a client to close TLS on its side
 
 
@@ -64,59 +60,24 @@ class Guest(asyncio.Protocol):
 
 
 class TlsServer:
-    """Accepts connections from sockets that listen, and shakes hands on each by `context`, which may be replaced."""
+    """Shakes hands on each connection that is accepted, by `context`, which may be replaced."""
 
     def __init__(self, make: Callable[[], Guest], context: ssl.SSLContext, *, handshake_seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._make, self.context = make, context
         self._handshake_seconds = handshake_seconds
-        self._sockets: tuple[socket.socket, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
 
     def __repr__(self) -> str:
         return f"<TlsServer {len(self._tasks)} handshakes>"
-
-    def listen(self, sockets: list[socket.socket]) -> None:
-        """Accept from these, which their owner closes after `close`."""
-        self._sockets = tuple(sockets)
-        for bound in sockets:
-            bound.setblocking(False)  # noqa: FBT003  the socket module's own signature
-            self._loop.add_reader(bound, self._accept, bound)
-
-    def close(self) -> None:
-        """Accept no more. Handshakes go on, and their connections are closed as others are."""
-        for bound in self._sockets:
-            self._loop.remove_reader(bound)
-        for pause in self._pauses.values():
-            pause.cancel()
-        self._sockets = ()
-        self._pauses.clear()
 
     async def wait_closed(self) -> None:
         """Wait for handshakes that were given up."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _accept(self, bound: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                accepted, _ = bound.accept()
-            except (BlockingIOError, InterruptedError, ConnectionError):
-                return
-            except OSError as error:  # the connection stays in the queue, so the loop would come back at once
-                self._loop.remove_reader(bound)
-                self._pauses[bound] = self._loop.call_later(_PAUSE_SECONDS, self._resume, bound)
-                log_event(logging.ERROR, "http-accept", f"HTTP_PORT takes no connection for now: {error.strerror}")
-                return
-            accepted.setblocking(False)  # noqa: FBT003  the socket module's own signature
-            self._begin(accepted)
-
-    def _resume(self, bound: socket.socket) -> None:
-        del self._pauses[bound]
-        self._loop.add_reader(bound, self._accept, bound)
-
-    def _begin(self, accepted: socket.socket) -> None:
+    def begin(self, accepted: socket.socket) -> None:
+        """Begin a handshake. Its connection is closed as others are, also once no more are accepted."""
         guest = self._make()
         task = self._loop.create_task(self._shake(guest, accepted))
         handshake = Handshake(task)
