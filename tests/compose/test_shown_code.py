@@ -38,6 +38,19 @@ def test_a_code_as_it_is_shown_and_read(code: str, shown: str, spelled: str) -> 
     assert code_values(code) == {"code": shown, BARE: code, SPELLED: spelled}
 
 
+def test_the_fast_path_has_the_same_values(tmp_path: Path) -> None:
+    """A number has the same values in a mail as `code_values` gives."""
+    folder = tmp_path / "en"
+    folder.mkdir()
+    (folder / "subject.txt.j2").write_text("{{ code }}|{{ spelled_code }}", "utf-8")
+    (folder / "body.txt.j2").write_text("{{ code }}", "utf-8")
+    templates = Templates(tmp_path, default_locale="en", look=Look(domain="acme.example"))
+    for code in ("271828", VALUES["code"]):
+        mail, values = templates.render("en", "login", {**VALUES, "code": code}, valid_seconds=60.0), code_values(code)
+        assert mail.subject == f"{values['code']}|{values[SPELLED]}"
+        assert mail.text == f"{values['code']}\n\n@acme.example #{values[BARE]}\n"
+
+
 @given(code=st.text(ALPHABET, min_size=4, max_size=12))
 def test_a_shown_code_is_read_as_the_code(code: str) -> None:
     """A code copied from a mail, in any case, is the code once the check has normalized it."""

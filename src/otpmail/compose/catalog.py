@@ -8,7 +8,7 @@ from typing import Self
 from otpmail.compose.building import CodeMail, Look, ShippedMails, build
 from otpmail.compose.folders import read_files
 from otpmail.compose.purposes import kind_of
-from otpmail.compose.shown_code import code_values
+from otpmail.compose.shown_code import BARE, SPELLED, code_values
 from otpmail.compose.templates import Rendered
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.product import Product
@@ -73,8 +73,11 @@ class Templates:
                 found = self._find(_tag(locale))
             mails = mails if found is None else found
         mail = mails.get(purpose) or mails[kind_of(purpose)]
+        code = values["code"]
+        # fast path: most codes are numbers, a call less; held to the full path by tests/compose/test_shown_code.py
+        forms = {BARE: code, SPELLED: " ".join(code)} if code.isdecimal() else code_values(code)
         try:
-            return mail.template.render({**values, **code_values(values["code"]), **mail.times.values(valid_seconds)})
+            return mail.template.render({**values, **forms, **mail.times.values(valid_seconds)})
         except KeyError as error:
             raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None
         except ValueError as error:
