@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from otpmail.errors import StoreError
-from otpmail.store.redis.checks import check_server
+from otpmail.store.redis.checks import FitnessWatch, check_server
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.dial import Access, ByCluster, BySentinel, OneServer
 from redis_server import HOST, RedisServer
@@ -54,6 +54,40 @@ async def test_no_aof_is_refused_unless_that_is_accepted(server: RedisServer, ma
         "yes, or accept that with STORE_ALLOW_VOLATILE=true"
     )
     await check_server(make_client(server), allow_volatile=True, is_cluster=False, replicas=0)
+
+
+async def test_a_server_that_is_set_otherwise_later(
+    server: RedisServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that evicts, or has no AOF, since the start is an error in the log, once until that is mended."""
+    watch = FitnessWatch(client := make_client(server), allow_volatile=False)
+    await client.probe("PING")
+    said = []
+    for setting in (
+        ("maxmemory-policy", "noeviction"),
+        ("maxmemory-policy", "allkeys-lru"),
+        ("maxmemory", "1gb"),
+        ("maxmemory-policy", "noeviction"),
+        ("appendonly", "no"),
+        ("appendonly", "yes"),
+        ("maxmemory-policy", "allkeys-lru"),
+    ):
+        server.command("CONFIG", "SET", *setting)
+        caplog.clear()
+        await watch.look()
+        said.append([record.message.partition("; ")[0].partition(",")[0] for record in caplog.records])
+    begin = f"STORE_URL: the server at 127.0.0.1:{server.port}"
+    evicts = f"{begin} may forget what it was given (maxmemory-policy allkeys-lru)"
+    assert said == [[], [evicts], [], [], [f"{begin} forgets at a restart what was promised"], [], [evicts]]
+
+
+async def test_the_aof_of_a_volatile_server_is_not_watched(
+    server: RedisServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With STORE_ALLOW_VOLATILE a server without AOF is no error later either."""
+    server.command("CONFIG", "SET", "appendonly", "no")
+    await FitnessWatch(make_client(server), allow_volatile=True).look()
+    assert not caplog.records
 
 
 async def test_a_replica_is_refused(server: RedisServer, make_client: MakeClient) -> None:

@@ -11,7 +11,7 @@ from otpmail.store.cipher import Cipher
 from otpmail.store.clock import StoreClock
 from otpmail.store.digests import Digests
 from otpmail.store.redis.addresses import RedisAddressStore
-from otpmail.store.redis.checks import check_server
+from otpmail.store.redis.checks import FitnessWatch, check_server
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.codes import RedisChallengeStore
 from otpmail.store.redis.health import Health
@@ -56,6 +56,7 @@ class RedisStore:
         self._key_watch = KeyWatch(client, names, digests.marks)
         code_clock = StoreClock() if time is None else self._clock
         self._health = Health(client, self._clock, names, code_clock=code_clock)
+        self._fitness = FitnessWatch(client, allow_volatile=allow_volatile)
         self._watching: list[asyncio.Task[None]] = []
         self._allow_volatile, self._is_cluster, self._replicas = allow_volatile, is_cluster, replicas
         self.challenges = RedisChallengeStore(code_clock, client, names, rules, proofs, time=time)
@@ -138,3 +139,4 @@ class RedisStore:
         self.challenges.sweep()
         await self.mails.forget_ended()
         await self.addresses.forget_ended()
+        await self._fitness.look()

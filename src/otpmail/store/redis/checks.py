@@ -1,4 +1,4 @@
-"""Checks by INFO, once at the start, that a server is fit to keep codes and mails."""
+"""Checks by INFO that a server is fit to keep codes and mails: at the start, and again from time to time."""
 
 import logging
 from collections.abc import Mapping
@@ -33,6 +33,32 @@ async def check_server(client: Client, *, allow_volatile: bool, is_cluster: bool
             *(server, connected, replicas),
             extra={"event": "store-few-replicas", "fields": {"connected": connected, "wanted": replicas}},
         )
+
+
+class FitnessWatch:
+    """Looks whether the server may still be trusted to keep what it is given: a failover may lead to another one.
+
+    Each fault is logged once, until it has gone. The service goes on, since a stop would keep no more.
+    """
+
+    def __init__(self, client: Client, *, allow_volatile: bool) -> None:
+        self._client = client
+        self._allow_volatile = allow_volatile
+        self._problem = ""
+
+    def __repr__(self) -> str:
+        return f"<FitnessWatch {self._problem or 'fit'}>"
+
+    async def look(self) -> None:
+        """Ask the server once. Raises Unavailable while it is down."""
+        info = _parsed(await self._client.command("INFO"))
+        if info.get("loading", "0") != "0":  # it has no AOF until it has read that, by its own words
+            return
+        problem = _eviction(info) or ("" if self._allow_volatile else _volatility(info))
+        if problem and problem != self._problem:
+            text, fields = "STORE_URL: the server at %s %s", {"event": "store-unfit", "fields": {}}
+            _log.error(text, self._client.endpoint, problem, extra=fields)
+        self._problem = problem
 
 
 def _parsed(answer: object) -> Mapping[str, str]:
