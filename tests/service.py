@@ -134,7 +134,7 @@ class Service:
 
     # The process.
 
-    async def start(self, timeout: float = 20) -> None:
+    async def start(self, timeout: float = 60) -> None:
         """Start the process and return once it listens. Raises ServiceExitedError if it ends instead."""
         await self.spawn()
         await self.wait_for_log("listening", timeout=timeout)

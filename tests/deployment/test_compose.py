@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import subprocess
 from typing import TYPE_CHECKING, Any, cast
@@ -135,7 +136,7 @@ def test_the_store(tmp_path: Path) -> None:
     for in_container, here in (
         ("$$", "$"),
         ("/run/secrets", str(tmp_path / "secrets")),
-        ("valkey-server", str(program)),
+        ("valkey-server", shlex.quote(str(program))),
         ("dir /data", f"dir {tmp_path}\nport {port}"),
     ):
         assert in_container in script
