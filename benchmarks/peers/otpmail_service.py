@@ -19,6 +19,8 @@ from otpmail.api.batching import MOST_SECONDS
 from otpmail.app import App
 from otpmail.cli.signals import Signals
 from otpmail.collector import spare_the_collector
+from otpmail.limits.descriptors import raise_limit
+from otpmail.limits.resident import return_large_blocks
 from otpmail.settings import Settings
 from otpmail.telemetry.logs import set_up
 
@@ -42,6 +44,8 @@ async def report(every: float) -> None:
 
 async def serve(every: float, batch_seconds: float) -> None:
     """Serve until a signal; report where `every` is not 0."""
+    raise_limit()
+    return_large_blocks()
     settings = Settings.load()
     set_up(settings.server.log_format, settings.server.log_level)
     app, stop = App(settings, batch_seconds=batch_seconds), asyncio.Event()
