@@ -12,6 +12,7 @@ _ODD_DOTS = re.compile(rf"\.*+{_ATEXT}(?:{_ATEXT}|\.)*+")
 # Not all that RFC 5321, 4.1.2 lets stand in quotes. Relays that look into them take an @ there for the address's own,
 # and a bracket for its end. A mail could go elsewhere.
 _QUOTED = re.compile(r'"((?:[ !#-;=?A-\[\]-~]|\\[ -;=?A-~])++)"')
+_ESCAPED = re.compile(r"\\(.)")
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?.*\?=")
 _SPECIALS = frozenset('()<>[]:;@\\,"')  # RFC 5322, 3.2.3, but for the dot
 
@@ -33,8 +34,13 @@ def unquoted(local: str) -> str | None:
         match = _QUOTED.fullmatch(local)
         if match is None:
             raise ValueError("the quotes before the @ may hold visible ASCII and blanks, but no @, < or >")
-        return re.sub(r"\\(.)", r"\1", match[1])
+        return _ESCAPED.sub(r"\1", match[1])
     return local if _ODD_DOTS.fullmatch(local) and not DOT_ATOM.fullmatch(local) else None
+
+
+def bare_of(local: str) -> str:
+    """The text of a local part in the form on the wire, which may have quotes."""
+    return _ESCAPED.sub(r"\1", local[1:-1]) if local.startswith('"') else local
 
 
 def _hides_special(character: str) -> bool:

@@ -48,13 +48,18 @@ async def test_parallel_calls_mail_one_code(target: Target) -> None:
     assert len({code for mail in mailed for code in target.system.codes_in(mail)}) == 1
 
 
+_TAGGED = {"tag": "{}+{}@{}", "tag in quotes": '"{}+ {}"@{}'}
+
+
 @pytest.mark.v1
-@pytest.mark.parametrize("way", ["session", "purpose", "tag"])
+@pytest.mark.parametrize("way", ["session", "purpose", *_TAGGED])
 async def test_the_cap_of_an_address(target: Target, way: str) -> None:
     """Parallel calls for one mailbox mail no more codes than its cap, whatever sessions, purposes or tags they name."""
     name, _, domain = somebody().partition("@")
     requests: list[tuple[str, dict[str, Any]]] = [
-        (f"{name}+{number}@{domain}", {}) if way == "tag" else (f"{name}@{domain}", {way: f"made-up-{number}"})
+        (form.format(name, number, domain), {})
+        if (form := _TAGGED.get(way))
+        else (f"{name}@{domain}", {way: f"made-up-{number}"})
         for number in range(AT_ONCE)
     ]
     before = len(target.mails)
