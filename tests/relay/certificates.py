@@ -32,6 +32,7 @@ class Certificates:
         self.ca_file = directory / "ca.pem"
         self.authority.cert_pem.write_to_path(str(self.ca_file))
         self.self_signed_file = directory / "self-signed.pem"
+        _write_self_signed(self.self_signed_file)
         self.client_file = directory / "client.pem"
         self.authority.issue_cert("client.test").private_key_and_cert_chain_pem.write_to_path(str(self.client_file))
         names = ("localhost", HOST, "::1")
@@ -53,7 +54,6 @@ class Certificates:
         if key not in self._contexts:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             if kind == "self_signed":
-                _write_self_signed(self.self_signed_file)
                 context.load_cert_chain(self.self_signed_file)
             else:
                 self._issued[kind].configure_cert(context)
