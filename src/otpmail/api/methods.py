@@ -21,6 +21,9 @@ METHODS = frozenset(
 """The paths of the methods of both contracts."""
 
 
+CHECK = "/otpmail.v1.OtpService/ValidateCode"
+
+
 def takes_mail(method: str) -> bool:
     """Whether the method, by its path, has a mail as its one request, which may be large."""
     return method.endswith("/SendMail")

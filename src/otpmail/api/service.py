@@ -10,7 +10,7 @@ from otpmail.api.bounds import bounds_of_mail, bounds_of_original_mail
 from otpmail.api.calls import CallEnded, Ended
 from otpmail.api.guard import Guard
 from otpmail.api.mail import MailServicer
-from otpmail.api.methods import SERVICES
+from otpmail.api.methods import CHECK, SERVICES
 from otpmail.api.otp import OtpServicer
 from otpmail.api.parse import parsers
 from otpmail.api.reads import Reads
@@ -64,6 +64,8 @@ class Api:
             admit=self._admit,
             refused=self._refused,
         )
+        self.at_once = frozenset({CHECK} if codes.checks_at_once else ())
+        """The paths of methods that wait for nothing, so that a door may call them without a task."""
         self.otp, self.address = OtpServicer(codes), AddressServicer(codes.addresses)
         self.mail = MailServicer(mails, self.reads, most_unsettled=most_unsettled, admit=self._admit)
 

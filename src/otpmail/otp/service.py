@@ -80,6 +80,7 @@ class OtpService:
         self.profiles = Profiles(settings, relays, templates)
         self._usual = self.profiles.usual
         self._fixed = FixedCodes(store, mails, codes, self._devices, observer)
+        self.checks_at_once = store.checks_at_once
 
     def __repr__(self) -> str:
         return f"<OtpService {self._store!r}, {self._codes!r}>"

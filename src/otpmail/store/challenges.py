@@ -227,6 +227,10 @@ class ChallengeStore(Protocol):
     def reads_earlier(self) -> bool:
         """Whether records of an earlier version may be there, whose keys it is to be told (`Send.earlier`)."""
 
+    @property
+    def checks_at_once(self) -> bool:
+        """Whether nothing waits for `check`, so that its call needs no task."""
+
     def now(self) -> float:
         """Return the time in seconds since the epoch, on the clock of every time in a record."""
 

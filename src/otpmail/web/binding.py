@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from otpmail.errors import SettingsError
 from otpmail.held_port import ABSENT
@@ -100,3 +101,11 @@ def _cause(error: OSError | UnicodeError) -> str:
     if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
         return str(getattr(error, "strerror", None) or error)
     return os.strerror(error.errno)
+
+
+def peer_of(name: object) -> str:
+    """Return the address of a client as gRPC writes it."""
+    if not isinstance(name, tuple):
+        return "unix:"
+    host = str(name[0]).partition("%")[0]
+    return f"ipv6:{quote(f'[{host}]', safe=':')}:{name[1]}" if ":" in host else f"ipv4:{host}:{name[1]}"

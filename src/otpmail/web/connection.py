@@ -5,14 +5,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context
 from http import HTTPStatus
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from otpmail.limits.memory import Memory
 from otpmail.web.answers import closing_answer
+from otpmail.web.at_once import begin_at_once
+from otpmail.web.binding import peer_of
 from otpmail.web.ending import STALLED_SECONDS, TIMES, EndingConnection, Times
 from otpmail.web.exchange import Exchange
 from otpmail.web.heads import Head
@@ -53,9 +54,11 @@ class Connection(EndingConnection):
         loop: asyncio.AbstractEventLoop,
         *,
         times: Times = TIMES,
+        at_once: Collection[str] = (),
     ) -> None:
         super().__init__(loop, times)
-        self._handler, self._connections = handler, connections
+        self._handler, self._connections, self._at_once = handler, connections, at_once
+        self._fresh: Exchange | None = None  # a request that may be answered at once, if its body is here
         self.memory = connections.memory
         self._reader = RequestReader(self._begin)
         # The request that is answered, those that wait for it, and the status of one that could not be read after them.
@@ -65,8 +68,7 @@ class Connection(EndingConnection):
         self._refusal = 0
         self.running: asyncio.Task[None] | None = None
         """The task that makes an answer, or has made the last one."""
-        self.is_writable = self._is_reading = True
-        self._drained: asyncio.Future[None] | None = None
+        self._is_reading = True
         self.is_for_probes = False
         """Whether it came beyond the limit of connections, so that only probes are answered."""
         self.opened = self.used = self._idle_since = loop.time()
@@ -117,10 +119,7 @@ class Connection(EndingConnection):
         if self._timer is None:
             self.begin(transport)
         self.transport = transport
-        name = transport.get_extra_info("peername")
-        if isinstance(name, tuple):
-            host = str(name[0]).partition("%")[0]
-            self.peer = f"ipv6:{quote(f'[{host}]', safe=':')}:{name[1]}" if ":" in host else f"ipv4:{host}:{name[1]}"
+        self.peer = peer_of(transport.get_extra_info("peername"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's own signature
         """Cancel the call that runs: its caller has gone."""
@@ -143,6 +142,9 @@ class Connection(EndingConnection):
             self.refuse(status)
         elif self._head_since is None and self._reader.is_in_head:
             self._head_since = self._loop.time()
+        if (fresh := self._fresh) is not None:
+            self._fresh = None
+            self._start_fresh(fresh)
         if self._waiting:
             self._ahead += len(data)
             if self._is_ahead():
@@ -150,17 +152,6 @@ class Connection(EndingConnection):
 
     def _is_ahead(self) -> bool:
         return self._ahead > _OCTETS_READ_AHEAD or len(self._waiting) >= _MOST_READ_AHEAD
-
-    def pause_writing(self) -> None:
-        """Let answers wait: the client does not read them."""
-        self.is_writable = False
-        self._unread_seconds()
-
-    def resume_writing(self) -> None:
-        """Let answers go on."""
-        self.is_writable = True
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
 
     # Answering.
 
@@ -173,7 +164,9 @@ class Connection(EndingConnection):
         exchange = Exchange(
             self, head.method, head.path, head.query, head.headers, is_old=is_old, keep_alive=keep_alive
         )
-        if self._current is None:
+        if self._current is None and head.path in self._at_once:
+            self._current = self._fresh = exchange
+        elif self._current is None:
             self._start(exchange)
         elif len(self._waiting) < _MOST_PIPELINED and exchange.wait_in_line():
             self._waiting.append(exchange)
@@ -185,6 +178,17 @@ class Connection(EndingConnection):
         self._current = exchange
         # The task that ends one request starts the next one, whose caller may be another.
         self.running = self._loop.create_task(self._answer(exchange), context=Context())
+
+    def _start_fresh(self, exchange: Exchange) -> None:
+        # fast path: an answer that waits for nothing needs no task, 4 us; held by tests/web/test_at_once.py
+        if exchange.has_ended:  # refused
+            return
+        if not exchange.is_whole:
+            self._start(exchange)
+            return
+        self.running = None
+        if (task := begin_at_once(self._loop, self._answer(exchange))) is not None:
+            self.running = task
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
@@ -209,13 +213,6 @@ class Connection(EndingConnection):
             self._idle_since = self._loop.time()
             if not self._is_reading:
                 self.resume_reading()
-
-    async def drain(self) -> None:
-        """Wait until the client has read what was sent."""
-        while not self.is_writable:
-            if self._drained is None or self._drained.done():
-                self._drained = self._loop.create_future()
-            await asyncio.shield(self._drained)  # more than one may wait
 
     def pause_reading(self) -> None:
         """Read no more for now."""

@@ -65,6 +65,8 @@ class EndingConnection(Guest):
         self._is_ending = self._is_closing = False  # it closes after the client's last octets, or is closing
         self._unread: Pace | None = None  # with what waits for the client
         self._timer: asyncio.TimerHandle | None = None
+        self.is_writable = True
+        self._drained: asyncio.Future[None] | None = None
 
     @abstractmethod
     def _look(self) -> None:
@@ -83,6 +85,24 @@ class EndingConnection(Guest):
         for start in range(0, len(octets), _OCTETS_OF_WRITE):
             self.transport.write(memoryview(octets)[start : start + _OCTETS_OF_WRITE])
         self._unread_seconds()  # from now on
+
+    def pause_writing(self) -> None:
+        """Let answers wait: the client does not read them."""
+        self.is_writable = False
+        self._unread_seconds()
+
+    def resume_writing(self) -> None:
+        """Let answers go on."""
+        self.is_writable = True
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    async def drain(self) -> None:
+        """Wait until the client has read what was sent."""
+        while not self.is_writable:
+            if self._drained is None or self._drained.done():
+                self._drained = self._loop.create_future()
+            await asyncio.shield(self._drained)  # more than one may wait
 
     def _end(self, *, lingers: bool) -> None:
         """Close once all is sent, and if it lingers, drop first what the client still sends."""

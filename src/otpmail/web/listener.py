@@ -5,7 +5,7 @@ import logging
 import math
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from email.utils import formatdate
 from heapq import nsmallest
 from operator import itemgetter
@@ -112,7 +112,8 @@ class Listener:
     """Answers requests by `handler` on every address of a host, until `close` or `stop`.
 
     `most` is how many connections may be open, and `age_seconds` how old a connection gets. Requests that come count in
-    the `memory`; without one they have no bound together. Build it inside a running loop.
+    the `memory`; without one they have no bound together. Those to the paths `at_once` begin without a task. Build it
+    inside a running loop.
     """
 
     def __init__(
@@ -123,8 +124,10 @@ class Listener:
         times: Times = TIMES,
         age_seconds: float = math.inf,
         memory: Memory | None = None,
+        at_once: Collection[str] = (),
     ) -> None:
         self._times = times
+        self._at_once = at_once
         self._handler = handler
         self._open = _Open(most, age_seconds, memory or Memory(sys.maxsize, NOTHING, NOTHING))
         self._sockets: list[socket.socket] = []
@@ -229,7 +232,7 @@ class Listener:
 
     def _connection(self) -> Connection:
         loop = asyncio.get_running_loop()
-        return Connection(self._handler, self._open, loop, times=self._times)
+        return Connection(self._handler, self._open, loop, times=self._times, at_once=self._at_once)
 
     def _tick(self) -> None:
         """Write the date of answers anew."""

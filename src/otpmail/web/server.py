@@ -39,7 +39,13 @@ class WebServer:
         self._shared = shared
         probes = dict.fromkeys(sorted(PATHS), probe if shared is None else shared.probe)
         app = WebApp(probes, gate, methods, pages)
-        self._listener = Listener(app, most=connections, age_seconds=settings.max_connection_age, memory=api.memory)
+        self._listener = Listener(
+            app,
+            most=connections,
+            age_seconds=settings.max_connection_age,
+            memory=api.memory,
+            at_once=() if methods is None else api.at_once,
+        )
 
     def __repr__(self) -> str:
         return f"<WebServer {self._listener!r}>"

@@ -43,7 +43,7 @@ class MemoryChallengeStore(RuledRecords):
     """
 
     reads_earlier = False  # no property, since each call asks
-    counts_at_once = True
+    counts_at_once = checks_at_once = True
 
     def __init__(self, clock: Callable[[], float], rules: Rules) -> None:
         super().__init__(rules)

@@ -42,7 +42,7 @@ class RedisChallengeStore:
     also on a server that was set back: living processes know it.
     """
 
-    counts_at_once = False
+    counts_at_once = checks_at_once = False
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class SqliteChallengeStore(RuledRecords):
 
     octets = 0
 
-    counts_at_once = False
+    counts_at_once = checks_at_once = False
 
     def __init__(self, clock: Callable[[], float], rules: Rules, writer: Writer, digests: Digests) -> None:
         super().__init__(rules)

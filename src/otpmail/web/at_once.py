@@ -1,0 +1,41 @@
+"""Begins an answer in the present step of the loop. One that does not wait needs no task."""
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from contextvars import Context
+from types import coroutine
+from typing import Any
+
+
+def begin_at_once(loop: asyncio.AbstractEventLoop, answer: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    """Run an answer until it waits, in a context of its own. Returns the task of the rest, None where it has ended.
+
+    Until then it has no task: `asyncio.timeout` and `asyncio.current_task` are not for it.
+    """
+    context = Context()
+    try:
+        waits_for = context.run(answer.send, None)
+    except StopIteration:
+        return None
+    rest = _rest(answer, waits_for)
+    context.run(rest.send, None)  # so that a task which is cancelled before its first step still ends the answer
+    return loop.create_task(rest, context=context)
+
+
+async def _rest(answer: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    await _go_on(answer, waits_for)
+
+
+@coroutine
+def _go_on(answer: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    is_begun = False
+    try:
+        while True:
+            try:
+                yield waits_for if is_begun else None
+            except BaseException as error:  # noqa: BLE001  the answer takes it, as if it had waited by itself
+                waits_for, is_begun = answer.throw(error), True
+            else:
+                waits_for, is_begun = answer.send(None) if is_begun else waits_for, True
+    except StopIteration:
+        return
