@@ -5,7 +5,7 @@ from collections.abc import Callable
 from math import inf
 from time import monotonic
 
-STALL_SECONDS = 3.0
+STALL_SECONDS = 5.0
 """How long a step may take before callers are refused: a step is a commit, of some milliseconds on most disks."""
 
 _LOOK_SECONDS = 0.5
