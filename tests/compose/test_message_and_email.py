@@ -56,7 +56,7 @@ def _ours(draft: Draft) -> Envelope:
 
 
 def _theirs(draft: Draft) -> bytes:
-    """The same mail by `EmailMessage`, except for its subject and the name in To."""
+    """Return the mail by `EmailMessage`, except for its subject and the name in To."""
     message = EmailMessage(policy=policy.SMTP)
     message["From"] = SERVICE
     message["To"], message["Subject"] = ADA, "Hello"

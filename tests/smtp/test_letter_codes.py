@@ -45,7 +45,7 @@ def _said(text: str, code: str = CODE, status: int = 550) -> str:
     ],
 )
 def test_a_code_of_letters_is_masked(text: str, reply: str, status: int) -> None:
-    """It is masked in any case, with anything but letters and digits between; no more is, in a good reply too."""
+    """A code is masked in any case, with anything but letters and digits between; no more is, in a good reply too."""
     assert _said(text, status=status) == reply
 
 

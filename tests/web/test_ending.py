@@ -209,7 +209,7 @@ async def test_a_client_that_sends_without_end_is_left() -> None:
 
 @pytest.mark.parametrize(("step", "ends"), [(1, True), (100_000, False)])
 async def test_a_client_that_takes_an_octet_now_and_then_is_left(step: int, ends: bool) -> None:  # noqa: FBT001  pytest's
-    """It must take an answer at a least rate. One that does so may take all the time that a large one needs."""
+    """A client must take an answer at a least rate. One that does so may take all the time that a large one needs."""
     listener = Listener(_answer_large, most=10, times=Times(head=0.05, unread=0.3, keep=30))
     connection = listener._connection()
     transport = _Transport([10_000_000 - step * look for look in range(90)])

@@ -98,7 +98,7 @@ async def _answer_unread(exchange: Exchange) -> None:
 
 
 async def test_a_body_that_does_not_fit_is_refused() -> None:
-    """It is dropped at once, so that others fit, and its call ends with MemoryFull."""
+    """A body that does not fit is dropped at once, so that others fit, and its call ends with MemoryFull."""
     memory = _memory(3_000_000)
     listener = Listener(_gather, most=10, memory=memory)
     async with AsyncExitStack() as stack, _listening(listener) as port:
