@@ -50,11 +50,11 @@ LIMITS = {
     "SendMail": (130, 90),
     "SendCode": (180, 120),
     "ValidateCode": (54, 35),
-    "ValidateCode over HTTP": (84, 56),
+    "ValidateCode over HTTP": (78, 54),
     f"SendMail{_ASKING}": (146, 102),
     f"SendCode{_ASKING}": (196, 132),
     f"ValidateCode{_ASKING}": (66, 45),
-    f"ValidateCode over HTTP{_ASKING}": (96, 67),
+    f"ValidateCode over HTTP{_ASKING}": (86, 62),
 }
 """The most calls and moves of one call to each method."""
 
