@@ -61,6 +61,22 @@ def test_pages_of_the_service_itself_and_of_the_list() -> None:
 
 
 @pytest.mark.service(**OPEN)
+async def test_the_host_of_a_whole_url(service: Service) -> None:
+    """Where the target is a whole URL its host counts, and Host does not (RFC 9112, 3.2.2)."""
+    for url, host, status in (
+        ("http://evil.example", "localhost", 403),
+        ("http://evil.example:80", "localhost", 403),
+        ("http://[2001:db8::1]:80", "localhost", 403),
+        ("http://localhost", "evil.example", 200),
+        ("http://localhost:40701", "evil.example", 200),
+        ("http://[::1]:40701", "evil.example", 200),
+        ("http://[::1]", "evil.example", 200),
+    ):
+        answer = await request(service, f"{url}/openapi.json", headers={"host": host})
+        assert (answer.status, url) == (status, url)
+
+
+@pytest.mark.service(**OPEN)
 async def test_no_page_of_another_site_reaches_the_methods(service: Service) -> None:
     """A request that a page can send without asking is refused by its type, one that it must ask for by the answer.
 

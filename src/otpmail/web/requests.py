@@ -177,7 +177,9 @@ class RequestReader:
             self._status = 431
             raise ValueError
         self.is_in_head = False
-        self._head = Head(method, *_target_of(self._url), self._headers, version, parser.should_keep_alive())
+        self._head = Head(
+            method, *_target_of(self._url, self._headers), self._headers, version, parser.should_keep_alive()
+        )
         self.latest = self._begin(self._head)
         if self.latest is None:
             self._status = 429
@@ -197,12 +199,18 @@ class RequestReader:
             self._is_between = self._head is not None and self._head.goes_on  # else the parser reads no more
 
 
-def _target_of(url: bytes) -> tuple[str, bytes]:
-    """Return the path and the query of a request's target. Raises ValueError for a target that has none."""
+def _target_of(url: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
+    """Return the path and the query of a request's target. Raises ValueError for a target that has none.
+
+    The host of a whole URL counts in place of Host (RFC 9112, 3.2.2).
+    """
     if url.startswith(b"/"):
         raw, _, query = url.partition(b"#")[0].partition(b"?")
     else:
         parsed = parse_url(url)
         raw, query = parsed.path or b"/", parsed.query or b""
+        if parsed.host is not None:
+            name = b"[%b]" % parsed.host if b":" in parsed.host else parsed.host
+            headers[b"host"] = name if parsed.port is None else b"%b:%d" % (name, parsed.port)
     path = raw.decode("ascii")
     return unquote(path) if "%" in path else path, query
