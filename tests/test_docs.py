@@ -131,7 +131,9 @@ def test_each_promise_names_its_test(promise: list[str]) -> None:
         assert re.search(rf"^ *(async )?def {name}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE), name
 
 
-@pytest.mark.parametrize("page", [ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+)
 def test_tests_that_a_page_names_exist(page: Path) -> None:
     """A test that a page names is there, so that no figure loses what holds it."""
     for path, name in _TEST_NAME.findall(page.read_text("utf-8")):
