@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -52,6 +53,30 @@ def _nothing() -> None:
 def _mail(number: int = 0, size: int = 10) -> Envelope:
     lines = b"x" * 62 + b"\r\n"
     return Envelope("a@x.org", (f"p{number}@y.org",), lines * (size // 64) + b"x" * (size % 64) + b"\r\n")
+
+
+async def test_the_memory_of_tls_is_free_at_once(certificates: Certificates) -> None:
+    """What TLS needs is gone with its connection, without a collection of garbage: those of all objects are rare.
+
+    A relay may end a connection after each few mails.
+    """
+    async with Relay(Faults(auth=(), security="tls"), certificates=certificates) as relay:
+        gc.collect()
+        before = _tls_objects()
+        gc.disable()
+        try:
+            for _ in range(3):
+                async with _connected(relay, certificates.client_context()):
+                    pass
+            async with asyncio.timeout(10):
+                while _tls_objects() > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
+
+
+def _tls_objects() -> int:
+    return sum(isinstance(one, ssl.SSLObject) for one in gc.get_objects())
 
 
 @pytest.mark.parametrize("security", ["plain", "tls"])

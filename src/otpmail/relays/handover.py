@@ -19,3 +19,17 @@ def check_handover(transport: asyncio.Transport, inner: SMTPProtocol, session: S
         raise ConnectFailed(f"the relay said more than it was asked for: {session.words.line(surplus)}")
     if transport.is_closing():
         raise ConnectFailed("the relay closed the connection right after signing in")
+
+
+class _Gone(asyncio.Transport):
+    """Takes the place of a transport whose connection is over: the memory of TLS is free at once then."""
+
+    def is_closing(self) -> bool:
+        """Whether it takes nothing more: it never does."""
+        return True
+
+    def abort(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+GONE = _Gone()

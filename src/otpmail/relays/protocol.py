@@ -5,14 +5,13 @@ After sign-in it takes the transport from aiosmtplib, which drops replies to pip
 
 import asyncio
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from aiosmtplib.protocol import SMTPProtocol
 
 from otpmail.errors import ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.relays.congestion import CongestionWindow
-from otpmail.relays.handover import check_handover
+from otpmail.relays.handover import GONE, check_handover
 from otpmail.relays.pause import IDLE_SECONDS, Pause
 from otpmail.relays.refusal import failed_by
 from otpmail.relays.tcp_info import seconds_unacknowledged
@@ -56,7 +55,7 @@ class RelayProtocol(asyncio.Protocol):
             session,
             timeouts=timeouts,
             goodbye_seconds=goodbye_seconds,
-            unacknowledged=partial(seconds_unacknowledged, transport),
+            unacknowledged=lambda: seconds_unacknowledged(self._transport),
             end=self._lose,
             clock=self._loop.time,
             call_later=self._loop.call_later,
@@ -157,6 +156,7 @@ class RelayProtocol(asyncio.Protocol):
         self._stop("closed")
         if usable:
             self._transport.set_protocol(self._inner)
+            self._transport = GONE
         else:
             self._transport.abort()  # a close would wait for a relay that does not read
         return usable
@@ -203,11 +203,10 @@ class RelayProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Call back for the mails in flight, and notify aiosmtplib."""
         cause = cut(clean(f"connection lost: {exc}" if exc else "connection lost"))
-        if exc is None or isinstance(exc, ConnectionError):
-            self._lose_to_close(cause)
-        else:
-            self._lose(cause)
+        lose = self._lose_to_close if exc is None or isinstance(exc, ConnectionError) else self._lose
+        lose(cause)
         self._inner.connection_lost(exc)
+        self._transport = GONE
 
     def pause_writing(self) -> None:
         """The transport holds enough: keep the rest here."""
