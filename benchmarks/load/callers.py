@@ -132,9 +132,9 @@ def percentile(took: list[float], part: float) -> float:
     return took[min(len(took) - 1, int(len(took) * part))]
 
 
-async def issue(server: Server, count: int, file: Path) -> None:
-    """Have so many codes mailed, numbered from 0, and write them into `file`."""
-    arguments = ("--address", server.address, "--count", count, "--file", file, *_token_of(server))
+async def issue(server: Server, count: int, file: Path, *, first: int = 0) -> None:
+    """Have so many codes mailed, numbered from the `first`, and write them into `file`, each in that place."""
+    arguments = ("--address", server.address, "--first", first, "--count", count, "--file", file, *_token_of(server))
     async with Process("benchmarks.load.issue_codes", *arguments) as process:
         await process.line(issued=count)
 

@@ -79,17 +79,19 @@ class Contender:
         if method == "SendMail":
             measured = await send_mails(self.server, warm=load.warm, seconds=load.seconds)
         else:
-            codes = await self._issue(load, directory) if method == "ValidateCode" and self.relay else None
-            first = 0 if codes else (len(rounds) + 1) * _NEXT
+            codes, first = None, (len(rounds) + 1) * _NEXT
+            if method == "ValidateCode" and self.relay:
+                first = len(rounds) * load.codes  # an address has no further code so soon
+                codes = await self._issue(load, directory, first)
             measured = await call(self.server, method, warm=load.warm, seconds=load.seconds, first=first, codes=codes)
         rounds.append(measured)
         if method != "ValidateCode":
             self.mails += measured["calls"]
 
-    async def _issue(self, load: Load, directory: Path) -> tuple[Path, int]:
+    async def _issue(self, load: Load, directory: Path, first: int) -> tuple[Path, int]:
         """Have the codes mailed that one round validates."""
         codes = directory / "codes.json", load.codes
-        await issue(self.server, codes[1], codes[0])
+        await issue(self.server, codes[1], codes[0], first=first)
         self.mails += codes[1]
         return codes
 
