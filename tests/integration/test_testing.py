@@ -111,6 +111,19 @@ def test_a_namespace_has_its_own(otpmail: Namespace, otpmail_service: Service) -
     stranger.close()
 
 
+def test_a_namespace_ends_with_its_block(otpmail_service: Service) -> None:
+    """`with service.namespace()` gives the namespace, and closes it, also where the test in it fails."""
+    with (
+        pytest.raises(KeyError),
+        otpmail_service.namespace() as own,
+        SyncClient(own.address, token=own.token) as caller,
+    ):
+        caller.send_code(_ADA)
+        assert caller.check_code(_ADA, own.inbox(_ADA).code())
+        raise KeyError
+    assert own.mails == []
+
+
 def test_namespaces_have_no_end(otpmail_service: Service) -> None:
     """Each of many namespaces has a token of its own, which works until the namespace is closed."""
     namespaces = [otpmail_service.namespace() for _ in range(250)]

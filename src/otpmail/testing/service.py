@@ -282,3 +282,11 @@ class Namespace:
     def close(self) -> None:
         """Forget the mails, and let the token end."""
         self._service.forget(self._name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
