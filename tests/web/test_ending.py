@@ -9,6 +9,7 @@ import socket
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
@@ -222,6 +223,40 @@ async def test_a_client_that_takes_an_octet_now_and_then_is_left(step: int, ends
     finally:
         connection.connection_lost(None)
         await listener.stop()
+
+
+async def test_a_client_that_takes_what_the_kernel_has() -> None:
+    """The kernel holds a megabyte or more of an answer; a client that takes it steadily is not too slow meanwhile."""
+    listener = Listener(_answer_large, most=10, times=Times(head=0.1, unread=1, keep=30))
+    async with _listening(listener) as port:
+        client = await asyncio.to_thread(_connect_slow, port, None)
+        with contextlib.closing(client):
+            client.sendall(GET)
+            for _ in range(45):
+                await asyncio.to_thread(client.recv, 40_000)
+                await asyncio.sleep(0.05)
+            (connection,) = listener._open.open
+            assert connection.transport.get_write_buffer_size()
+
+
+async def test_a_client_that_takes_an_answer_that_is_written_as_it_goes() -> None:
+    """An answer that has filled the buffer again at each look does not hide what its client took meanwhile."""
+    listener, now = Listener(_answer_large, most=10), 100.0
+    connection = listener._connection()
+    connection._loop = loop = Mock(wraps=asyncio.get_running_loop())
+    loop.time.side_effect = lambda: now
+    connection.connection_made(transport := _Transport())
+    for _ in range(50):
+        now += 1
+        transport._sizes = [10_000]
+        connection.resume_writing()
+        transport._sizes = [70_000]
+        connection.pause_writing()
+        assert connection._unread_seconds() == 0
+    now += 5
+    assert connection._unread_seconds() == 5
+    connection.connection_lost(None)
+    await listener.stop()
 
 
 async def test_what_was_faster_counts_for_no_later_time() -> None:

@@ -1,7 +1,10 @@
 """How a connection ends: within a time, whatever its client reads or sends, and with its last answer if possible."""
 
 import asyncio
+import struct
+import termios
 from abc import abstractmethod
+from fcntl import ioctl
 from typing import NamedTuple
 
 from otpmail.web.tls import Guest
@@ -33,6 +36,9 @@ _OCTETS_OF_WRITE = 64 << 10
 
 LEAST_RATE = 1024
 """Octets a second, slower than any line of today: with less, an octet now and then would be enough to stay."""
+
+
+_INT = struct.Struct("=i")
 
 
 class Pace:
@@ -94,6 +100,7 @@ class EndingConnection(Guest):
     def resume_writing(self) -> None:
         """Let answers go on."""
         self.is_writable = True
+        self._unread_seconds()  # once the answer has filled the buffer again, nobody sees that the client took some
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
@@ -140,6 +147,23 @@ class EndingConnection(Guest):
     def _unread_seconds(self) -> float:
         """Return for how long the client has been too slow with what waits for it."""
         now, octets = self._loop.time(), self.transport.get_write_buffer_size()
+        if octets:
+            octets += _in_kernel(self.transport)
         if not octets or self._unread is None or octets > self._unread.octets:
             self._unread = Pace(now, octets)
         return self._unread.seconds_behind(now, octets)
+
+
+def _in_kernel(transport: asyncio.BaseTransport) -> int:
+    """Return the octets that the kernel has and the client's machine has not acknowledged.
+
+    The kernel takes more from a transport only once a third of its buffer is free, which may be a megabyte.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is None:
+        return 0
+    try:
+        (octets,) = _INT.unpack(ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))
+    except (OSError, ValueError):  # closed meanwhile, or a system that does not tell it
+        return 0
+    return int(octets)
