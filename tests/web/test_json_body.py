@@ -58,6 +58,13 @@ async def test_octets_in_base64(encode: object, *, large: bool) -> None:
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_octets_that_are_null(*, large: bool) -> None:
+    """By the mapping of protobuf to JSON any field may be null, as if it were not there."""
+    (attachment,) = (await _read(_with(None), large=large)).attachments
+    assert (attachment.filename, attachment.content) == ("a.bin", b"")
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 async def test_a_field_with_both_of_its_names(*, large: bool) -> None:
     """A field that comes by both of its names is refused at any depth; names in a map are the caller's own."""
     for body in (_with("", contentType="text/plain", content_type="text/html"), b'{"requestId":"a","request_id":"b"}'):

@@ -120,6 +120,8 @@ def _look_into(value: dict[str, Any], kind: Any) -> None:
     fields = _looked_into(kind)
     for name in fields.keys() & value.keys():
         field, given = fields[name], value[name]
+        if given is None:  # as if the field were not there, by the mapping of protobuf to JSON
+            continue
         for part in given if isinstance(given, list) else [given]:
             if field.type == FieldDescriptor.TYPE_BYTES:
                 if not isinstance(part, str) or part.encode().rstrip(b"=\r\n").translate(None, _BASE64):
