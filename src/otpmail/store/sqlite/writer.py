@@ -159,7 +159,6 @@ class Writer:
         """Note on the loop that the thread has ended, and refuse what it has not answered."""
         assert self._ended is not None
         unwritten = len(self.committer.unwritten)
-        self._stall.close()
         if fault is not None:
             self._fault = fault
             _log.error("the thread of the store has ended: %r", fault, exc_info=fault, extra=_ENDED)
@@ -170,6 +169,7 @@ class Writer:
             futures = [change.future for change in left]
             unwritten += futures.count(None)
             _settle([Outcome(future, None, StoreEnded()) for future in futures if future is not None])
+        self._stall.close()
         self._ended.set_result(unwritten)
 
     # In the thread.
@@ -242,6 +242,7 @@ class Writer:
             shrinks = False
             while self._batches.empty() and self._database.vacuum_slice():
                 shrinks = True
+                self._stall.begin_step()  # the next slice, or the checkpoint
             if shrinks:
                 self._database.checkpoint()
 
