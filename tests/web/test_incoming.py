@@ -116,6 +116,24 @@ async def test_a_body_that_does_not_fit_is_refused() -> None:
         await _until(memory, 0, 0)
 
 
+async def test_a_small_body_in_parts_needs_no_room() -> None:
+    """Where calls take all of the memory, a small body fits as one over gRPC does, also if its head came before it."""
+    memory = _memory(3_000_000)
+    memory.reading = 3_000_000
+    async with _listening(Listener(_gather, most=10, memory=memory)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(HEAD % 300)
+            await asyncio.sleep(0.05)
+            for _ in range(3):
+                writer.write(bytes(100))
+                await asyncio.sleep(0.05)
+            assert b" 200 " in await reader.readline()
+            await reader.readuntil(b"\r\n\r\n300")
+        assert memory.reading == 3_000_000
+        writer.close()
+
+
 async def test_requests_that_wait_for_their_answers_count() -> None:
     """With the fields of their heads, which take many times their octets, and up to the memory alone."""
     go, fields = asyncio.Event(), b"".join(b"%d:\r\n" % number for number in range(90))

@@ -37,8 +37,10 @@ class Incoming:
         return f"<Incoming {self._counted} octets>"
 
     def fits(self, octets: int) -> bool:
-        """Count a body of so many octets from now on, if the memory has room for it."""
+        """Count a body of so many octets from now on, if the memory has room for it. A SMALL one needs none."""
         total = octets + self._beside
+        if octets == total <= SMALL and not self._counted:
+            return True
         if not self._memory.take_in(total - self._counted):
             return False
         self._counted = total
