@@ -13,7 +13,7 @@ from otpmail.web.at_once import begin_at_once
 from otpmail.web.listener import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from otpmail.web.connection import Handler
     from otpmail.web.exchange import Exchange
@@ -147,3 +147,28 @@ async def test_a_task_that_is_cancelled_before_its_first_step() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == [task]
+
+
+async def test_a_cancel_before_the_first_step_reaches_what_is_awaited() -> None:
+    """A lock that was awaited at once is not taken for one that was given, and a task that was awaited ends."""
+    semaphore, ended = asyncio.Semaphore(0), asyncio.Event()
+
+    async def inner() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def answer(awaited: Awaitable[object]) -> None:
+        await awaited
+
+    child = asyncio.ensure_future(inner())
+    await asyncio.sleep(0)
+    for awaited in (semaphore.acquire(), child):
+        task = begin_at_once(asyncio.get_running_loop(), answer(awaited))
+        assert task is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert semaphore.locked()
+    assert ended.is_set()

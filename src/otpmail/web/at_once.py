@@ -34,7 +34,10 @@ def _go_on(answer: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, 
             try:
                 yield waits_for if is_begun else None
             except BaseException as error:  # noqa: BLE001  the answer takes it, as if it had waited by itself
-                waits_for, is_begun = answer.throw(error), True
+                if not is_begun and waits_for is not None and waits_for.cancel():
+                    is_begun = True  # as the cancel of a task does: the answer goes on once that has ended
+                else:
+                    waits_for, is_begun = answer.throw(error), True
             else:
                 waits_for, is_begun = answer.send(None) if is_begun else waits_for, True
     except StopIteration:
