@@ -9,7 +9,9 @@ import pytest
 from benchmarks.report import pages
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md", ROOT / "examples/README.md"]
+)
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FILE = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`")
@@ -132,7 +134,9 @@ def test_each_promise_names_its_test(promise: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+    "page",
+    [ROOT / "SECURITY.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))],
+    ids=lambda page: page.name,
 )
 def test_tests_that_a_page_names_exist(page: Path) -> None:
     """A test that a page names is there, so that no figure loses what holds it."""
@@ -192,6 +196,25 @@ def test_no_page_takes_a_port_of_dev(page: Path) -> None:
 def test_readme_is_short() -> None:
     """The README has at most 130 lines: everything else has a page."""
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
+
+
+def test_the_readme_says_where_http_is() -> None:
+    """The README's first call is over HTTP, which `otpmail serve` has only with a setting: its table has that one."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert "localhost:40701/otpmail.v1.OtpService/SendCode" in text
+    assert "\n| `HTTP_PORT` | none; 40701 in `otpmail dev` |" in text
+    assert "HTTP_PORT" in text[text.index("otpmail serve\n```") : text.index("## Settings")]
+
+
+def test_each_example_is_explained() -> None:
+    """The page of the examples has a row for each of them, with what runs it and the test that does."""
+    rows = re.findall(r"^\| \[.* \|$", (ROOT / "examples/README.md").read_text("utf-8"), re.MULTILINE)
+    for example in (ROOT / "examples").iterdir():
+        named = [row for row in rows if row.startswith(f"| [{example.name}")]
+        assert named or example.name in {"README.md", "__pycache__"}, example.name
+    for row in rows:
+        assert len(row.strip("| ").split(" | ")) == 4, row
+        assert _TEST_NAME.search(row), row
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/callers.md"])

@@ -1,4 +1,5 @@
 // A sign-up by plain fetch: the methods of otpmail.v1 are URLs that take and return JSON (the Connect protocol).
+// `npm ci && npm run build && npm run fetch` runs it, beside `otpmail dev`.
 
 import { codeFrom } from "./inbox.js";
 

@@ -1,4 +1,5 @@
 // A sign-up by gRPC, with the contract loaded at run time.
+// `npm ci && npm run build && npm run grpc` runs it, beside `otpmail dev`.
 
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
