@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from otpmail import standard_streams
 from otpmail.collector import pausing_the_collector
+from otpmail.extras import install_command
 
 # gRPC's core writes lines of its own to standard error, beside ours, about what it also raises. Read at its import.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -40,7 +41,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "otpmail":
             raise
-        print(f"otpmail: {error.name} is missing; pip install 'otpmail[server]' installs it", file=sys.stderr)  # noqa: T201
+        print(f"otpmail: {error.name} is missing; {install_command('server')} installs it", file=sys.stderr)  # noqa: T201
         _end(_EXIT_USAGE)
     except UnicodeEncodeError:  # output never raises it, so it is an argument that a request should hold
         print("an argument is not text in UTF-8", file=sys.stderr)  # noqa: T201  no markup

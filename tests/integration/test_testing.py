@@ -324,7 +324,7 @@ def test_a_service_without_its_packages(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "pydantic.py").write_text("raise ModuleNotFoundError(\"No module named 'pydantic'\")")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with (
-        pytest.raises(ServiceFailedError, match=r"No module named 'pydantic'\npip install 'otpmail\[testing\]'"),
+        pytest.raises(ServiceFailedError, match=r"No module named 'pydantic'\npip install 'PATH_OF_CLONE\[testing\]' "),
         Service(),
     ):
         pass

@@ -76,4 +76,4 @@ def test_the_command_names_the_extra_that_is_missing(environment: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("otpmail: ")
-    assert line.endswith(" is missing; pip install 'otpmail[server]' installs it")
+    assert line.endswith(" is missing; pip install 'PATH_OF_CLONE[server]' installs it")

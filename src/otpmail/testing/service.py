@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from otpmail.dev.caught import CaughtMail, key_of
+from otpmail.extras import install_command
 from otpmail.testing.inbox import Inbox, Mailroom
 
 _START_SECONDS = 30.0  # on a busy machine
@@ -159,7 +160,7 @@ class Service:
             reader.join(1)
         lines = [f"the service of the tests {what}", *self._lines[-20:]]
         if lines[-1].startswith("ModuleNotFoundError: "):
-            lines.append("pip install 'otpmail[testing]' installs what it needs")
+            lines.append(f"{install_command('testing')} installs what it needs")
         return ServiceFailedError("\n".join(lines))
 
     def _read_messages(self) -> None:
