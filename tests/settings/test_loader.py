@@ -10,7 +10,10 @@ from otpmail.settings.loader import SECTIONS
 from otpmail.settings.usual_names import MEANT
 from settings.conftest import Load, Problems
 
-_NO_SETTING = "is no setting of otpmail; its name is not shown, since it may be part of a secret on two lines"
+_NO_SETTING = (
+    "is no setting of otpmail; remove or correct the line (its name is not shown, since it may be part of a secret on "
+    "two lines)"
+)
 
 
 def _names(lines: tuple[str, ...]) -> list[str]:

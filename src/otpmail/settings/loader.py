@@ -38,7 +38,10 @@ _OTHER_NAMES = frozenset(
     }
 )
 _LIKE_A_SETTING = re.compile(r"[A-Z]{1,24}[0-9]{0,3}(?:_[A-Z]{0,24}[0-9]{0,3}){0,8}")
-_NOT_SHOWN = "is no setting of otpmail; its name is not shown, since it may be part of a secret on two lines"
+_NOT_SHOWN = (
+    "is no setting of otpmail; remove or correct the line (its name is not shown, since it may be part of a secret on "
+    "two lines)"
+)
 _NO_KEYS = (
     "OTP_KEYS: is needed with STORE_URL, since a store outlives a random key; set it to the output of otpmail keys new"
 )
