@@ -1,6 +1,6 @@
 """`otpmail code`: sends a one-time code to a mailbox, checks the code that the person typed, and revokes it."""
 
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import uuid4
 
@@ -165,6 +165,8 @@ def _describe(answer: otp_pb2.ValidateCodeResponse) -> str:
     result = otp_pb2.ValidateCodeResponse.Result.Name(answer.result)
     result = result.removeprefix("RESULT_").lower().replace("_", " ")
     if answer.result == otp_pb2.ValidateCodeResponse.RESULT_TOO_MANY_ATTEMPTS and answer.HasField("retry_time"):
+        if answer.retry_time.ToDatetime(UTC) < datetime.now(UTC) + timedelta(seconds=1):
+            return f"{result}, ask for a new code"
         return f"{result}, a new code may be sent from {utc(answer.retry_time)} on"
     if answer.result != otp_pb2.ValidateCodeResponse.RESULT_WRONG_CODE:
         return result
