@@ -1,8 +1,7 @@
 """A sign-up by FastAPI: mails a code, and checks the one that the person typed."""
 # pip install PATH_OF_CLONE fastapi uvicorn && uvicorn sign_up:app; then POST localhost:8000/sign-up?email=a@b.example
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, responses
 from otpmail.client import Client, Error
 
 app, otpmail = FastAPI(), Client()
@@ -21,5 +20,6 @@ async def check(email: str, challenge: str, code: str) -> dict[str, str]:
 
 
 @app.exception_handler(Error)
-async def refuse(_: Request, error: Error) -> JSONResponse:
-    return JSONResponse({"error": type(error).__name__, "retry_after": error.retry_after}, error.http_status)
+async def refuse(_: Request, error: Error) -> responses.JSONResponse:
+    about = {name: getattr(error, name, None) for name in ("retry_after", "field", "description")}
+    return responses.JSONResponse({"error": type(error).__name__, **about}, error.http_status)

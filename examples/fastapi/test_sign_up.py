@@ -25,6 +25,13 @@ def test_a_person_signs_up(browser: TestClient, otpmail: Namespace) -> None:
     assert browser.post("/sign-up/check", params=answer).json()["error"] == "NoLiveCode"
 
 
+@pytest.mark.usefixtures("otpmail")
+def test_a_typing_error(browser: TestClient) -> None:
+    response = browser.post("/sign-up", params={"email": "nonsense"})
+    assert (response.status_code, response.json()["field"]) == (422, "email")
+    assert response.json()["description"] == "is not a mailbox address (an email address must have an @-sign)"
+
+
 def test_a_mailbox_that_is_not_there(browser: TestClient, otpmail: Namespace) -> None:
     with otpmail.fail(550):
         response = browser.post("/sign-up", params={"email": ADA})

@@ -40,7 +40,7 @@ async def _run(*command: str | Path, folder: Path, **environment: str) -> str:
     return str(done.stdout)
 
 
-@pytest.mark.parametrize(("name", "count"), [("fastapi", 3), ("django", 3)])
+@pytest.mark.parametrize(("name", "count"), [("fastapi", 4), ("django", 3)])
 async def test_an_example_in_python(name: str, count: int, tmp_path: Path) -> None:
     """The tests of an example in Python pass, without a warning, by the fixture that otpmail brings."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
@@ -63,7 +63,11 @@ def test_the_sign_up_is_short_and_on_the_page() -> None:
     """The sign-up by FastAPI has at most 25 lines, and docs/client.md has it word by word."""
     text = (_EXAMPLES / "fastapi/sign_up.py").read_text("utf-8")
     assert len(text.splitlines()) <= 25
-    assert f"```python\n{text}```" in (_ROOT / "docs/client.md").read_text("utf-8")
+    page = (_ROOT / "docs/client.md").read_text("utf-8")
+    assert f"```python\n{text}```" in page
+    tests = (_EXAMPLES / "fastapi/test_sign_up.py").read_text("utf-8")
+    assert "`pip install 'PATH_OF_CLONE[testing]' fastapi httpx2" in page  # as the tests say
+    assert "`pip install 'PATH_OF_CLONE[testing]' fastapi httpx2" in tests
 
 
 async def _url_of(service: Service) -> str:
