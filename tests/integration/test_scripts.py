@@ -100,12 +100,7 @@ async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int, i
     if in_env_file:
         (tree / ".env").write_text(in_env_file)
     process = await _start(tree / "scripts/run", HOST="127.0.0.2", PORT="0", LOG_LEVEL="error")
-    assert process.stdout is not None
-    lines: list[str] = []
-    async with asyncio.timeout(60):
-        while not lines or "  curl " not in lines[-1]:
-            assert not process.stdout.at_eof(), lines
-            lines.append((await process.stdout.readline()).decode())
+    lines = await _lines_until(process, "  curl ")
     assert "stays up on 127.0.0.2:" in lines[-7]
     url = lines[-6].removeprefix("The inbox, with the code and the mail: ").strip()
     where, program = (", in a directory without .env", f"{tree}/") if in_env_file else ("", "")
@@ -119,6 +114,44 @@ async def test_run_until_a_signal(tree: Path, sign: signal.Signals, code: int, i
     process.send_signal(sign)
     await process.communicate()
     assert await process.wait() == code
+
+
+async def _lines_until(process: asyncio.subprocess.Process, words: str) -> list[str]:
+    assert process.stdout is not None
+    lines: list[str] = []
+    async with asyncio.timeout(60):
+        while not lines or words not in lines[-1]:
+            assert not process.stdout.at_eof(), lines
+            lines.append((await process.stdout.readline()).decode())
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("signs", "code"),
+    [
+        ((signal.SIGINT, signal.SIGINT), 130),
+        ((signal.SIGTERM, signal.SIGINT), 143),
+        ((signal.SIGHUP, signal.SIGHUP, signal.SIGINT), 129),
+    ],
+)
+async def test_run_passes_every_signal_on(tree: Path, signs: tuple[signal.Signals, ...], code: int) -> None:
+    """`scripts/run` waits for its service to drain, passes a second signal on to it, and ends after the service."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    address = {"HOST": "127.0.0.1", "PORT": "0", "LOG_LEVEL": "info"}
+    process = await _start(tree / "scripts/run", LAMEDUCK_SECONDS="90", **address)
+    lines = await _lines_until(process, "  curl ")
+    port = int(lines[-4].rpartition(":")[2])
+    process.send_signal(signs[0])
+    await _lines_until(process, "stopping")
+    for sign in signs[1:]:
+        assert process.returncode is None
+        socket.create_connection(("127.0.0.1", port), 10).close()  # the service still drains
+        process.send_signal(sign)
+    async with asyncio.timeout(30):  # the pipe ends when no process holds it any more
+        await process.communicate()
+    assert process.returncode == code
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 10)
 
 
 async def test_run_where_the_service_ends(tree: Path) -> None:
