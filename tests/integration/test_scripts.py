@@ -74,11 +74,23 @@ async def test_every_script_has_help(tmp_path: Path, arguments: tuple[str, ...])
     before = _content(tmp_path)
     answers = await asyncio.gather(*(_run(tmp_path / "scripts" / name, *arguments) for name in names))
     for name, (code, out) in zip(names, answers, strict=True):
-        head, _, _ = (_ROOT / "scripts" / name).read_text().partition("\nset -euo pipefail")
+        head, _, _ = (_ROOT / "scripts" / name).read_text().partition('\n. "$(dirname')
         comment = [line.removeprefix("# ") for line in head.splitlines()[1:]]
         assert (name, code, out.splitlines()) == (name, 0, comment)
         assert comment
     assert _content(tmp_path) == before
+
+
+@pytest.mark.skipif(shutil.which("dash") is None, reason="every Debian has it")
+async def test_every_script_says_that_it_is_for_bash(tmp_path: Path) -> None:
+    """A script that another shell runs, as `sh scripts/run` does on a Debian, says so in one line."""
+    names = [path.name for path in (_ROOT / "scripts").iterdir() if os.access(path, os.X_OK)]
+    for name in (*names, "help.bash"):
+        _copy(f"scripts/{name}", tmp_path)
+    _write_script(tmp_path / "by-dash", 'exec dash "$@"')
+    for name in names:
+        script = str(tmp_path / "scripts" / name)
+        assert await _run(tmp_path / "by-dash", script) == (2, f"run it with bash: {script}\n")
 
 
 async def test_run_once(tree: Path) -> None:
@@ -205,6 +217,25 @@ async def test_venv_without_the_interpreter(tree: Path) -> None:
     code, out = await _run(tree / "scripts/venv", PYTHON="python3.99")
     assert code == 1
     assert out == "otpmail needs Python 3.11 or later; there is no python3.99 here. Set PYTHON to another.\n"
+
+
+_SHIM = 'echo "pyenv: python3.12: command not found" >&2; echo "It is in: 3.12.4" >&2; exit 127'
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        (_SHIM, "{} does not run: pyenv: python3.12: command not found"),
+        ("exit 1", "{} does not run"),
+        ("echo 3.9.2 False", "{} is Python 3.9.2"),
+    ],
+)
+async def test_venv_by_an_interpreter_that_will_not_do(tree: Path, does: str, said: str) -> None:
+    """One line tells an interpreter that does not run, with the first words of it, from one that is too old."""
+    _write_script(tree / "python", does)
+    python = str(tree / "python")
+    line = f"otpmail needs Python 3.11 or later; {said.format(python)}. Set PYTHON to another.\n"
+    assert await _run(tree / "scripts/venv", PYTHON=python) == (1, line)
 
 
 _PYTHON = """
