@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 if importlib.util.find_spec("playwright") is None or shutil.which("chromium") is None:
     collect_ignore = ["test_calls.py", "test_page.py", "test_hostile.py"]
 
+    def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what was not collected, and how to run it."""
+        terminalreporter.write_line(
+            "tests/browser: needs Playwright and Chromium; scripts/browser installs and runs it"
+        )
+
+
 _WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));

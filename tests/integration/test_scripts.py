@@ -464,3 +464,30 @@ async def test_ci_needs_chromium(stubs: Path, bare_path: str) -> None:
     script = stubs / "scripts/browser"
     assert await _run(script, "--quick", PATH=bare_path) == (0, f"{_NO_CHROMIUM}\n")
     assert await _run(script, "--quick", PATH=bare_path, CI="true") == (1, f"{_NO_CHROMIUM}\n")
+
+
+async def test_arguments_of_browser(stubs: Path) -> None:
+    """`scripts/browser` hands its arguments to pytest, and takes none beside --pictures, which it says at once."""
+    for name in ("browser", "chromium.bash"):
+        _copy(f"scripts/{name}", stubs)
+    _write_script(stubs / "bin/chromium", "exit 0")
+    run = partial(_run, stubs / "scripts/browser", PATH=f"{stubs}/bin:{os.environ['PATH']}")
+    pytest_of = "venv browser\npython -m pytest tests/browser --numprocesses 2"
+    assert await run() == (0, f"{pytest_of} --full\n")
+    assert await run("-k", "page") == (0, f"{pytest_of} --full -k page\n")
+    assert await run("--quick", "-x") == (0, f"{pytest_of} -x\n")
+    assert await run("--pictures") == (0, "venv browser\npython tests/browser/take.py\n")
+    assert await run("--pictures", "-k", "page") == (2, "usage: scripts/browser --pictures\n")
+
+
+async def test_browser_tests_without_a_browser(bare_path: str) -> None:
+    """Where pytest collects no test of the browser, for want of one, it says which script runs them."""
+    pytest_of = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/browser", "-k", "page"),
+        cwd=_ROOT,
+        env={"PATH": bare_path},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(pytest_of.communicate(), 60)
+    line = "tests/browser: needs Playwright and Chromium; scripts/browser installs and runs it"
+    assert (pytest_of.returncode, line in out.decode().splitlines()) == (5, True), out.decode()
