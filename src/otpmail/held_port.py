@@ -16,7 +16,7 @@ from typing import NamedTuple
 from otpmail.errors import SettingsError
 from otpmail.settings.listen import WILDCARDS, ListenAddress
 
-TAKEN = "another server is there"
+TAKEN = "another server is there, perhaps an otpmail that still runs"
 
 ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """The errors of a bind to an address that this machine lacks."""
@@ -86,7 +86,12 @@ def cant_listen(setting: str, host: ListenAddress, port: int, why: str) -> str:
 
 def taken(host: ListenAddress, port: int) -> SettingsError:
     """Return the error for a port that another socket has."""
-    return _Taken(cant_listen("PORT", host, port, f"{TAKEN}, and PORT=0 takes a port that is free"))
+    return _Taken(cant_listen("PORT", host, port, port_taken("PORT")))
+
+
+def port_taken(setting: str) -> str:
+    """Return why a port can't be bound that another socket has, and what to do; `setting` has its number."""
+    return f"{TAKEN}: stop it, or set another {setting} (0: any that is free)"
 
 
 def _bind_all(hosts: Sequence[ListenAddress], port: int, held: ExitStack) -> HeldPort:

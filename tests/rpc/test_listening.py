@@ -117,7 +117,8 @@ async def test_a_port_that_is_taken_on_one_address(
         port = other.getsockname()[1]
         line = _refusal(_settings(host, PORT=str(port), ALLOW_ANONYMOUS="true"), add_port)
         assert line == (
-            f"PORT: can't listen on {shown.format(port)}; another server is there, and PORT=0 takes a port that is free"
+            f"PORT: can't listen on {shown.format(port)}; another server is there, perhaps an otpmail that still runs: "
+            "stop it, or set another PORT (0: any that is free)"
         )
         free = "127.0.0.1" if taken == "::1" else "::1"
         if taken not in {"0.0.0.0", "::"}:
@@ -243,7 +244,9 @@ async def test_a_socket_that_is_in_use(
         if full:
             first.connect(f"{tmp_path}/s")
         line = _refusal(_settings(f"unix:{tmp_path}/s"), add_port)
-    assert line == f"HOST: can't listen on unix:{tmp_path}/s; another server is there"
+    assert (
+        line == f"HOST: can't listen on unix:{tmp_path}/s; another server is there, perhaps an otpmail that still runs"
+    )
     assert (tmp_path / "s").is_socket()
 
 

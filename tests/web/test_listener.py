@@ -60,8 +60,12 @@ async def test_a_port_that_is_taken() -> None:
     """The error names the settings and the cause, and nothing is left open."""
     listener, other = Listener(_answer, most=10), Listener(_answer, most=10)
     port = await listener.start("127.0.0.1", 0)
-    with pytest.raises(SettingsError, match=rf"HTTP_HOST, HTTP_PORT: can't listen on 127\.0\.0\.1:{port}: Address"):
+    with pytest.raises(SettingsError) as refused:
         await other.start("127.0.0.1", port)
+    assert str(refused.value) == (
+        f"HTTP_HOST, HTTP_PORT: can't listen on 127.0.0.1:{port}; another server is there, perhaps an otpmail that "
+        "still runs: stop it, or set another HTTP_PORT (0: any that is free)"
+    )
     await listener.stop()
     assert await other.start("127.0.0.1", port) == port
     await other.stop()
@@ -96,9 +100,9 @@ async def test_an_address_that_the_machine_lacks(
         assert [record.message.count("does not have that address") for record in caplog.records] == [1]
     with monkeypatch.context() as patched:
         _resolve_to(patched, "192.0.2.1", "2001:db8::1")
-        with pytest.raises(SettingsError, match=r"HTTP_HOST, HTTP_PORT: can't listen on localhost:0: Cannot assign"):
+        with pytest.raises(SettingsError, match=r"HTTP_HOST, HTTP_PORT: can't listen on localhost:0; Cannot assign"):
             await open_sockets("localhost", 0)
-    with pytest.raises(SettingsError, match=r"can't listen on 192\.0\.2\.1:0: Cannot assign"):
+    with pytest.raises(SettingsError, match=r"can't listen on 192\.0\.2\.1:0; Cannot assign"):
         await open_sockets("192.0.2.1", 0)
 
 

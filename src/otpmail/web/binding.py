@@ -1,6 +1,7 @@
 """Opens the sockets of HTTP_HOST and HTTP_PORT: for one process, or for a supervisor whose processes share them."""
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from otpmail.errors import SettingsError
-from otpmail.held_port import ABSENT
+from otpmail.held_port import ABSENT, port_taken
 from otpmail.probes import Probe
 from otpmail.settings import ServerSettings
 from otpmail.telemetry.logs import log_event
@@ -56,7 +57,7 @@ async def open_sockets(host: str, port: int) -> tuple[list[socket.socket], int]:
             raise next(iter(absent.values()))
     except (OSError, UnicodeError) as error:
         close_sockets(sockets)
-        raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}: {_cause(error)}") from None
+        raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}; {_cause(error)}") from None
     for name in absent:
         shown = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         text = f"HTTP_PORT: not listening on {shown}: this machine does not have that address"
@@ -100,7 +101,7 @@ def _cause(error: OSError | UnicodeError) -> str:
     """Return why a bind failed, without the address that Python puts before it."""
     if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
         return str(getattr(error, "strerror", None) or error)
-    return os.strerror(error.errno)
+    return port_taken("HTTP_PORT") if error.errno == errno.EADDRINUSE else os.strerror(error.errno)
 
 
 def peer_of(name: object) -> str:
