@@ -77,18 +77,6 @@ async def test_a_test_waits_for_a_code() -> None:
     assert not inbox._waiting
 
 
-async def test_a_wait_without_an_address_ends_with_any_mail() -> None:
-    """Without an address the wait is for all mails, as the list without one is."""
-    inbox = Inbox()
-    waiting = asyncio.create_task(inbox.wait_for(lambda: next(inbox.mails(), None), "", 10))
-    await asyncio.sleep(0)
-    _add(inbox, _mail("grace@example.org"))
-    async with asyncio.timeout(5):
-        found = await waiting
-    assert found is not None
-    assert found.number == 1
-
-
 @pytest.mark.parametrize(("most_mails", "most_octets", "left"), [(3, 1 << 20, 3), (1000, 9000, 4), (1000, 10, 1)])
 async def test_the_oldest_mails_give_way(most_mails: int, most_octets: int, left: int) -> None:
     """The inbox holds so many mails and octets, and the latest mail in any case."""

@@ -83,6 +83,17 @@ async def test_requests_that_the_inbox_does_not_take(dev: tuple[Service, str]) -
         assert (await request(url, path, headers={"host": "evil.example"})).status == 403
 
 
+async def test_an_empty_address_is_not_everybody(dev: tuple[Service, str]) -> None:
+    """A test whose address is empty gets an error that says so; it neither reads nor deletes the mails of others."""
+    _, url = dev
+    await call(url, SEND_CODE, {"email": ADA})
+    for path in ("/inbox/", "/inbox//code", "/inbox//code?wait=20", "/inbox/%2Fcode"):
+        for method in ("GET", "DELETE"):
+            answer = await request(url, path, method=method)
+            assert (answer.status, "the address is empty" in answer.json["error"]) == (400, True), (method, path)
+    assert len((await request(url, "/inbox")).json["mails"]) == 1
+
+
 HOSTILE = (
     '<html><body onload="alert(1)"><script>parent.document.title="taken"</script>'
     '<img src="https://evil.example/pixel"><form action="/inbox"><button>x</button></form></body></html>'

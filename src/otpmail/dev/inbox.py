@@ -84,7 +84,7 @@ class Inbox:
         self._octets += mail.octets
         while len(self._mails) > self._most_mails or (self._octets > self._most_octets and len(self._mails) > 1):
             self._remove(next(iter(self._mails)))
-        for key in (*mail.keys, ""):  # "" is the key of who waits for a mail to any address
+        for key in mail.keys:
             for waiting in self._waiting.pop(key, ()):
                 if not waiting.done():
                     waiting.set_result(None)

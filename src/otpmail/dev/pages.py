@@ -30,7 +30,7 @@ class DevPages:
         """Answer a request."""
         path = exchange.path
         if path == _INBOX or path.startswith(f"{_INBOX}/"):
-            await self._serve_inbox(exchange, path[len(_INBOX) + 1 :])
+            await self._serve_inbox(exchange, path[len(_INBOX) :])
         elif path.startswith(_MAILS):
             await serve_mail(exchange, self._inbox, path[len(_MAILS) :])
         elif (file := FILES.get(path)) is None and path != _EVENTS:
@@ -42,10 +42,13 @@ class DevPages:
         else:
             await exchange.answer(HTTPStatus.OK, file.octets, (b"content-type", file.kind), *PAGE_FIELDS)
 
-    async def _serve_inbox(self, exchange: Exchange, name: str) -> None:
-        """Answer for the mails to an address, for their latest code, or without a name for all mails."""
-        verb = exchange.method
-        if name.endswith(_CODE):
+    async def _serve_inbox(self, exchange: Exchange, rest: str) -> None:
+        """Answer for the mails to an address, for their latest code, or without a rest of the path for all mails."""
+        verb, name = exchange.method, rest.removeprefix("/")
+        if rest and name in {"", _CODE}:  # of a program whose address is empty: it does not mean everybody's mails
+            text = f"the address is empty: write {_INBOX}/ADDRESS or {_INBOX}/ADDRESS{_CODE}; {_INBOX} has all mails"
+            await answer_json(exchange, {"error": text}, HTTPStatus.BAD_REQUEST)
+        elif name.endswith(_CODE):
             if verb != "GET":
                 await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET"))
                 return

@@ -3,12 +3,13 @@ import { $, choices, copyOnClick } from "./dom.js";
 
 const PATH = "/otpmail.v1.OtpService/";
 const RESULTS = {
-  RESULT_VALID: "the code is right, and used up",
-  RESULT_WRONG_CODE: "the code is wrong",
-  RESULT_NO_LIVE_CODE: "there is no code for this address and purpose: never sent, used, replaced or expired",
-  RESULT_TOO_MANY_ATTEMPTS: "this code or address has no attempts left",
+  RESULT_VALID: ": the code is right, and used up",
+  RESULT_NO_LIVE_CODE: ": for this address and purpose none was sent, or it was used, replaced or has expired",
+  RESULT_TOO_MANY_ATTEMPTS: ": this code or address has no attempts left",
 };
 const GOOD = new Set(["RESULT_VALID", "STATE_RELAYED"]);
+const PLAIN = new Set(["invalid_argument", "not_found"]); // their messages say all
+const EXAMPLE = "ada@example.org";
 let language = "curl";
 let last = null;
 let calls = 0;
@@ -17,6 +18,8 @@ const email = () => $("send").elements.email.value;
 const token = () => $("token").querySelector("input").value;
 const chosen = (name) => ($(name).value.trim() ? { [name]: $(name).value.trim() } : {});
 const toSend = () => ({ email: email(), ...chosen("purpose"), ...chosen("locale") });
+// The words of the command line for a name of the contract: "no live code" for RESULT_NO_LIVE_CODE.
+const worded = (name) => name.replace(/^(RESULT|STATE)_/, "").toLowerCase().replaceAll("_", " ");
 // One word of a shell.
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
@@ -71,10 +74,11 @@ const LANGUAGES = {
 };
 
 const showCall = () => {
-  const [method, message] = last ?? ["SendCode", toSend()];
+  const address = email() || EXAMPLE;
+  const [method, message] = last ?? ["SendCode", { ...toSend(), email: address }];
   const lines = LANGUAGES[language](location.origin + PATH + method, JSON.stringify(message), token() !== "");
   $("call").textContent = lines.join("\n");
-  const latest = `${location.origin}/inbox/${encodeURIComponent(email())}/code?wait=5`;
+  const latest = `${location.origin}/inbox/${encodeURIComponent(address)}/code?wait=5`;
   $("test-call").textContent = `curl ${quoted(latest)}`;
 };
 
@@ -92,16 +96,25 @@ const post = async (method, message) => {
 
 const describe = (value) => {
   if (value.result) {
-    const left = value.attemptsLeft === undefined ? "" : `, ${value.attemptsLeft} attempts left`;
-    return `${value.result}: ${RESULTS[value.result]}${left}`;
+    const left = value.attemptsLeft;
+    const attempts = left === undefined ? "" : `, ${left} attempt${left === 1 ? "" : "s"} left`;
+    return `${worded(value.result)}${RESULTS[value.result] ?? ""}${attempts}`;
   }
   const replies = (value.mail.recipients ?? []).map((one) => [one.code, one.enhancedCode, one.reply].filter(Boolean).join(" "));
-  return `The mail is ${value.mail.state}: ${replies.join("; ")}`;
+  return [`The mail is ${worded(value.mail.state)}`, replies.join("; ")].filter(Boolean).join(": ");
 };
+
+const describeError = ({ code, message }) => (PLAIN.has(code) ? message : `${worded(code)}: ${message}`);
 
 const say = (words, kind) => {
   $("answer").textContent = words;
   $("answer").className = kind;
+};
+
+// Takes the answer of an earlier action away, also one that has not come yet.
+const forget = () => {
+  calls++;
+  say("", "");
 };
 
 const call = async (method, message) => {
@@ -113,7 +126,7 @@ const call = async (method, message) => {
     const { ok, value } = await post(method, message);
     if (number !== calls) return;
     const isGood = ok && GOOD.has(value.result ?? value.mail.state);
-    say(ok ? describe(value) : `${value.code}: ${value.message}`, isGood ? "good" : "bad");
+    say(ok ? describe(value) : describeError(value), isGood ? "good" : "bad");
     if (value.code === "unauthenticated") {
       $("token").hidden = false;
       $("token").querySelector("input").focus();
@@ -128,6 +141,7 @@ const call = async (method, message) => {
 export const fillIn = (address, code) => {
   $("send").elements.email.value = address;
   $("check").elements.code.value = code;
+  forget();
   showCall();
 };
 
@@ -140,8 +154,14 @@ export const serveForms = (sent) => {
   };
   $("check").onsubmit = (event) => {
     event.preventDefault();
+    if (!$("send").reportValidity()) return; // the address is in the other form
     call("ValidateCode", { email: email(), code: $("check").elements.code.value.trim(), ...chosen("purpose") });
   };
+  $("token").onsubmit = (event) => {
+    event.preventDefault();
+    if (last) call(...last);
+  };
+  $("try").addEventListener("invalid", forget, true); // the browser says what is wrong, beside the field
   $("try").oninput = (event) => {
     if (event.target.name !== "code") last = null;
     showCall();
