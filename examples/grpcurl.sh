@@ -2,6 +2,11 @@
 # Calls by grpcurl, which asks the service for its contract: GRPC_REFLECTION, which `otpmail dev` sets.
 server=${OTPMAIL_SERVER:-localhost:40700}
 
+if ! command -v grpcurl >/dev/null; then
+  echo "grpcurl is not installed; see https://github.com/fullstorydev/grpcurl#installation" >&2
+  exit 1
+fi
+
 # The environments of this folder may be several, and not every one has grpcio's descriptions of the details of errors.
 descriptions=("$(dirname "$0")"/../.venv*/lib/python3*/site-packages/google/rpc/error_details.proto)
 

@@ -122,6 +122,15 @@ async def test_the_calls_of_grpcurl() -> None:
     assert '"field":"email"' in out  # and not the details in base64
 
 
+def test_the_calls_of_grpcurl_without_it(tmp_path: Path) -> None:
+    """Without grpcurl, the example ends with 1 after one line, which says where to find it."""
+    (tmp_path / "bash").symlink_to(program("bash"))
+    command = [tmp_path / "bash", _EXAMPLES / "grpcurl.sh"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    line = "grpcurl is not installed; see https://github.com/fullstorydev/grpcurl#installation\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
 async def test_a_call_by_reflection() -> None:
     """`buf curl`, which knows no contract, sends a code by gRPC: it asks the service for its contract, as grpcurl."""
     program("npm")
