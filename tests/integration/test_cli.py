@@ -185,6 +185,17 @@ async def test_a_service_that_is_not_listening(command: tuple[str, ...]) -> None
     )
 
 
+@pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org")])
+async def test_the_port_of_http(dev: Service, command: tuple[str, ...]) -> None:
+    """A command that calls HTTP_PORT says that gRPC has another port, and not that no service answers."""
+    found = re.search(r"over HTTP on http://(\S+);", await dev.wait_for_output("over HTTP on"))
+    assert found is not None
+    address = found[1]
+    ran = await otpmail(*command, server=address)
+    said = f"{address} speaks HTTP, and no gRPC; name the port of gRPC: PORT of the service, and not HTTP_PORT\n"
+    assert (ran.code, ran.err) == (3, said)
+
+
 @pytest.mark.parametrize("command", [("health",), ("code", "send", "ada@example.org"), _MAIL])
 async def test_a_malformed_address(tmp_path: Path, command: tuple[str, ...]) -> None:
     """A malformed address is a wrong argument or setting, and not a service that is down: exit code 2."""

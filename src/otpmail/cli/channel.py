@@ -55,6 +55,8 @@ def unreachable(address: str, details: str = "") -> str:
     """
     if about_tls := _about_tls(details):
         return f"no call reaches the service on {address}: {about_tls}"
+    if "http1.x server" in details:
+        return f"{address} speaks HTTP, and no gRPC; name the port of gRPC: PORT of the service, and not HTTP_PORT"
     path = endpoint.socket_path(address)
     if path and (refusal := _refusal(path)):
         return refusal
