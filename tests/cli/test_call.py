@@ -42,3 +42,21 @@ def test_a_wrong_value(said: str, printed: str, capsys: pytest.CaptureFixture[st
     """A short text that the service refuses is repeated behind the name of its field, and nothing else is."""
     assert failure(_Refused(said), "a:1", 1, REQUEST).exit_code == 2
     assert capsys.readouterr().err == f"{printed}\n"
+
+
+@pytest.mark.parametrize("fault", ["is not a mailbox address", "looks like several mailboxes"])
+@pytest.mark.parametrize("text", ["a@x.org,b@x.org", "a@x.org; b@x.org", "A <a@x.org>, B <b@x.org>"])
+@pytest.mark.parametrize(("field", "option"), [("to", "--to"), ("reply_to", "--reply-to")])
+def test_several_addresses_in_one_value(
+    field: str, option: str, text: str, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a value holds several addresses, the line says that its option may be repeated."""
+    request = mail_pb2.SendMailRequest(to=[text], reply_to=[text])
+    assert failure(_Refused(f"{field}[0]: {fault}"), "a:1", 1, request).exit_code == 2
+    assert capsys.readouterr().err == f"{field}[0]: {text!r} {fault}; give {option} once for each address\n"
+
+
+def test_a_wrong_header() -> None:
+    """A fault of a field whose values are no text is printed as the service said it."""
+    request = mail_pb2.SendMailRequest(headers=[mail_pb2.Header(name="a", value="a@x.org,b@x.org")])
+    assert failure(_Refused("headers[0]: is not allowed"), "a:1", 1, request).exit_code == 2

@@ -23,7 +23,8 @@ from otpmail.cli.output import (
     wrong_usage,
 )
 
-_ABOUT_A_FIELD = re.compile(r"([a-z_]+)(?:\[([0-9]+)\])?(?=: (?:is|holds) )")
+_ABOUT_A_FIELD = re.compile(r"([a-z_]+)(?:\[([0-9]+)\])?(?=: (?:is|holds|looks) )")
+_SEVERAL = re.compile(r"@[^@]*[,;][^@]*@")
 _MOST_REPEATED = 80  # characters
 
 AnswerT = TypeVar("AnswerT", bound=Message)
@@ -87,6 +88,8 @@ def _with_value(said: str, request: Message) -> str:
     value = getattr(request, match[1], "") if match else ""
     if match and match[2] and int(match[2]) < len(value):
         value = value[int(match[2])]
+        if isinstance(value, str) and _SEVERAL.search(value):
+            said += f"; give --{match[1].replace('_', '-')} once for each address"
     if match is None or not isinstance(value, str) or not 0 < len(value) <= _MOST_REPEATED:
         return said
     return f"{match[0]}: {value!r}{said[match.end() + 1 :]}"
