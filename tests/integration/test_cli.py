@@ -63,6 +63,28 @@ async def test_a_code_that_nobody_got(dev: Service) -> None:
     assert not any(word in sent.out for word in ("reference", "valid", "code "))
 
 
+async def test_the_first_screen_is_short() -> None:
+    """The first line says where the service and the inbox are; in text, no line of the log before or after repeats it.
+
+    A log in JSON has all lines, for machines.
+    """
+    service = Service(command="dev", LOG_FORMAT="text", EMAIL=None, APP_PASSWORD=None, EMAIL_FROM=None)
+    try:
+        await service.spawn()
+        await service.wait_for_output("is up: ")
+        await service.wait_for_output("in the inbox")
+        assert re.fullmatch(
+            r"otpmail dev serves on 127\.0\.0\.1:\d+, and over HTTP on http://localhost:\d+; "
+            r"every mail is caught and shown here, and in the inbox at that URL\.",
+            next(line for line in service.output if " INFO " not in line),
+        )
+        assert not [line for line in service.output if re.search("INFO (metrics|listening)", line)]
+    finally:
+        await service.close()
+    async with Service(command="dev") as service:
+        assert len(service.logged("listening")) == len(service.logged("metrics")) == 1
+
+
 async def test_short_limits_are_off(dev: Service) -> None:
     """`otpmail dev` sends one code after the other without a delay."""
     for _ in range(3):

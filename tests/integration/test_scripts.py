@@ -99,8 +99,10 @@ async def test_run_once(tree: Path) -> None:
     code, out = await _run(tree / "scripts/run", "--once")
     assert code == 0, out
     assert out.splitlines()[-1] == "--- all of it worked"
+    assert out.startswith("otpmail dev serves on unix:")
     assert "otpmail.sock" in out
     assert "--server" not in out
+    assert ": code relayed" not in out  # the mail is shown
 
 
 @pytest.mark.parametrize(

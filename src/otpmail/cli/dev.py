@@ -1,5 +1,6 @@
 """`otpmail dev`: runs the service with a relay of its own, which prints every mail and delivers none."""
 
+import logging
 import shlex
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -85,6 +86,7 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     from otpmail.dev.pages import DevPages
     from otpmail.dev.relay import CatchAllRelay
     from otpmail.settings import misspelt, read_sources
+    from otpmail.telemetry.logs import log
     from otpmail.telemetry.writer import BackgroundWriter
 
     screen = Screen(BackgroundWriter(_STDOUT, _not_shown))
@@ -108,12 +110,21 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
             started = partial(_started, screen, address_file, settings.server, sources)
         else:
             started = partial(_started, screen, address_file, settings.server, None)
+        if settings.server.log_format == "text":
+            log.addFilter(_is_news)
         await run_service(
             settings, signals, started, fixed, misspelt=misspelt(sources), pages=DevPages(inbox), spared=is_spared
         )
     finally:
+        log.removeFilter(_is_news)
         await relay.close()
         screen.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the log says more than the first line on the screen, which has an address and the URL."""
+    event = getattr(record, "event", "")
+    return event != "metrics" and (event != "listening" or len(getattr(record, "fields", {})["addresses"]) > 1)
 
 
 def _without_store() -> dict[str, str | None]:
@@ -158,7 +169,8 @@ def _started(
     """Print where the service listens, with examples if there are `sources`, and write the address file."""
     address = endpoint.callable_address(listening)
     http = f", and over HTTP on {_url(server)}" if server.http_port else ""
-    screen.show(f"otpmail dev serves on {address}{http}; every mail is caught and shown here.")
+    inbox = ", and in the inbox at that URL" if http and _has_inbox(server) else ""
+    screen.show(f"otpmail dev serves on {address}{http}; every mail is caught and shown here{inbox}.")
     if sources is not None:
         screen.show("\n".join(_examples(address, sources, server)))
     if address_file is not None:
@@ -183,6 +195,14 @@ def _examples(address: str, sources: "Sources", settings: "ServerSettings") -> I
     yield f"  {otpmail} mail send --to ada@example.org --subject Hello --text 'Good morning'{server}"
     if settings.http_port:
         yield f"  {_curl(settings)}"
+
+
+def _has_inbox(settings: "ServerSettings") -> bool:
+    """Whether the inbox answers on HTTP_HOST, which it does on loopback alone."""
+    from otpmail.settings.hosts import is_loopback
+    from otpmail.settings.listen import WILDCARDS
+
+    return settings.http_host in WILDCARDS or is_loopback(settings.http_host)
 
 
 def _url(settings: "ServerSettings") -> str:
