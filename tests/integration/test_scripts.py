@@ -94,13 +94,17 @@ async def test_every_script_says_that_it_is_for_bash(tmp_path: Path) -> None:
 
 
 async def test_run_once(tree: Path) -> None:
-    """`scripts/run --once` sends a code and a mail, ends with 0, and prints no commands for a socket that is gone."""
+    """`scripts/run --once` sends a code and a mail, and ends with 0.
+
+    It takes no port that another program may want at that moment, and prints no commands for a socket that is gone.
+    """
     _write_script(tree / "scripts/venv", "exit 0")
     code, out = await _run(tree / "scripts/run", "--once")
     assert code == 0, out
     assert out.splitlines()[-1] == "--- all of it worked"
     assert out.startswith("otpmail dev serves on unix:")
     assert "otpmail.sock" in out
+    assert ":40701" not in out
     assert "--server" not in out
     assert ": code relayed" not in out  # the mail is shown
 
