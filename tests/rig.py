@@ -46,7 +46,6 @@ class RelayState:
     down = False
     outage = ""
     retry_after = 7.0
-    refuses_sign_in = False
 
 
 class MailRig:

@@ -59,7 +59,7 @@ class App:
         spared: Spared | None = None,
     ) -> None:
         self._settings = settings
-        self.health = Health(StreamLimit(settings.mail.memory_octets))
+        self.health = Health(StreamLimit(settings.mail.memory_octets), lambda: self._delivery.failover.outage)
         server = settings.server
         self._counts = LogObserver(len(settings.relays), mails=server.log_mails, addresses=server.log_addresses)
         base = parts.Base.of(settings, clock)

@@ -239,9 +239,10 @@ async def test_a_service_whose_relay_is_down(service: Service) -> None:
     assert ran.err.startswith("UNAVAILABLE: ")
     assert "no service answers" not in ran.err
     health = await otpmail("health", server=service.address)
-    assert (health.code, health.out, health.err) == (1, "NOT_SERVING: no relay is up\n", "")
+    problem = "no relay is up: the relay can't be reached"
+    assert (health.code, health.out, health.err) == (1, f"NOT_SERVING: {problem}\n", "")
     as_json = await otpmail("health", "--json", server=service.address)
-    assert json.loads(as_json.out) == {"status": "NOT_SERVING", "problem": "no relay is up"}
+    assert json.loads(as_json.out) == {"status": "NOT_SERVING", "problem": problem}
     assert (await otpmail("health", "liveness", server=service.address)).out == "SERVING\n"
 
 

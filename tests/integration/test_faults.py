@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from calls import parsed, reason, retry_seconds
+from commands import otpmail
 from otpmail.v1 import mail_pb2
 from relay import Certificates, Faults, Relay, Security
 from service import Service, relay_settings
@@ -113,6 +114,29 @@ async def test_a_refused_sign_in_is_not_hammered(certificates: Certificates, tmp
                 await _send(service)
             assert float(str(down["retry_after"])) >= 45
             assert relay.connections == 1
+
+
+async def test_callers_are_not_told_who_signs_in(certificates: Certificates, tmp_path: Path) -> None:
+    """Neither an error, nor a mail that expires, nor the health names the account of the service or its relay."""
+    secret = ("operator", "127.0.0.1", "535", "credentials")
+    refusal = "535 5.7.8 operator@example.org not accepted at 127.0.0.1"
+    async with Relay(Faults(refuse_auth=refusal)) as relay:
+        settings = relay_settings(relay, certificates, tmp_path / "token") | {"EMAIL": "operator@example.org"}
+        async with Service(**settings) as service:
+            await service.wait_for_log("relay-down")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await _send(service)
+            assert caught.value.details() == "the relay refuses the sign-in of this service"
+            assert not any(word in repr(caught.value.trailing_metadata()) for word in secret)
+            expired = await _send(service, wait_for=mail_pb2.WAIT_FOR_QUEUE, ttl={"seconds": 1})
+            async for mail in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=expired.id)):
+                last = mail
+            assert not any(word in str(last.recipients) for word in secret)
+            ran = await otpmail("health", server=service.address)
+            assert ran.out == "NOT_SERVING: no relay is up: the relay refuses the sign-in of this service\n"
+            lines = [line for line in service.output if "refused to sign" in line]
+            assert lines
+            assert not any("operator@" in line for line in lines)
 
 
 async def test_a_relay_that_is_down_at_the_start(certificates: Certificates, tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ async def test_probes_while_the_relay_goes_and_a_stop_drains(service: Service, r
     relay.faults = replace(relay.faults, greeting="421 4.3.2 closing")
     relay.drop_connections()
     await service.wait_for_log("relay-down")
-    assert await _ask(service, "/readyz") == (503, "not ready: no relay is up\n")
+    problem = "no relay is up: the relay gives no usable connection"
+    assert await _ask(service, "/readyz") == (503, f"not ready: {problem}\n")
     assert await _ask(service, "/livez") == (200, "live\n")
     assert (await scrape(service))["otpmail_ready"] == 0
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from otpmail.errors import ProbeFailed
+from otpmail.errors import ConnectFailed, ProbeFailed, SignInRefused, Unreachable
 from otpmail.relays.breaker import Breaker, Failure
 
 
@@ -253,6 +253,23 @@ def test_a_probe_that_the_relay_counts_as_an_error_is_no_failure(breaker: Breake
 def test_the_words_of_a_relay_that_ends_the_probe(code: int, reply: str, failure: Failure) -> None:
     """Only a relay that says so counts the probe as an error; another end may be the network's."""
     assert Failure.of(ProbeFailed("ended", code=code, reply=reply)) is failure
+
+
+@pytest.mark.parametrize(
+    ("error", "effect"),
+    [
+        (SignInRefused("a: the relay refused to sign me in"), "the relay refuses the sign-in of this service"),
+        (Unreachable("a: cannot connect"), "the relay can't be reached"),
+        (ConnectFailed("a: 554 b.example not for you", code=554), "the relay gives no usable connection"),
+        (ProbeFailed("a: ended"), "the relay gives no usable connection"),
+    ],
+)
+def test_what_callers_are_told(breaker: Breaker, error: ConnectFailed, effect: str) -> None:
+    """The words for callers depend on the kind of the last failure alone, and say nothing of its text."""
+    _fail(breaker, 90.0, Failure.SIGN_IN)
+    breaker.opened(begun=95.0, probed=True)
+    _fail(breaker, 100.0, Failure.of(error))
+    assert breaker.effect == effect
 
 
 def test_other_settings_are_tried_at_once(breaker: Breaker) -> None:

@@ -17,7 +17,7 @@ from otpmail.api.batching import Batching
 from otpmail.api.guard import Guard
 from otpmail.api.parse import parsers
 from otpmail.api.reads import Reads
-from otpmail.events import RelayDown, RelayIdle, RelayUp
+from otpmail.events import DialFailed, RelayDown, RelayIdle, RelayUp
 from otpmail.limits.memory import Memory
 from otpmail.limits.streams import StreamLimit
 from otpmail.rpc.health import LIVENESS, PROBLEM, SERVICES, Health
@@ -100,6 +100,21 @@ async def test_a_check_says_why_nothing_is_served(served: Served) -> None:
     assert await problem() == ""
     served.health.stop()
     assert await problem() == "the service is stopping"
+
+
+async def test_a_check_says_why_no_relay_is_up() -> None:
+    """The reason has the cause too, and a change of the cause alone wakes those who pass it on."""
+    cause = ""
+    health = Health(StreamLimit(1 << 30), lambda: cause)
+    health.notify(RelayDown("a", "a: shop@example.org is refused", 1.0))
+    assert health.problem == "no relay is up"
+    for cause in ("the relay can't be reached", "the relay refuses the sign-in of this service"):
+        changed = asyncio.ensure_future(health.changed())
+        await asyncio.sleep(0)
+        health.notify(DialFailed("a", "a: shop@example.org is refused", 1.0))
+        async with asyncio.timeout(5):
+            await changed
+        assert health.problem == f"no relay is up: {cause}"
 
 
 async def test_services_are_serving_while_any_relay_is_up(served: Served) -> None:

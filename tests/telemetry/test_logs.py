@@ -227,6 +227,22 @@ def test_an_error_that_names_a_setting_has_no_other_advice(caplog: pytest.LogCap
     assert line.endswith(f"next dial in 1.5 s: {error}")
 
 
+@pytest.mark.parametrize("kind", [RelayDown, DialFailed])
+def test_an_error_of_a_relay_names_no_mailbox(
+    caplog: pytest.LogCaptureFixture, kind: type[RelayDown | DialFailed]
+) -> None:
+    """The mailbox that signs in is shown as LOG_ADDRESSES says, in each line about a relay and in its fields."""
+    error = "r: the relay refused to sign shop@example.org in: 535 5.7.8 no"
+    with caplog.at_level(logging.INFO, "otpmail"):
+        LogObserver().notify(kind("r", error, 1.5))
+        LogObserver(addresses="full").notify(kind("r", error, 1.5))
+    masked, full = caplog.records
+    assert "sign s***@example.org in" in masked.getMessage()
+    assert masked.__dict__["fields"]["error"] == "r: the relay refused to sign s***@example.org in: 535 5.7.8 no"
+    assert "shop@" not in str(masked.__dict__)
+    assert "sign shop@example.org in" in full.getMessage()
+
+
 def test_no_record_is_made_below_the_level(caplog: pytest.LogCaptureFixture) -> None:
     """`log_event` makes no record below the level that is set."""
     with caplog.at_level(logging.INFO, "otpmail"):

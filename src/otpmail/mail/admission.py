@@ -35,15 +35,11 @@ class RelayState(Protocol):
 
     @property
     def outage(self) -> str:
-        """Why they are down; empty unless they are."""
+        """Why they are down, in words that any caller may read; empty unless they are."""
 
     @property
     def retry_after(self) -> float:
         """Seconds until the next dial, while they are down."""
-
-    @property
-    def refuses_sign_in(self) -> bool:
-        """Whether they are down because each refuses the service's sign-in."""
 
 
 class Stoppable(Protocol):
@@ -177,9 +173,7 @@ class Admission:
         if self._closed:
             raise Stopping
         if not wait_for.guarantees and self._relays.down:
-            what = "refuses the sign-in of this service" if self._relays.refuses_sign_in else "is down"
-            text = ": ".join(filter(None, (f"the relay {what}", self._relays.outage)))
-            raise RelayDown(text, retry_after=max(1.0, self._relays.retry_after))
+            raise RelayDown(self._relays.outage or "the relay is down", retry_after=max(1.0, self._relays.retry_after))
 
     def has_place_for_stream(self, source: str, wait_for: WaitFor, priority: Priority) -> bool:
         """Whether a stream may have a place. Single calls, which can't wait, are left some."""

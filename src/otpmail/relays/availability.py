@@ -55,11 +55,6 @@ class Availability:
         """Whether a connection is open, or we closed the last one and nothing has failed since."""
         return self.open > 0 or self._closed_by_us
 
-    @property
-    def cause(self) -> str:
-        """Why it is down; empty unless it is."""
-        return self._cause if self.down else ""
-
     def opened(self, mode: str, window: int, *, doubtful: bool, address: str = "") -> None:
         """A connection is open. The relay is up when a doubtful one has lasted for `notice_seconds`."""
         self.open += 1

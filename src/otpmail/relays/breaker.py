@@ -10,7 +10,7 @@ from math import inf
 from typing import Protocol
 
 from otpmail import backoff
-from otpmail.errors import ConnectFailed, ProbeFailed, SignInRefused
+from otpmail.errors import ConnectFailed, ProbeFailed, SignInRefused, Unreachable
 from otpmail.smtp.reply_kind import is_over_errors
 
 _JITTER = 0.25
@@ -24,6 +24,7 @@ class Failure(Enum):
     """The kinds of failures of a relay."""
 
     DIAL = auto()  # no connection was opened
+    UNREACHABLE = auto()  # none, since no address took one or greeted
     SIGN_IN = auto()  # it refused the credentials
     PROBE = auto()  # it ended the connection over the probe (`smtp.probe`)
     PROBE_COUNTED = auto()  # the same, and said that it did so over the number of errors
@@ -35,10 +36,21 @@ class Failure(Enum):
         match error:
             case SignInRefused():
                 return cls.SIGN_IN
+            case Unreachable():
+                return cls.UNREACHABLE
             case ProbeFailed():
                 return cls.PROBE_COUNTED if is_over_errors(error.code, error.reply) else cls.PROBE
             case _:
                 return cls.DIAL
+
+
+_DOWN = "the relay gives no usable connection"
+_EFFECTS = {
+    Failure.SIGN_IN: "the relay refuses the sign-in of this service",
+    Failure.UNREACHABLE: "the relay can't be reached",
+    Failure.HANG_UP: "the relay ends its connections",
+}
+"""What callers are told of a failure. Errors have more to say, for the operator alone: hosts, accounts, replies."""
 
 
 class Life(Protocol):
@@ -95,6 +107,7 @@ class Breaker:
     ) -> None:
         self.closed = True
         self.over_sign_in = False  # whether a refused sign-in opened it
+        self.effect = _DOWN  # why it is open, in words that any caller may read
         self.next_try = 0.0
         self._random = random
         self._first = first
@@ -147,7 +160,7 @@ class Breaker:
             self._failed_probes.add(now)
             if self._failed_probes.count > 1:
                 self._avoided_until = now + self._doubt
-        self._open(begun, now, over_sign_in=failure is Failure.SIGN_IN)
+        self._open(begun, now, failure)
         return True
 
     def doubts(self, begun: float) -> bool:
@@ -204,7 +217,8 @@ class Breaker:
             self._failures.count = 0
             self.next_try = min(self.next_try, when)
 
-    def _open(self, begun: float, now: float, *, over_sign_in: bool) -> None:
+    def _open(self, begun: float, now: float, failure: Failure) -> None:
+        over_sign_in = failure is Failure.SIGN_IN
         stricter = over_sign_in and not self.over_sign_in  # it counts all the same, as its wait is longer
         if not self._failures.is_news(begun) and not stricter:
             return
@@ -217,10 +231,12 @@ class Breaker:
         delay = backoff.exponential(self._failures.count, first=first, cap=most)
         self.closed = False
         self.over_sign_in = over_sign_in
+        self.effect = _EFFECTS.get(failure, _DOWN)
         self.next_try = now + backoff.jittered(delay, _JITTER, self._random)
 
     def _close(self) -> None:
         self._failures.count = 0
         self.closed = True
         self.over_sign_in = False
+        self.effect = _DOWN
         self.next_try = 0.0

@@ -34,18 +34,13 @@ class Failover:
 
     @property
     def outage(self) -> str:
-        """Why no mail can be sent; empty while a relay is not down."""
+        """Why no mail can be sent, in words that any caller may read; empty while a relay is not down."""
         return "; ".join(dict.fromkeys(relay.outage for relay in self._relays)) if self.down else ""
 
     @property
     def retry_after(self) -> float:
         """Seconds until a relay may be dialled again, 0 for now."""
         return min(relay.retry_after for relay in self._relays)
-
-    @property
-    def refuses_sign_in(self) -> bool:
-        """Whether every relay has refused the last sign-in."""
-        return all(relay.refuses_sign_in for relay in self._relays)
 
     async def connect(self) -> Connection:
         """A new connection to the first relay that gives one; waits as long as it takes.

@@ -84,14 +84,9 @@ class Relay:
         return self._availability.down
 
     @property
-    def refuses_sign_in(self) -> bool:
-        """Whether the last sign-in was refused."""
-        return self._breaker.over_sign_in
-
-    @property
     def outage(self) -> str:
-        """Why it is down, in its own words where it said any; empty unless it is."""
-        return self._availability.cause
+        """Why it is down, in words that any caller may read; empty unless it is."""
+        return self._breaker.effect if self._availability.down else ""
 
     @property
     def retry_after(self) -> float:

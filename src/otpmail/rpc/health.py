@@ -5,7 +5,7 @@ docs/decisions/056-our-own-health-servicer.md.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from otpmail.api.calls import Context
-from otpmail.events import Event, RelayDown, RelayIdle, RelayUp
+from otpmail.events import DialFailed, Event, RelayDown, RelayIdle, RelayUp
 from otpmail.limits.streams import StreamLimit
 
 SERVICES = (
@@ -38,13 +38,15 @@ class Health(_Servicer):  # type: ignore[misc]
     """An Observer that serves the health of all services: SERVING while a connection to a relay is open.
 
     A change only wakes the calls that watch. A client that does not read what it watches delays nobody. These calls
-    count in `streams`, with those of reflection.
+    count in `streams`, with those of reflection. `outage` returns why no relay is up, for anybody to read.
     """
 
-    event_types: frozenset[type[Event]] = frozenset({RelayUp, RelayDown, RelayIdle})
+    event_types: frozenset[type[Event]] = frozenset({RelayUp, RelayDown, RelayIdle, DialFailed})
 
-    def __init__(self, streams: StreamLimit) -> None:
+    def __init__(self, streams: StreamLimit, outage: Callable[[], str] = str) -> None:
         self.streams = streams
+        self._outage = outage
+        self._told: str | None = None  # the problem at the last change
         self._up: set[str] = set()
         self._stopped = False
         self._has_store = True
@@ -55,16 +57,13 @@ class Health(_Servicer):  # type: ignore[misc]
         return f"<Health {'SERVING' if self._serving else 'NOT_SERVING'}, up: {sorted(self._up)}>"
 
     def notify(self, event: Event) -> None:
-        """Note which relays are up."""
-        before = self._serving
+        """Note which relays are up, and why they are not."""
         match event:
             case RelayUp(relay):
                 self._up.add(relay)
             case RelayDown(relay) | RelayIdle(relay):
                 self._up.discard(relay)
-            case _:
-                return
-        if self._serving != before:
+        if self.problem != self._told:
             self._wake_watchers()
 
     def set_store(self, *, up: bool) -> None:
@@ -115,7 +114,7 @@ class Health(_Servicer):  # type: ignore[misc]
             return "the service is stopping"
         if not self._has_store:
             return "the store can't be written"
-        return "" if self._up else "no relay is up"
+        return "" if self._up else ": ".join(filter(None, ("no relay is up", self._outage())))
 
     @property
     def _serving(self) -> bool:
@@ -138,6 +137,7 @@ class Health(_Servicer):  # type: ignore[misc]
             self._waiting.discard(change)
 
     def _wake_watchers(self) -> None:
+        self._told = self.problem
         for change in self._waiting:
             if not change.done():  # a watcher that leaves at this moment
                 change.set_result(None)

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Literal
 
@@ -195,18 +195,26 @@ class LogObserver:
             case CodeChecked(result):
                 log_event(logging.DEBUG, "code-checked", f"code checked: {result}", result=result)
             case HeloRefused() | SignInWanted():
-                _log_wrong_setting(event)
+                _log_wrong_setting(replace(event, reply=self._addresses.within(event.reply)))
             case RelayDown(relay):
                 self._down.add(relay)
-                _log_relay(event, all_down=len(self._down) == self._relays, never_up=relay not in self._once_up)
+                self._about_relay(event, all_down=len(self._down) == self._relays, never_up=relay not in self._once_up)
             case _ if isinstance(event, AddressEvent | CallEvent):
                 self._about_callers(event)
             case RelayUp(relay) | RelayIdle(relay):
                 self._down.discard(relay)
                 self._once_up.add(relay)
-                _log_relay(event)
+                self._about_relay(event)
             case _:
-                _log_relay(event)
+                self._about_relay(event)
+
+    def _about_relay(self, event: Event, *, all_down: bool = False, never_up: bool = False) -> None:
+        """Log what happens to a relay. An error may name the mailbox that signs in, or quote one."""
+        if isinstance(event, RelayDown | DialFailed):
+            event = replace(event, error=self._addresses.within(event.error))
+        elif isinstance(event, ConnectionClosed):
+            event = replace(event, cause=self._addresses.within(event.cause))
+        _log_relay(event, all_down=all_down, never_up=never_up)
 
     def _about_callers(self, event: AddressEvent | CallEvent) -> None:
         """Log what a caller's addresses have met where failed mails have a line too, and all about calls."""
