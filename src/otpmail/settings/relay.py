@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from otpmail.address import Address
 from otpmail.settings.duration import Seconds
 from otpmail.settings.helo import host_name, is_helo, sender_domain
-from otpmail.settings.hosts import bare_address, is_loopback
+from otpmail.settings.hosts import bare_address, is_ip_address, is_loopback
 from otpmail.settings.problems import Problem
 from otpmail.settings.secret_file import SecretFile
 from otpmail.settings.section import (
@@ -109,7 +109,10 @@ class RelaySettings(Section):
     @field_validator("host")
     @classmethod
     def _without_brackets(cls, value: str) -> str:
-        return bare_address(value)
+        host = bare_address(value)
+        if ":" in host and not is_ip_address(host):
+            raise broken_rule("is neither a name nor an IP address; the port goes into EMAIL_PORT")
+        return host
 
     _name_of_a_certificate = field_validator("tls_name")(name_of_a_certificate)
 
