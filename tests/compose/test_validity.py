@@ -17,7 +17,9 @@ NOW = 1_700_000_000.1
     [
         (86_400, "1440 minutes"),
         (600, "10 minutes"),
-        (599.99, "9 minutes"),
+        (599.7, "10 minutes"),
+        (570, "10 minutes"),
+        (569.9, "9 minutes"),
         (120, "2 minutes"),
         (119.99, "119 seconds"),
         (60, "60 seconds"),
@@ -26,8 +28,8 @@ NOW = 1_700_000_000.1
         (0.2, "1 second"),
     ],
 )
-def test_a_time_is_rounded_down(seconds: float, words: str) -> None:
-    """Two minutes or more are in minutes, less is in seconds, always rounded down and never zero."""
+def test_a_time_is_rounded(seconds: float, words: str) -> None:
+    """Two minutes or more are in minutes, the nearest; less is in seconds, rounded down and never zero."""
     assert ENGLISH.values(seconds)["valid_for"] == words
 
 
@@ -41,9 +43,9 @@ def test_a_difference_of_two_times_is_not_a_minute_short(minutes: int, later: fl
 
 @given(st.floats(0, 86_400))
 def test_no_more_is_promised_than_there_is(left: float) -> None:
-    """The time in the mail is at most what is left, but for the last second."""
+    """The time in the mail is at most half a minute more than what is left, in seconds none but for the last one."""
     number, unit = ENGLISH.values(left)["valid_for"].split()
-    assert int(number) * (60 if unit == "minutes" else 1) <= max(1.0, left + 0.001)
+    assert int(number) * (60 if unit == "minutes" else 1) <= max(1.0, left + (30.001 if unit == "minutes" else 0.001))
 
 
 def test_words_are_read_from_a_file(tmp_path: Path) -> None:

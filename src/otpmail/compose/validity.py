@@ -46,11 +46,11 @@ class ValidityWords:
     def values(self, seconds: float) -> dict[str, str]:
         """Return `valid_for` and `minutes`, for a template to be filled in with, of a time that is left.
 
-        Both are rounded down, and never zero. The difference of two times may be a microsecond too short: a whole
-        minute is not lost by that.
+        Minutes are the nearest, so a mail that is repeated at once says the same. Seconds are rounded down, never zero.
+        The difference of two times may be a microsecond too short: a whole second is not lost by that.
         """
         whole = max(1, int(seconds + 0.001))
-        minutes = whole // 60
+        minutes = (whole + 30 if whole >= _IN_SECONDS_BELOW else whole) // 60
         if whole >= _IN_SECONDS_BELOW:
             words = self.minutes.replace("$n", str(minutes))
         else:

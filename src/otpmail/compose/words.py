@@ -46,12 +46,13 @@ class TimeWords:
         return f"<TimeWords {self.values(600.0)['valid_for']}>"
 
     def values(self, seconds: float) -> dict[str, str]:
-        """Return `valid_for` and `minutes` of a time that is left, rounded down and never zero.
+        """Return `valid_for` and `minutes` of a time that is left, never zero.
 
-        The difference of two times may be a microsecond too short: a whole minute is not lost by that.
+        Minutes are the nearest, so a mail that is repeated at once says the same. Seconds and hours are rounded down.
+        The difference of two times may be a microsecond too short: a whole second is not lost by that.
         """
         whole = max(1, int(seconds + 0.001))
-        minutes = whole // 60
+        minutes = (whole + 30 if whole >= _IN_SECONDS_BELOW else whole) // 60
         if whole >= _IN_SECONDS_BELOW:
             whole = minutes * 60 if whole < _IN_MINUTES_BELOW else whole // 3600 * 3600
         # fast path: a time is put into words once, 1 us; there are fewer than 300 of them in a day
