@@ -56,3 +56,15 @@ async def test_what_goes_where_is_counted(service: Service, relay: Relay) -> Non
     relay.cut_connections()
     await service.wait_for_log("connection-closed", recycled=False)
     assert (await scrape(service))[f'otpmail_connections_closed_total{{how="lost",relay="{name}"}}'] > 0
+
+
+@pytest.mark.relay(auth=(), silent_at="MAIL")
+@pytest.mark.service(WORKERS=1, EMAIL_MAX_MESSAGES=2, LOG_LEVEL="debug")
+async def test_a_worn_connection_that_is_lost_is_no_recycled_one(service: Service, relay: Relay) -> None:
+    """A connection that has a successor already is lost all the same, if it ends with mails in flight."""
+    for number in range(2):
+        await service.mail.SendMail(_mail(number, mail_pb2.WAIT_FOR_QUEUE))
+    await service.wait_for_log("connection-opened", count=2)
+    relay.cut_connections()
+    await service.wait_for_log("connection-closed", count=2)
+    assert [line["recycled"] for line in service.logged("connection-closed")[:2]] == [False, False]

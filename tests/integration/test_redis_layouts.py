@@ -117,12 +117,12 @@ async def test_sentinels_lead_to_the_next_master(watched: WatchedServers) -> Non
     """After the master was killed the client goes on with a replica, which has all that was confirmed."""
     async with _watched_client(watched.url) as client:
         await check_server(client, allow_volatile=False, is_cluster=False, replicas=1)
-        for number in range(1, 6):
-            assert await client.run(ADD, [KEY], [1], replicated=True) == number
+        confirmed = [(await _go_on(client))[0] for _ in range(5)]
+        assert confirmed[-1] >= 5
         old = client.endpoint
         watched.master.kill()
         count, seconds = await _go_on(client)
-        assert count >= 6
+        assert count > confirmed[-1]
         assert client.endpoint != old
         assert seconds < 15
 
@@ -130,7 +130,7 @@ async def test_sentinels_lead_to_the_next_master(watched: WatchedServers) -> Non
 async def test_a_master_that_was_cut_off_confirms_nothing(watched: WatchedServers) -> None:
     """A master without its replicas has changes that may be lost, so none is confirmed."""
     async with _watched_client(watched.url) as client:
-        assert await client.run(ADD, [KEY], [1], replicated=True) >= 1
+        assert (await _go_on(client))[0] >= 1
         master = watched.master
         for replica in watched.servers:
             if replica is not master:
@@ -149,10 +149,10 @@ async def test_a_cluster_leads_to_its_master(cluster: Cluster) -> None:
     async with _watched_client(cluster.url) as client:
         await check_server(client, allow_volatile=False, is_cluster=True, replicas=1)
         assert client.endpoint == f"127.0.0.1:{cluster.master.port}"
-        assert await client.run(ADD, [KEY], [1], replicated=True) == 1
+        before, _ = await _go_on(client)  # a busy machine's replicas may be late to confirm the first
         cluster.master.kill()
         count, _ = await _go_on(client)
-        assert count >= 2
+        assert count > before >= 1
         assert client.endpoint in {f"127.0.0.1:{replica.port}" for replica in cluster.replicas}
 
         other = next(node for node in cluster.nodes if node is not cluster.master)

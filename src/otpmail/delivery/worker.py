@@ -260,17 +260,19 @@ class Worker:
         return self._succession.is_open and not is_used_up_first
 
     def _retire(self, connection: Connection, tasks: asyncio.TaskGroup) -> None:
-        recycled = not connection.lost_cause
-        self._recycled += recycled
-        cause = connection.lost_cause or "worn, old or idle"
-        self._leaving[connection] = tasks.create_task(self._drain(connection, cause, recycled=recycled))
+        self._recycled += not connection.lost_cause
+        self._leaving[connection] = tasks.create_task(self._drain(connection))
 
-    async def _drain(self, connection: Connection, cause: str, *, recycled: bool) -> None:
-        """Close a connection once no mail is in flight on it, or at once where the task is cancelled."""
+    async def _drain(self, connection: Connection) -> None:
+        """Close a connection once no mail is in flight on it, or at once where the task is cancelled.
+
+        One that is lost with mails in flight was not recycled.
+        """
         try:
             await connection.drained()
         finally:
-            await self._close(connection, cause, recycled=recycled)
+            cause = connection.lost_cause
+            await self._close(connection, cause or "worn, old or idle", recycled=not cause)
 
     async def _close(self, connection: Connection, cause: str, *, recycled: bool) -> None:
         try:
