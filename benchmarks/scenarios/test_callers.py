@@ -16,7 +16,7 @@ from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
 
 _PROMISED = 0.9
-_ALIKE = 0.04  # how far services that are alike may differ: two standard errors of twelve starts
+_ALIKE = 0.02  # how far services that are alike may differ
 _NONE, _ALSO_NONE, _ASKING = "none", "none, a second service", "by token, with limits"
 _SETTINGS: dict[str, object] = {"OTP_RETURN_CODE": "true"}
 _MARGIN = 1.2  # of a quick run, which takes few turns

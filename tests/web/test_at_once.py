@@ -37,7 +37,7 @@ async def _connected(handler: Handler) -> AsyncIterator[tuple[asyncio.StreamRead
 
 
 class Answers:
-    """Answers with the body, and notes what each answer saw. It waits in rounds of the loop where it is told to."""
+    """Answers with the body, and notes what each answer saw. It waits in that many rounds of the loop."""
 
     def __init__(self, waits: int) -> None:
         self._waits = waits
@@ -130,7 +130,7 @@ async def test_a_body_that_breaks_off_at_once() -> None:
 
 
 async def test_a_task_that_is_cancelled_before_its_first_step() -> None:
-    """The answer is told, and can end what it has begun."""
+    """The answer gets the cancellation, and can end what it has begun."""
     ended: list[Any] = []
 
     async def answer() -> None:

@@ -42,17 +42,22 @@ def without_letters(text: str, codes: Sequence[str], mask: str) -> str:
     return _without_beginning(text, wanted, mask)
 
 
-def _masked(text: str, code: str, mask: str) -> str:
-    letters, kept, end = _letters_of(text), "", 0
-    found = letters.find(code)
-    places = _places_of(text) if found >= 0 else []
+def mask_code(text: str, signs: str, places: Sequence[int], code: str, mask: str) -> str:
+    """Mask a code wherever it stands among the signs of a text, with what stands between them; `places` are theirs."""
+    kept, end = "", 0
+    found = signs.find(code)
     while found >= 0:
         first, last = places[found], places[found + len(code) - 1]
         if first >= end:
             kept += text[end:first] + mask
         end = last + 1
-        found = letters.find(code, found + 1)
+        found = signs.find(code, found + 1)
     return kept + text[end:]
+
+
+def _masked(text: str, code: str, mask: str) -> str:
+    letters = _letters_of(text)
+    return mask_code(text, letters, _places_of(text), code, mask) if code in letters else text
 
 
 def _without_beginning(text: str, codes: Sequence[str], mask: str) -> str:

@@ -17,7 +17,7 @@ from string import ascii_letters
 from string import digits as ascii_digits
 from urllib.parse import quote
 
-from otpmail.smtp.letter_codes import LONG_CODE, of_letters, shows_letters, without_letters
+from otpmail.smtp.letter_codes import LONG_CODE, mask_code, of_letters, shows_letters, without_letters
 
 MAX_TEXT = 500
 """Characters of a line at most."""
@@ -240,16 +240,7 @@ def _masked(code: str, match: re.Match[str]) -> str:
     places = [place for place, character in enumerate(run) if character.isdecimal()]
     if len(places) < len(code):
         return run
-    number = _decimal(run[place] for place in places)
-    kept, end = "", 0
-    found = number.find(code)
-    while found >= 0:
-        first, last = places[found], places[found + len(code) - 1]
-        if first >= end:
-            kept += run[end:first] + MASK
-        end = last + 1
-        found = number.find(code, found + 1)
-    return kept + run[end:]
+    return mask_code(run, _decimal(run[place] for place in places), places, code, MASK)
 
 
 def _decimal(characters: Iterable[str]) -> str:
