@@ -27,7 +27,8 @@ NOW = 1_700_000_000.0
 DATE = "Tue, 14 Nov 2023 22:13:20 +0000"
 SERVICE = "service@example.org"
 CONTENT = {"content-type", "content-transfer-encoding"}
-MANY = settings(deadline=None, max_examples=1000 if "CI" in os.environ else 300)
+MANY = settings(deadline=None, max_examples=3000 if "CI" in os.environ else 300)
+pytestmark = pytest.mark.timeout(300)  # seconds; so many examples take 25 s of a processor
 FAST = settings(deadline=None, max_examples=100)
 
 _VISIBLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"])
