@@ -50,7 +50,7 @@ _EFFECTS = {
     Failure.UNREACHABLE: "the relay can't be reached",
     Failure.HANG_UP: "the relay ends its connections",
 }
-"""The words about a failure that callers get. Errors have more to say, for the operator alone: hosts, accounts, replies."""
+"""The words about a failure for callers. Errors have more, for the operator alone: hosts, accounts, replies."""
 
 
 class Life(Protocol):
