@@ -18,9 +18,8 @@ import trustme
 from otpmail.api.access import Access, read_access
 from otpmail.api.auth import AUTHORIZATION
 from otpmail.api.watched_files import WatchedFiles
-from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.errors import SettingsError, Unauthenticated
-from otpmail.events import ALL_EVENTS, Event
+from otpmail.events import ALL_EVENTS, AccessKept, AccessRenewed, CertificateDoubtful, Event
 from otpmail.otp.terms import Profiles
 from otpmail.settings import OtpSettings, ServerSettings
 

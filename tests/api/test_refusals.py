@@ -9,9 +9,8 @@ import pytest
 from otpmail.api.parse import parse
 from otpmail.api.refusals import BURST, SUMMARY_SECONDS, Refusals
 from otpmail.api.status import internal_error, status_of
-from otpmail.call_events import CallRefused, CallsRefused
 from otpmail.errors import InvalidArgument, NotFound
-from otpmail.events import ALL_EVENTS, Event
+from otpmail.events import ALL_EVENTS, CallRefused, CallsRefused, Event
 from otpmail.v1.mail_pb2 import GetMailRequest, SendMailRequest
 from otpmail.v1.otp_pb2 import SendCodeRequest
 

@@ -3,14 +3,13 @@
 import asyncio
 
 from delivery.fakes import Clock, Store, limits, make_job, suppressions
-from otpmail.address_events import AddressSuppressed, RecipientSuppressed, SuppressionLifted
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
 from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.queue import MailQueue
 from otpmail.delivery.suppressions import whose
 from otpmail.delivery.waiters import Waiters
-from otpmail.events import ALL_EVENTS, Event
+from otpmail.events import ALL_EVENTS, AddressSuppressed, Event, RecipientSuppressed, SuppressionLifted
 from otpmail.model import MailState, Priority, RecipientResult
 
 ADA, BOB = "ada@x.org", "bob@x.org"

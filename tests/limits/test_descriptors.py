@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
-from otpmail.call_events import ConnectionsFree, ConnectionsFull
-from otpmail.events import Event
+from otpmail.events import ConnectionsFree, ConnectionsFull, Event
 from otpmail.limits.descriptors import (
     ConnectionWatch,
     connections_of_callers,

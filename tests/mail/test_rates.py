@@ -10,11 +10,11 @@ import pytest
 from drafts import read_draft
 from mail.rigs import DRAFT, Rig
 from mail.test_group_commit import GroupStore
-from otpmail.call_events import LimitReached
 from otpmail.callers import Call, Caller, Permissions, Rates
 from otpmail.delivery.job import Job
 from otpmail.delivery.suppressions import whose
 from otpmail.errors import InvalidArgument, LimitExceeded, Unavailable
+from otpmail.events import LimitReached
 from otpmail.limits import suppressing
 from otpmail.limits.rules import total_of
 from otpmail.mail.rates import Rates as Counting

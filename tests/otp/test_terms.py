@@ -9,12 +9,11 @@ import pytest
 
 from otp.test_service import Rig
 from otpmail.address import parse_mailbox
-from otpmail.call_events import FixedCodeUsed
 from otpmail.callers import ANONYMOUS, Call, Caller, FixedCode, Permissions, Profile
 from otpmail.compose.building import Look
 from otpmail.compose.catalog import Templates
 from otpmail.errors import LimitExceeded, PermissionDenied
-from otpmail.events import MailAccepted, MailSettled
+from otpmail.events import FixedCodeUsed, MailAccepted, MailSettled
 from otpmail.model import DAY, LETTERS, CheckResult, MailState
 from otpmail.otp.request import CheckRequest, CodeRequest, SentCode
 from otpmail.product import Product

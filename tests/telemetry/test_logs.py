@@ -8,34 +8,26 @@ import sys
 
 import pytest
 
-from otpmail.address_events import (
-    AddressSuppressed,
-    RecipientSuppressed,
-    SuppressionLifted,
-    SuppressionsFull,
-    SuppressionsGiveWay,
-)
-from otpmail.call_events import (
+from otpmail.events import (
     AddressForgotten,
     AddressReleased,
+    AddressSuppressed,
     CallRefused,
     CallsRefused,
-    CodesGiveWay,
-    FixedCodeUsed,
-    LimitReached,
-)
-from otpmail.events import (
     ChunkingDisabled,
     CodeChecked,
+    CodesGiveWay,
     ConnectionClosed,
     ConnectionLimitDropped,
     ConnectionLimitLearned,
     ConnectionOpened,
     DialFailed,
     Event,
+    FixedCodeUsed,
     HeloRefused,
     IdleTimeDropped,
     IdleTimeLearned,
+    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -45,11 +37,15 @@ from otpmail.events import (
     RateRestored,
     RecipientLimitDropped,
     RecipientLimitLearned,
+    RecipientSuppressed,
     RelayDown,
     RelayIdle,
     RelayUp,
     ResetRefused,
     SignInWanted,
+    SuppressionLifted,
+    SuppressionsFull,
+    SuppressionsGiveWay,
 )
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.suppression import Suppression, SuppressionScope

@@ -7,26 +7,26 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from otpmail.address_events import (
-    AddressSuppressed,
-    RecipientSuppressed,
-    SuppressionLifted,
-    SuppressionsFull,
-    SuppressionsGiveWay,
-)
-from otpmail.call_events import CodesGiveWay, FixedCodeUsed, LimitReached
 from otpmail.events import (
+    AddressSuppressed,
     CodeChecked,
+    CodesGiveWay,
     ConnectionClosed,
     ConnectionOpened,
     DialFailed,
     Event,
+    FixedCodeUsed,
+    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
+    RecipientSuppressed,
     RelayDown,
     RelayIdle,
     RelayUp,
+    SuppressionLifted,
+    SuppressionsFull,
+    SuppressionsGiveWay,
 )
 from otpmail.model import CheckResult, Mail, MailState
 from otpmail.relays.connection import Connection

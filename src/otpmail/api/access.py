@@ -14,10 +14,9 @@ from typing import NamedTuple, TypeVar
 from otpmail.api.auth import Authenticator
 from otpmail.api.methods import METHODS
 from otpmail.api.watched_files import ChangeWatch, WatchedFiles
-from otpmail.call_events import AccessKept, AccessRenewed, CertificateDoubtful
 from otpmail.callers import table_of
 from otpmail.errors import SettingsError
-from otpmail.events import Observer
+from otpmail.events import AccessKept, AccessRenewed, CertificateDoubtful, Observer
 from otpmail.otp.terms import Profiles, TermsOfCallers
 from otpmail.settings import OtpSettings, ServerSettings
 from otpmail.settings.callers import CallersFile, read_callers

@@ -9,9 +9,8 @@ from urllib.parse import unquote
 from otpmail.api.calls import Context
 from otpmail.api.parse import SMALL, Parser
 from otpmail.api.status import RpcStatus
-from otpmail.call_events import CallRefused, CallsRefused
 from otpmail.errors import CallerError, InvalidArgument
-from otpmail.events import Observer
+from otpmail.events import CallRefused, CallsRefused, Observer
 from otpmail.timers import CallLater
 
 BURST = 10

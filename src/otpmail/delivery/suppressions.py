@@ -5,17 +5,17 @@ from functools import partial
 from math import inf
 
 from otpmail.address import Address
-from otpmail.address_events import (
+from otpmail.callers import Trace
+from otpmail.cooperate import Steps
+from otpmail.delivery.job import Job
+from otpmail.events import (
     AddressSuppressed,
+    Observer,
     RecipientSuppressed,
     SuppressionLifted,
     SuppressionsFull,
     SuppressionsGiveWay,
 )
-from otpmail.callers import Trace
-from otpmail.cooperate import Steps
-from otpmail.delivery.job import Job
-from otpmail.events import Observer
 from otpmail.limits import suppressing
 from otpmail.model import Priority, RecipientResult
 from otpmail.smtp.reply_kind import refuses_address

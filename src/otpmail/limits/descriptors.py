@@ -11,8 +11,7 @@ import resource
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
-from otpmail.call_events import ConnectionsFree, ConnectionsFull
-from otpmail.events import Observer
+from otpmail.events import ConnectionsFree, ConnectionsFull, Observer
 
 FOR_PROBES = 8
 """How many connections to HTTP_PORT beyond the limit are answered for probes."""

@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from otpmail.call_events import LimitReached
 from otpmail.callers import Caller, TableKey
 from otpmail.delivery.job import Job
 from otpmail.errors import CallerError, LimitExceeded
-from otpmail.events import Observer
+from otpmail.events import LimitReached, Observer
 from otpmail.limits.rules import stretch_of
 from otpmail.mail.undoing import Undoing
 from otpmail.model import DAY, HOUR, Reached

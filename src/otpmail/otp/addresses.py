@@ -4,12 +4,11 @@ from enum import Enum
 from functools import partial
 
 from otpmail.address import Address, parse_address, refuse_control_characters
-from otpmail.call_events import AddressForgotten, AddressReleased
 from otpmail.callers import ANY_PURPOSE, Call
 from otpmail.code_record import Budget
 from otpmail.delivery.suppressions import whose
 from otpmail.errors import InvalidArgument, LimitExceeded
-from otpmail.events import Observer
+from otpmail.events import AddressForgotten, AddressReleased, Observer
 from otpmail.limits import suppressing
 from otpmail.mail.lookup import check_mail_id
 from otpmail.mail.service import MailService

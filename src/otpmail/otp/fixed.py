@@ -5,10 +5,9 @@ Their challenges are of a key that there is not, so each is worth nothing once t
 
 from typing import NamedTuple
 
-from otpmail.call_events import FixedCodeUsed
 from otpmail.callers import Call, FixedCode
 from otpmail.delivery.job import Job
-from otpmail.events import Observer
+from otpmail.events import FixedCodeUsed, Observer
 from otpmail.mail.service import MailService
 from otpmail.model import FIXED_KEY, Challenge, Check, IssuedCode, Mail, MailState, RecipientResult
 from otpmail.otp.codes import CodeBook, new_challenge_id

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from math import inf
 
-from otpmail.call_events import CodesGiveWay
-from otpmail.events import Observer
+from otpmail.events import CodesGiveWay, Observer
 
 _AGAIN_SECONDS = 60.0
 

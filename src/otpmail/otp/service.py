@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
-from otpmail.call_events import LimitReached
 from otpmail.callers import Call
 from otpmail.code_record import STRANGERS
 from otpmail.compose.catalog import Templates
@@ -13,7 +12,7 @@ from otpmail.compose.draft import Draft
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
 from otpmail.errors import InvalidArgument, LimitExceeded
-from otpmail.events import CodeChecked, Observer
+from otpmail.events import CodeChecked, LimitReached, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.mail.undoing import CLOSE_SECONDS, Undoing

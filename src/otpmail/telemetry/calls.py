@@ -4,7 +4,8 @@ import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from otpmail.call_events import (
+from otpmail.counts import counted
+from otpmail.events import (
     AccessKept,
     AccessRenewed,
     AddressForgotten,
@@ -19,7 +20,6 @@ from otpmail.call_events import (
     FixedCodeUsed,
     LimitReached,
 )
-from otpmail.counts import counted
 from otpmail.telemetry.addresses import Addresses
 from otpmail.telemetry.mails import Line
 
@@ -92,7 +92,7 @@ def _about_address(event: AddressReleased | AddressForgotten, addresses: Address
 
 
 def _limit(event: LimitReached) -> tuple[str, Line]:
-    """How near a caller has come to a limit. A refusal is logged with others too (`call_events.CallRefused`)."""
+    """How near a caller has come to a limit. A refusal is logged with others too (`events.CallRefused`)."""
     limit, caller, percent = event.limit, event.caller, event.percent
     span = "a day" if limit.endswith("_day") else "an hour"
     if not percent:

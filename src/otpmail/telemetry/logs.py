@@ -12,18 +12,21 @@ from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Literal
 
-from otpmail.address_events import AddressEvent, SuppressionsFull, SuppressionsGiveWay
-from otpmail.call_events import CallEvent, CallRefused, FixedCodeUsed, LimitReached
 from otpmail.callers import NO_TRACE, Trace
 from otpmail.counts import mails
 from otpmail.events import (
     ALL_EVENTS,
+    AddressEvent,
+    CallEvent,
+    CallRefused,
     CodeChecked,
     ConnectionClosed,
     ConnectionOpened,
     DialFailed,
     Event,
+    FixedCodeUsed,
     HeloRefused,
+    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -31,6 +34,8 @@ from otpmail.events import (
     RelayIdle,
     RelayUp,
     SignInWanted,
+    SuppressionsFull,
+    SuppressionsGiveWay,
 )
 from otpmail.model import MailState
 from otpmail.telemetry.addresses import Addresses, AddressForm

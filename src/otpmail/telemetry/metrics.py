@@ -17,27 +17,24 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from otpmail.address_events import (
-    AddressSuppressed,
-    RecipientSuppressed,
-    SuppressionLifted,
-    SuppressionsFull,
-    SuppressionsGiveWay,
-)
-from otpmail.call_events import CallEvent, CodesGiveWay, FixedCodeUsed, LimitReached
 from otpmail.events import (
     ALL_EVENTS,
+    AddressSuppressed,
+    CallEvent,
     ChunkingDisabled,
     CodeChecked,
+    CodesGiveWay,
     ConnectionClosed,
     ConnectionLimitDropped,
     ConnectionLimitLearned,
     ConnectionOpened,
     DialFailed,
     Event,
+    FixedCodeUsed,
     HeloRefused,
     IdleTimeDropped,
     IdleTimeLearned,
+    LimitReached,
     MailAccepted,
     MailDeferred,
     MailSettled,
@@ -47,11 +44,15 @@ from otpmail.events import (
     RateRestored,
     RecipientLimitDropped,
     RecipientLimitLearned,
+    RecipientSuppressed,
     RelayDown,
     RelayIdle,
     RelayUp,
     ResetRefused,
     SignInWanted,
+    SuppressionLifted,
+    SuppressionsFull,
+    SuppressionsGiveWay,
 )
 from otpmail.model import CheckResult, MailState
 from otpmail.settings.otp import LIMITS

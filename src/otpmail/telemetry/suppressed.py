@@ -3,7 +3,8 @@
 import logging
 from datetime import UTC, datetime
 
-from otpmail.address_events import (
+from otpmail.counts import counted
+from otpmail.events import (
     AddressEvent,
     AddressSuppressed,
     RecipientSuppressed,
@@ -11,7 +12,6 @@ from otpmail.address_events import (
     SuppressionsFull,
     SuppressionsGiveWay,
 )
-from otpmail.counts import counted
 from otpmail.suppression import Suppression, SuppressionScope
 from otpmail.telemetry.addresses import Addresses
 from otpmail.telemetry.mails import Line

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from otpmail.app import App
-from otpmail.call_events import AccessRenewed
 from otpmail.dev import failing
 from otpmail.dev.caught import CaughtMail, key_of
 from otpmail.dev.relay import CatchAllRelay
 from otpmail.errors import SettingsError
-from otpmail.events import Event, MailAccepted
+from otpmail.events import AccessRenewed, Event, MailAccepted
 from otpmail.otp.codes import CodeBook
 from otpmail.settings import Settings
 from otpmail.store.clock import StoreClock

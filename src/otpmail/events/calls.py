@@ -1,4 +1,4 @@
-"""Events about callers: refused calls, limits, full addresses, and files that say who may call. See `events`."""
+"""Events about callers: refused calls, limits, full addresses, and files that say who may call."""
 
 from otpmail.values import frozen
 

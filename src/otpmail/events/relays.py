@@ -1,14 +1,5 @@
-"""Events of the service, as values, and the protocol of the observers that are notified of them.
+"""Events of relays: their connections, and what was learned of their limits."""
 
-Logs, metrics and health are observers. The parts that emit events know none of them.
-"""
-
-from typing import Protocol, get_args
-
-from otpmail.address_events import AddressEvent
-from otpmail.call_events import CallEvent
-from otpmail.callers import NO_TRACE, Trace
-from otpmail.model import Mail
 from otpmail.values import frozen
 
 
@@ -198,41 +189,7 @@ class ConnectionClosed:
     recycled: bool
 
 
-@frozen()
-class MailAccepted:
-    """A mail has an id and a place in the queue."""
-
-    mail: Mail
-    trace: Trace = NO_TRACE
-
-
-@frozen()
-class MailDeferred:
-    """An attempt did not settle the mail; the next one is in `retry_after` seconds."""
-
-    mail: Mail
-    retry_after: float
-    reply: str
-    trace: Trace = NO_TRACE
-
-
-@frozen()
-class MailSettled:
-    """A mail reached its final state. `relay` is the one that had it last, empty if none had."""
-
-    mail: Mail
-    trace: Trace = NO_TRACE
-    relay: str = ""
-
-
-@frozen()
-class CodeChecked:
-    """A code was checked; `result` is the name of the answer. The event holds neither code nor address."""
-
-    result: str
-
-
-Event = (
+RelayEvent = (
     RelayUp
     | RelayDown
     | RelayIdle
@@ -247,50 +204,10 @@ Event = (
     | SignInWanted
     | ConnectionLimitLearned
     | ConnectionLimitDropped
-    | IdleTimeLearned
-    | IdleTimeDropped
     | RateLowered
     | RateRestored
+    | IdleTimeLearned
+    | IdleTimeDropped
     | ConnectionOpened
     | ConnectionClosed
-    | MailAccepted
-    | MailDeferred
-    | MailSettled
-    | CodeChecked
-    | AddressEvent
-    | CallEvent
 )
-ALL_EVENTS: frozenset[type[Event]] = frozenset(get_args(Event))
-
-
-class Observer(Protocol):
-    """Is notified of events whose type is in `event_types`. After that changes, `Observers.refresh` is called.
-
-    An emitter may look there, and skip events that no observer asks for.
-    """
-
-    event_types: frozenset[type[Event]]
-
-    def notify(self, event: Event) -> None:
-        """Take note of `event`. Must neither block nor raise: it is called in the middle of the work."""
-
-
-class Observers:
-    """One observer in front of several: each is notified, in order, of the events it asks for."""
-
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look again which events each observer asks for."""
-        self._notify = {
-            kind: tuple(observer.notify for observer in self._observers if kind in observer.event_types)
-            for kind in ALL_EVENTS
-        }
-        self.event_types = frozenset(kind for kind, targets in self._notify.items() if targets)
-
-    def notify(self, event: Event) -> None:
-        """Notify each observer that asks for events of this type."""
-        for notify in self._notify[type(event)]:
-            notify(event)
