@@ -13,11 +13,12 @@ import grpc
 
 from otpmail.client import addresses, codes, mails
 from otpmail.client.aio_stream import MailStream
+from otpmail.client.arguments import seconds
 from otpmail.client.endpoint import Endpoint
 from otpmail.client.errors import Error
 from otpmail.client.methods import awaited
 from otpmail.client.plan import Plan, built
-from otpmail.client.retry import Attempts, Retries
+from otpmail.client.retry import Attempts, Retries, checked
 from otpmail.client.status import error_of
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
@@ -49,13 +50,13 @@ class Client:
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         self._endpoint = Endpoint(server, token, ca_file, cert_file, key_file, tls_name)
-        self._timeout = timeout
-        self._retries = retries
+        self._timeout = seconds(timeout, "timeout")
+        self._retries = checked(retries)
         self._sleep = sleep
         self._channels: dict[asyncio.AbstractEventLoop, dict[str, grpc.aio.Channel]] = {}
 
     def __repr__(self) -> str:
-        return f"<Client {self._endpoint.target}>"
+        return f"<Client {self._endpoint.name}>"
 
     send_code = awaited(codes.send_code)
     check_code = awaited(codes.check_code)
@@ -113,6 +114,8 @@ class Client:
         everyone, has an `error`. After a lost connection, or where the service stops, mails without a result are sent
         again by their request_id. So are mails that it refuses as UNAVAILABLE once all were taken.
         """
+        if not isinstance(outgoing, Iterable | AsyncIterable):
+            raise TypeError(f"outgoing: must be an iterable of OutgoingMail, not {type(outgoing).__name__}")
         target = self._endpoint.target
         attempts = self._attempts(timeout, None)
 
@@ -148,7 +151,7 @@ class Client:
                 return plan.read(answer)
 
     def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
-        given = timeout if timeout is not None else self._timeout
+        given = seconds(timeout, "timeout") if timeout is not None else self._timeout
         return Attempts(
             self._retries,
             timeout=usual if given is None else given,

@@ -1,8 +1,10 @@
 """Where the service is, and how the client shows itself: from arguments, else from the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -11,6 +13,11 @@ import grpc
 DEFAULT_SERVER = "127.0.0.1:40700"
 
 Options = tuple[tuple[str, str | int], ...]
+
+_ADDRESS = re.compile(r"(?:[^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):(?P<port>[0-9]{1,5})")
+_OF_GRPC = re.compile(r"(?:unix|unix-abstract|dns|ipv4|ipv6|vsock|xds):.")
+"""Names of another kind, which gRPC reads: https://github.com/grpc/grpc/blob/master/doc/naming.md."""
+_LAST_PORT = 65_535
 
 _OPTIONS: Options = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -27,6 +34,7 @@ class Endpoint:
     """A service. A field that is None is read from the environment when needed, so a client can be made at import.
 
     These are OTPMAIL_SERVER, OTPMAIL_TOKEN, OTPMAIL_CA_FILE, OTPMAIL_CERT_FILE, OTPMAIL_KEY_FILE and OTPMAIL_TLS_NAME.
+    Raises TypeError and ValueError for a field that is wrong, and those in the environment once they are needed.
     """
 
     server: str | None = None
@@ -36,14 +44,31 @@ class Endpoint:
     key_file: str | Path | None = None
     tls_name: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("server", "token", "tls_name"):
+            if not isinstance(getattr(self, name), str | None):
+                raise TypeError(f"{name}: must be text, not {type(getattr(self, name)).__name__}")
+        if self.server:
+            _well_formed(self.server, "server")
+        if self.token:
+            _sendable(self.token, "token")
+
     @property
     def target(self) -> str:
-        """The address of the service, as gRPC takes it."""
+        """The address of the service, as gRPC takes it. Raises ValueError for what is none."""
+        return self.server or _well_formed(self.name, "OTPMAIL_SERVER")
+
+    @property
+    def name(self) -> str:
+        """The address as it was given, to show it."""
         return self.server or os.environ.get("OTPMAIL_SERVER") or DEFAULT_SERVER
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of a call. The token is read for each call, so it may be exchanged."""
-        token = os.environ.get("OTPMAIL_TOKEN", "") if self.token is None else self.token
+        """Return the metadata of a call. The token is read for each call, so it may be exchanged.
+
+        Raises ValueError for what is no token.
+        """
+        token = _sendable(os.environ.get("OTPMAIL_TOKEN", ""), "OTPMAIL_TOKEN") if self.token is None else self.token
         return (("authorization", f"Bearer {token}"),) if token else ()
 
     def options(self, target: str) -> Options:
@@ -62,6 +87,21 @@ class Endpoint:
         return grpc.ssl_channel_credentials(
             ca_file.read_bytes(), key.read_bytes() if key else None, chain.read_bytes() if chain else None
         )
+
+
+@lru_cache(maxsize=64)  # it is asked at each call
+def _well_formed(server: str, name: str) -> str:
+    """Return the address of a service. gRPC would take any text for a host, and say that none answers there."""
+    match = _ADDRESS.fullmatch(server)
+    if not _OF_GRPC.match(server) and (match is None or not 1 <= int(match["port"]) <= _LAST_PORT):
+        raise ValueError(f"{name}: {server!r} is wrong: must be host:port, such as {DEFAULT_SERVER}, or unix:PATH")
+    return server
+
+
+def _sendable(token: str, name: str) -> str:
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError(f"{name}: holds blanks or characters that no token has")
+    return token
 
 
 def _file(given: str | Path | None, name: str, environment: Mapping[str, str]) -> Path | None:

@@ -8,8 +8,9 @@ from math import isfinite
 from google.protobuf.duration_pb2 import Duration
 
 from otpmail.client import decode
-from otpmail.client.errors import InvalidRequest
-from otpmail.client.plan import RELAY_SECONDS, Plan, built, new_request_id, raise_if, unwritable, wait_for_value
+from otpmail.client.arguments import named
+from otpmail.client.errors import Error, InvalidRequest
+from otpmail.client.plan import RELAY_SECONDS, Plan, built, new_request_id, raise_if, wait_for_value
 from otpmail.client.values import Attachment, Mail, OutgoingMail, Priority, State, WaitFor
 from otpmail.v1 import mail_pb2
 
@@ -168,11 +169,18 @@ def _page(answer: mail_pb2.ListMailsResponse) -> tuple[list[Mail], str]:
 
 
 def outgoing_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
-    """Return the request for a mail of a stream. Raises InvalidRequest for one that can't be written."""
+    """Return the request for a mail of a stream. Raises TypeError or InvalidRequest for one that can't be written."""
     try:
         return mail_request(mail)
-    except UnicodeEncodeError as error:
-        raise unwritable(error, {each.name: getattr(mail, each.name) for each in fields(mail)}) from None
+    except Error:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        if not isinstance(mail, OutgoingMail):
+            raise TypeError(f"outgoing: each must be an OutgoingMail, not {type(mail).__name__}") from None
+        known = fields(mail)
+        raise named(
+            error, {each.name: getattr(mail, each.name) for each in known}, {each.name: each.type for each in known}
+        ) from None
 
 
 def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
@@ -195,7 +203,7 @@ def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
         wait_for=wait_for_value(mail.wait_for),
         request_id=mail.request_id or new_request_id(),
     )
-    setattr(request, "from", mail.from_)  # a keyword in Python
+    setattr(request, "from", mail.from_ or "")  # a keyword in Python
     if mail.ttl is not None:
         if not isfinite(mail.ttl):
             raise InvalidRequest(f"ttl: {mail.ttl} is no time in seconds", field="ttl")

@@ -1,15 +1,16 @@
 """A call as both clients make it: its request, and how to read the answer."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import uuid4
 
 from google.protobuf.message import Message
 
-from otpmail.client.errors import Error, InvalidRequest
-from otpmail.client.values import Attachment, WaitFor
+from otpmail.client.arguments import named
+from otpmail.client.errors import Error
+from otpmail.client.values import WaitFor
 from otpmail.v1 import mail_pb2
 
 P = ParamSpec("P")
@@ -47,31 +48,22 @@ class Plan(Generic[ResultT]):
 
 
 def built(build: Callable[P, RequestT], /, *args: P.args, **options: P.kwargs) -> RequestT:
-    """Return what `build` makes of a caller's values. Raises InvalidRequest for text that no request can have."""
+    """Return what `build` makes of a caller's values. Raises TypeError or InvalidRequest for what no request can have.
+
+    Both name the value.
+    """
     try:
         return build(*args, **options)
-    except UnicodeEncodeError as error:
-        raise unwritable(error, inspect.signature(build).bind(*args, **options).arguments) from None
-
-
-def unwritable(error: UnicodeEncodeError, values: Mapping[str, object]) -> InvalidRequest:
-    """Return the error for text that no request can have, with the name of the value that holds it."""
-    field = next((name.rstrip("_") for name, value in values.items() if _holds(value, error.object)), "")
-    said = f"holds {error.object[error.start]!a}, which is no character"
-    return InvalidRequest(f"{field or 'text'}: {said}", field=field, description=said)
-
-
-def _holds(value: object, text: str) -> bool:
-    match value:
-        case str():
-            return value == text
-        case Attachment():
-            return text in (value.filename, value.content_type, value.content_id)
-        case Mapping():
-            return text in value or text in value.values()
-        case Sequence():
-            return any(_holds(each, text) for each in value)
-    return False
+    except Error:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        signature = inspect.signature(build)
+        try:
+            values = signature.bind(*args, **options).arguments
+        except TypeError:  # Python's own words for a call that lacks an argument, or has one too many
+            raise error from None
+        kinds = {name: each.annotation for name, each in signature.parameters.items()}
+        raise named(error, values, kinds) from None
 
 
 def new_request_id() -> str:
@@ -80,8 +72,8 @@ def new_request_id() -> str:
 
 
 def wait_for_value(wait_for: WaitFor) -> mail_pb2.WaitFor.ValueType:
-    """Return the field of a request for this."""
-    return mail_pb2.WAIT_FOR_QUEUE if wait_for == WaitFor.QUEUE else mail_pb2.WAIT_FOR_RELAY
+    """Return the field of a request for this. Raises ValueError for another word."""
+    return mail_pb2.WaitFor.Value(f"WAIT_FOR_{wait_for}")
 
 
 def nothing(_: Message) -> None:

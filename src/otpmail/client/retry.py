@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from math import inf
 
 from otpmail.client.decode import is_of_a_stop, is_unavailable
-from otpmail.client.errors import Error, Unavailable
+from otpmail.client.errors import Error, TimedOut, Unavailable
 from otpmail.v1 import mail_pb2
 
 _FIRST_SECONDS = 0.1
@@ -20,6 +21,19 @@ class Retries:
 
     attempts: int = 5
     most_wait: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attempts, int) or not isinstance(self.most_wait, int | float):
+            raise TypeError(f"retries: attempts and most_wait must be numbers: {self}")
+        if self.attempts < 1 or not self.most_wait >= 0:
+            raise ValueError(f"retries: attempts must be 1 or more, and most_wait 0 or more: {self}")
+
+
+def checked(retries: object) -> Retries:
+    """Return the argument of a client. Raises TypeError for another type."""
+    if not isinstance(retries, Retries):
+        raise TypeError(f"retries: must be Retries, as in Retries(attempts=3), not {type(retries).__name__}")
+    return retries
 
 
 class Refusals:
@@ -68,15 +82,21 @@ class Attempts:
         self._retries = retries
         self._is_repeatable = is_repeatable
         self._now, self._random = now, random
-        self._ends = None if timeout is None else now() + timeout
+        self._ends = None if timeout is None or timeout == inf else now() + timeout
         self._failures = 0
 
     def __repr__(self) -> str:
         return f"<Attempts {self._failures} failed of {self._retries.attempts}>"
 
     def left(self) -> float | None:
-        """Return how many seconds are left for the call, None for any time."""
-        return None if self._ends is None else max(0.0, self._ends - self._now())
+        """Return how many seconds are left for the call, None for any time. Raises TimedOut if none are."""
+        left = self._left()
+        if left is not None and left <= 0:
+            raise TimedOut("the time for the call had passed before it was made")
+        return left
+
+    def _left(self) -> float | None:
+        return None if self._ends is None else self._ends - self._now()
 
     def succeeded(self) -> None:
         """Start to count again, as an answer has come over a stream."""
@@ -96,7 +116,7 @@ class Attempts:
         grown: float = min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** (self._failures - 1))
         spread = self._random()
         wait = max(grown * (0.5 + spread), (error.retry_after or 0.0) * (1 + spread / 4))
-        left = self.left()
+        left = self._left()
         if wait > self._retries.most_wait or (left is not None and wait >= left):
             raise error from None
         return wait

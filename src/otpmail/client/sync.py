@@ -11,12 +11,13 @@ from typing import Self, TypeVar
 import grpc
 
 from otpmail.client import addresses, codes, decode, mails
+from otpmail.client.arguments import seconds
 from otpmail.client.endpoint import Endpoint
 from otpmail.client.errors import Error, Unavailable
 from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan, built
-from otpmail.client.retry import Attempts, Refusals, Retries
+from otpmail.client.retry import Attempts, Refusals, Retries, checked
 from otpmail.client.status import error_of
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
@@ -46,14 +47,14 @@ class SyncClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._endpoint = Endpoint(server, token, ca_file, cert_file, key_file, tls_name)
-        self._timeout = timeout
-        self._retries = retries
+        self._timeout = seconds(timeout, "timeout")
+        self._retries = checked(retries)
         self._sleep = sleep
         self._lock = Lock()
         self._channels: dict[str, grpc.Channel] = {}
 
     def __repr__(self) -> str:
-        return f"<SyncClient {self._endpoint.target}>"
+        return f"<SyncClient {self._endpoint.name}>"
 
     send_code = blocking(codes.send_code)
     check_code = blocking(codes.check_code)
@@ -110,6 +111,8 @@ class SyncClient:
         did not reach everyone, has an `error`. After a lost connection, or where the service stops, mails without a
         result are sent again by their request_id. So are mails that it refuses as UNAVAILABLE once all were taken.
         """
+        if not isinstance(outgoing, Iterable):
+            raise TypeError(f"outgoing: must be an iterable of OutgoingMail, not {type(outgoing).__name__}")
         feed = Feed(outgoing)
         try:
             yield from self._results(feed, timeout)
@@ -170,7 +173,7 @@ class SyncClient:
                 return plan.read(answer)
 
     def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
-        given = timeout if timeout is not None else self._timeout
+        given = seconds(timeout, "timeout") if timeout is not None else self._timeout
         return Attempts(
             self._retries,
             timeout=usual if given is None else given,
