@@ -154,6 +154,11 @@ class App:
         """How each relay is dialled now."""
         return tuple(relay.credentials for relay in self._delivery.relays)
 
+    @property
+    def watched_files(self) -> Sequence[str]:
+        """The settings whose files `renew` reads again: of callers and TLS."""
+        return self._api.access.watched
+
     def renew(self, templates: Templates, credentials: Sequence[Credentials]) -> None:
         """Use these from now on, and the level of the log that is set; read the files of callers and TLS again.
 

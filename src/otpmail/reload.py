@@ -107,7 +107,7 @@ class Reloader:
         set_level(min(levels, key=LEVELS.index))  # the old level or the new one may show these lines
         for name, problem in found.problems.items():
             log_event(logging.ERROR, "reload-failed", f"reload: {problem}; the value before is kept", setting=name)
-        text = f"reloaded: {', '.join(found.changed) or 'nothing has changed'}"
+        text = f"reloaded: {', '.join(found.changed) or self._nothing(found)}"
         if found.need_restart:
             text += f"; a restart is needed for {', '.join(found.need_restart)}"
         changed, need_restart = list(found.changed), list(found.need_restart)
@@ -115,6 +115,13 @@ class Reloader:
         set_level(levels[1])
         self._settings = found.settings
         self._app.renew(found.templates, found.credentials)
+
+    def _nothing(self, found: _Found) -> str:
+        """Return words where no setting has another value: files of callers have a line of their own, which follows."""
+        nothing = "nothing else has changed" if found.problems else "nothing has changed"
+        if not (files := self._app.watched_files):
+            return nothing
+        return f"{nothing} so far; {' and '.join(files)} {'is' if len(files) == 1 else 'are'} read next"
 
 
 def _read_credentials(old: Credentials, settings: RelaySettings, found: _Found) -> Credentials:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 
+from commands import otpmail
 from integration.callers import RELAYED, UNKNOWN, Tls, as_caller, hello, open_channel, status_of, table, write
 from otpmail.v1 import mail_pb2, otp_pb2
 
@@ -95,7 +96,10 @@ async def test_a_thousand_signals(serve: Callable[..., Awaitable[Service]], file
 
 
 async def test_a_signal_reads_the_file_again(serve: Callable[..., Awaitable[Service]], file: Path) -> None:
-    """SIGHUP reads the file even where it looks as before: the log has the line of a mistake again."""
+    """SIGHUP reads the file even where it looks as before: the log has the line of a mistake again.
+
+    The line about the settings, which comes before it, does not say that nothing has changed.
+    """
     service = await serve(CALLERS_FILE=file)
     write(file, "[callers.shop]\n")
     await service.wait_for_log("reload-failed", setting="CALLERS_FILE", timeout=_SECONDS)
@@ -106,6 +110,8 @@ async def test_a_signal_reads_the_file_again(serve: Callable[..., Awaitable[Serv
     service.send(signal.SIGHUP)
     again = await service.wait_for_log("reload-failed", count=3, setting="CALLERS_FILE", timeout=_SECONDS)
     assert again["message"] == other["message"]
+    (line,) = service.logged("reloaded")
+    assert line["message"] == "reloaded: nothing has changed so far; CALLERS_FILE is read next"
 
 
 async def test_a_volume_of_kubernetes(serve: Callable[..., Awaitable[Service]], tls: Tls, tmp_path: Path) -> None:
@@ -139,3 +145,21 @@ async def test_a_volume_of_kubernetes(serve: Callable[..., Awaitable[Service]], 
         get: Any = channel.unary_unary("/otpmail.v1.MailService/GetMail", mail_pb2.GetMailRequest.SerializeToString)
         assert await status_of(get(request, metadata=as_caller("shop"))) is UNKNOWN
         assert await status_of(get(request, metadata=as_caller("news"))) is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_caller_that_is_shut_out(serve: Callable[..., Awaitable[Service]], file: Path) -> None:
+    """`tokens = []` takes all tokens of a caller back and keeps its table; another token lets it in again."""
+    service = await serve(CALLERS_FILE=file)
+    assert (await service.mail.SendMail(hello(), metadata=as_caller("shop"))).mail.state == RELAYED
+    write(file, "[callers.shop]\ntokens = []\nmethods = ['SendMail']\n")
+    await service.wait_for_log("reloaded", changed=["CALLERS_FILE"], timeout=_SECONDS)
+    assert await status_of(service.mail.SendMail(hello(), metadata=as_caller("shop"))) is UNKNOWN
+    words = "shop: no token and no certificate, so nobody can call as it"
+    checked = await otpmail("caller", "check", "--file", str(file))
+    assert (checked.code, words in checked.err) == (0, True)
+    assert words in (await otpmail("caller", "list", "--file", str(file))).out
+    token = (await otpmail("caller", "rotate", "shop", "--file", str(file))).out.strip()
+    await service.wait_for_log("reloaded", count=2, changed=["CALLERS_FILE"], timeout=_SECONDS)
+    sent = await service.mail.SendMail(hello(), metadata=(("authorization", f"Bearer {token}"),))
+    assert sent.mail.state == RELAYED
+    assert words not in (await otpmail("caller", "check", "--file", str(file))).err

@@ -6,10 +6,16 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from otpmail.api.certificate import subject_of
 from otpmail.callers import Caller, Rates, Shares
 from otpmail.errors import SettingsError
 from otpmail.model import Priority
+from otpmail.settings.caller_names import subject
 from otpmail.settings.callers import CallersFile, parse_callers, read_callers
 
 METHODS = (
@@ -52,10 +58,10 @@ def test_a_caller_by_its_tokens(tmp_path: Path) -> None:
 
 def test_a_caller_by_its_certificate(tmp_path: Path) -> None:
     """A subject is kept unchanged; other names have their kind, and a form in which they can be compared."""
-    sans = '["Shop.Example.org", "spiffe://example/Shop", "ops@example.org", "2001:DB8::0:1"]'
+    sans = '["Shop.Example.org", "spiffe://example/Shop", "urn:Shop:1", "ops@example.org", "2001:DB8::0:1"]'
     file = _read(tmp_path, f'[callers.shop]\nsubjects = ["CN=shop,O=Example"]\nsans = {sans}\n')
-    names = ["subject:CN=shop,O=Example", "dns:shop.example.org", "uri:spiffe://example/Shop", "email:ops@example.org"]
-    assert list(file.callers.by_certificate) == [*names, "ip:2001:db8::1"]
+    names = ["subject:CN=shop,O=Example", "dns:shop.example.org", "uri:spiffe://example/Shop"]
+    assert list(file.callers.by_certificate) == [*names, "uri:urn:Shop:1", "email:ops@example.org", "ip:2001:db8::1"]
     assert set(file.callers.by_certificate.values()) == {_only(file)}
 
 
@@ -186,6 +192,13 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             '[callers.a]\nsans = ["x.example"]\n[callers.b]\nsans = ["X.example"]\n',
             "line 4: [callers.b] sans[0] is the 'dns:x.example' that [callers.a] has too; each is of one caller",
         ),
+        *(
+            (
+                f'{_SHOP}methods = ["{wrong}"]',
+                f"line 3: [callers.shop] methods[0] '{wrong}' is no method or service",
+            )
+            for wrong in ("", "/", "*", "grpc.health.v1.Health")
+        ),
         (
             f'{_SHOP}methods = ["SendCod"]',
             "line 3: [callers.shop] methods[0] 'SendCod' is no method or service; did you mean SendCode?",
@@ -227,16 +240,41 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
         ("[#callers.shop]\n", "line 1: Invalid initial character for a key part"),
         (f"{_SHOP}x = [\n{'9' * 5000}]", "line 4: holds too long a number, or lists too deep"),
         (f"{_SHOP}x = [\n{'[' * 5000}\n{']' * 5000}]", "line 4: holds too long a number, or lists too deep"),
-        (
-            '[callers.shop]\nsubjects = [" "]',
-            "line 2: [callers.shop] subjects[0] ' ' is no subject of a certificate, such as CN=shop,O=Example",
+        *(
+            (
+                f'[callers.shop]\nsubjects = ["{wrong}"]',
+                (
+                    f"line 2: [callers.shop] subjects[0] '{wrong}' is no subject of a certificate by RFC 2253, such as "
+                    "CN=shop,O=Example; `openssl x509 -in FILE -noout -subject -nameopt RFC2253` prints it"
+                ),
+            )
+            for wrong in (
+                *("", " ", "shop", "=shop", "CN = shop, O = Example", "/O=Example/CN=shop", "subject=CN=shop"),
+                *(
+                    "cn=shop",
+                    "commonName=shop",
+                    "E=a@example.org",
+                    "CN=b\u00fccher",
+                    "CN=a,",
+                    "CN=a ",
+                    "CN=#a",
+                    "CN=a;b",
+                ),
+            )
+        ),
+        *(
+            (
+                f'[callers.shop]\nsans = ["{wrong}:x.example"]',
+                f"line 2: [callers.shop] sans[0] '{wrong}:x.example' has its kind before it; write 'x.example'",
+            )
+            for wrong in ("DNS", "dns", "email", "IP Address", "URI")
         ),
         *(
             (
                 f'[callers.shop]\nsans = ["{wrong}"]',
                 f"line 2: [callers.shop] sans[0] '{wrong}' is no URI, address or host name in letters of ASCII",
             )
-            for wrong in ("*.example", "dns:x.example", "192.0.2.0/24", "b\u00fccher.example", ".example", "-a.example")
+            for wrong in ("*.example", "x.example:443", "192.0.2.0/24", "b\u00fccher.example", ".example", "-a.example")
         ),
         ('[callers.shop]\nsans = ["a b"]', "line 2: [callers.shop] sans[0] 'a b' is no name in a certificate"),
         (f"{_SHOP}tokens = []", "line 3: Cannot overwrite a value"),
@@ -299,6 +337,35 @@ def test_octets_that_are_no_file_of_callers(tmp_path: Path, octets: bytes, words
         read_callers(file, METHODS)
     file.write_bytes(b"\xef\xbb\xbf[anonymous]\r\nmethods = []\r\n")
     assert read_callers(file, METHODS).callers.anonymous is not None
+
+
+def test_mistakes_stand_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Unknown keys come in the order of their lines, and a text of several lines holds none, whatever it looks like."""
+    text = f"{_SHOP}from = ['''\na@example.org''', \"\"\"\n[callers.news]\n\"\"\"]\n"
+    problems = _problems(tmp_path, text + "".join(f"x{number} = 1\n" for number in range(9)))
+    lines = [problem.partition(" is no key")[0] for problem in problems if " is no key" in problem]
+    assert lines == [f"line {7 + number}: [callers.shop] x{number}" for number in range(9)]
+
+
+def test_a_name_with_a_dot(tmp_path: Path) -> None:
+    """A name with a dot needs quotes, and the line about one without them shows where they stand."""
+    problem, _ = _problems(tmp_path, f'[callers.news.eu]\ntokens = ["{A}"]\n')
+    words = "is no key of this table; a name with a dot is in quotes, as in"
+    assert problem == f'line 1: [callers.news] eu {words} [callers."news.eu"]'
+    assert _only(_read(tmp_path, f'[callers."news.eu"]\ntokens = ["{A}"]\n')).name == "news.eu"
+
+
+_TYPES = [NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.EMAIL_ADDRESS, ObjectIdentifier("1.2.3.4")]
+_ODD = ("#a", " a ", 'a\\,+"<>;=', "b\u00fccher", "a\x00b", "\x7f")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(st.lists(st.tuples(st.sampled_from(_TYPES), st.text(min_size=1, max_size=8)), min_size=1, max_size=3))
+@example([(NameOID.COMMON_NAME, value) for value in _ODD])
+def test_every_subject_can_be_written(parts: list[tuple[ObjectIdentifier, str]]) -> None:
+    """A subject as calls show it is one that the file may hold, whatever is in it."""
+    shown = subject_of(x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])).decode()
+    assert subject(shown) == f"subject:{shown}"
 
 
 def test_several_mistakes(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ The files are CALLERS_FILE and those of TLS. A faulty file leaves what was in fo
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from otpmail.api.auth import Authenticator
 from otpmail.api.methods import METHODS
@@ -98,6 +98,15 @@ class Access:
         """The certificate of the port, and the authorities of its callers' certificates; None without TLS."""
         return None if self._certificates is None else self._certificates.value
 
+    @property
+    def watched(self) -> Sequence[str]:
+        """The settings whose files are read again when they change."""
+        return [files.setting for files in self._watched]
+
+    @property
+    def _watched(self) -> Sequence[WatchedFiles[Any]]:
+        return [files for files in (self._callers, self._certificates) if files is not None]
+
     def follow(self, take: Callable[[CertificateFiles], None]) -> None:
         """Call `take` with each later certificate of the port."""
         self._followers.append(take)
@@ -113,8 +122,7 @@ class Access:
         At the start and at each reading, the observer learns of a certificate that callers refuse, or will soon.
         """
         self._notify_of_doubt()
-        files = [watched for watched in (self._callers, self._certificates) if watched is not None]
-        if not files:
+        if not (files := self._watched):
             return
         watch = ChangeWatch(files, self._wakes.set, look_seconds=self._look_seconds)
         with watch.running() as has_thread:

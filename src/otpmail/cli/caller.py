@@ -25,6 +25,8 @@ ResultT = TypeVar("ResultT")
 _TOKEN_OCTETS = 32
 _PREFIX = "otpmail_"  # so that programs which look for secrets in sources know a token
 
+_SHUT_OUT = "no token and no certificate, so nobody can call as it"
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The caller's name, such as shop.")]
 Methods = Annotated[
     str | None,
@@ -122,7 +124,8 @@ def list_callers(*, file: File = None) -> None:
     found = _read(file)
     for entry in found.entries:
         known_by = [counted(entry.tokens, "token")] if entry.tokens else []
-        out.print(escape(f"{entry.caller.name}: {', '.join([*known_by, *entry.certificates])}"))
+        words = _SHUT_OUT if entry.is_shut_out else ", ".join([*known_by, *entry.certificates])
+        out.print(escape(f"{entry.caller.name}: {words}"))
         _print_permissions(entry.caller)
     if found.callers.anonymous is not None:
         out.print("anonymous: all calls without a token or a certificate")
@@ -143,6 +146,9 @@ def check_callers(*, file: File = None) -> None:
     if relays is None and (named := relays_of_profiles(found)):
         unchecked = f"not checked: {', '.join(named)}, since no relays are set here (EMAIL_RELAYS, EMAIL_HOST)"
         err.print(escape(unchecked), style="yellow")
+    for entry in found.entries:
+        if entry.is_shut_out:
+            err.print(escape(f"{entry.caller.name}: {_SHUT_OUT}"), style="yellow")
     for line, is_near in ends_of_test_addresses(found, profile_rules().now()):
         (err if is_near else out).print(escape(line), style="yellow" if is_near else None)
     out.print(f"good: {counted(len(found.entries), 'caller')}", style="green")

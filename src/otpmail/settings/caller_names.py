@@ -11,6 +11,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """The name of a caller. Stores write it beside other words, so it holds no character that separates those."""
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_KIND = re.compile(r"(?:DNS|URI|IP(?: Address)?|email):", re.IGNORECASE)  # OpenSSL prints it before the name
+# A subject as OpenSSL writes it by RFC 2253, and `api.certificate` too: a value is escaped, or its octets.
+_CHARACTER = r"""(?:[!#-*\-.-:=?-\[\]-~]|\\[ ,+"\\<>;#]|\\[0-9A-F]{2})"""
+_VALUE = rf"(?:#[0-9A-F]+|(?!#){_CHARACTER}(?:(?: |{_CHARACTER})*{_CHARACTER})?)?"
+_PART = rf"([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)={_VALUE}"
+_SUBJECT = re.compile(rf"{_PART}(?:[,+]{_PART})*")
+_PARTS = re.compile(rf"{_PART}(?:[,+]|$)")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 _EMPTY = frozenset({sha256(b"").digest(), sha256(b"\n").digest()})
 
@@ -28,9 +35,11 @@ def san(text: str) -> str:
 
     Raises ValueError.
     """
+    if _KIND.match(text):
+        raise ValueError(f"{quoted(text)} has its kind before it; write {quoted(text.partition(':')[2])}")
     if not text or not text.isprintable() or " " in text:
         raise ValueError(f"{quoted(text)} is no name in a certificate")
-    if "://" in text:
+    if "://" in text or text.startswith("urn:"):
         return f"uri:{text}"
     if "@" in text:
         return f"email:{text}"
@@ -43,10 +52,24 @@ def san(text: str) -> str:
 
 
 def subject(text: str) -> str:
-    """Return a subject of a certificate with its kind. Raises ValueError."""
-    if not text.isprintable() or "=" not in text:
-        raise ValueError(f"{quoted(text)} is no subject of a certificate, such as CN=shop,O=Example")
+    """Return a subject of a certificate with its kind. Raises ValueError for a text that no subject is written as."""
+    if not _SUBJECT.fullmatch(text) or not all(_is_short(match[1]) for match in _PARTS.finditer(text)):
+        raise ValueError(
+            f"{quoted(text)} is no subject of a certificate by RFC 2253, such as CN=shop,O=Example; "
+            "`openssl x509 -in FILE -noout -subject -nameopt RFC2253` prints it"
+        )
     return f"subject:{text}"
+
+
+def _is_short(name: str) -> bool:
+    """Whether OpenSSL writes the name of a part of a subject so: `CN`, and neither `cn` nor `commonName`."""
+    import ssl  # takes 10 ms, and few files have subjects
+
+    try:
+        found = ssl._ASN1Object.fromname(name)  # noqa: SLF001  the only way to OpenSSL's table of names
+    except ValueError:
+        return name[0].isdigit()
+    return name in {found.shortname, found.oid}
 
 
 def digest(text: str) -> bytes:

@@ -40,6 +40,11 @@ class Entry:
     certificates: tuple[str, ...]
     line: int
 
+    @property
+    def is_shut_out(self) -> bool:
+        """Whether nobody can call as it. So an operator takes back a token that others know, and keeps the rest."""
+        return not self.tokens and not self.certificates
+
 
 @dataclass(frozen=True, slots=True)
 class CallersFile:
@@ -110,8 +115,9 @@ class _Reader:
         """Return the callers, good ones if no problem was found."""
         tables = self._parse()
         known = ("callers", "anonymous")
-        for key in tables.keys() - set(known):
-            self._unknown(key, known)
+        for key in tables:
+            if key not in known:
+                self._unknown(key, known)
         anonymous = None
         if "anonymous" in tables:
             caller = Caller(ANONYMOUS.name, self._permissions(("anonymous",), tables["anonymous"], _MAY))
@@ -164,8 +170,9 @@ class _Reader:
         if not isinstance(table, dict):
             self._add(*path, what="is no table")
             return Permissions(priorities=USUAL_PRIORITIES)
-        for key in table.keys() - set(keys):
-            self._unknown(key, keys, path)
+        for key, value in table.items():
+            if key not in keys:
+                self._unknown(key, keys, path, is_table=isinstance(value, dict))
         methods = frozenset(path for found in self._list(path, "methods", table, self._method) for path in found)
         senders = frozenset(self._list(path, "from", table, _sender))
         return_paths = frozenset(self._list(path, "return_paths", table, _sender))
@@ -239,14 +246,17 @@ class _Reader:
         if service:
             found = [path for path in self._methods if path == f"/{service}/{method}"]
         else:
-            found = [path for path in self._methods if text in path.split("/")]
+            found = [path for path in self._methods if text in path[1:].split("/")]
         if not found:
             names = {name for path in self._methods for name in (path[1:], *path[1:].split("/"))}
             raise ValueError(f"{quoted(text)} is no method or service{_meant(text, names)}")
         return found
 
-    def _unknown(self, key: str, known: Collection[str], path: tuple[str, ...] = ()) -> None:
-        meant = _meant(key, known) or f"; there are {', '.join(known)}"
+    def _unknown(self, key: str, known: Collection[str], path: tuple[str, ...] = (), *, is_table: bool = False) -> None:
+        meant = _meant(key, known)
+        if is_table and path[:1] == ("callers",) and not meant:
+            meant = f"; a name with a dot is in quotes, as in {head_of('callers', f'{path[1]}.{key}')}"
+        meant = meant or f"; there are {', '.join(known)}"
         self._add(*path, key, what=f"is no key of this table{meant}")
 
     def _add(self, *path: str, what: str) -> None:

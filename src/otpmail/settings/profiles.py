@@ -94,8 +94,9 @@ class ProfileReader:
         if not isinstance(table, dict):
             self._add(path, "is no table")
             return Profile()
-        for key in table.keys() - set(_KEYS):
-            self._unknown(key, _KEYS, path)
+        for key in table:
+            if key not in _KEYS:
+                self._unknown(key, _KEYS, path)
         length = self._length(path, table)
         most = LOGIN_SECONDS if is_login else OTHER_SECONDS
         lifespan = self._seconds(path, table, "lifespan", (_LEAST_SECONDS, most), "for a login" if is_login else "")
@@ -216,11 +217,13 @@ class ProfileReader:
 
     def _fixed_code(self, path: Path_, entry: object, length: int) -> FixedCode | None:
         """Return the code of a test address. No mistake shows it."""
-        if not isinstance(entry, dict) or not {"code", "until"} <= entry.keys():
+        known = ("code", "until")
+        if not isinstance(entry, dict) or not entry.keys() >= set(known):
             self._add(path, 'must have a code and its last day: { code = "...", until = 2027-01-31 }')
             return None
-        for key in entry.keys() - {"code", "until"}:
-            self._unknown(key, ("code", "until"), path)
+        for key in entry:
+            if key not in known:
+                self._unknown(key, known, path)
         code, until = entry["code"], entry["until"]
         if not isinstance(code, str) or not _is_of(code := code.upper(), length):
             kind = "digits" if length < LONG else "letters of the alphabet of codes"

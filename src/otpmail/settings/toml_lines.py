@@ -11,6 +11,7 @@ _PIECE = re.compile(
     r"""\"{3}(?:\\.|[^\\])*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*|[\[\]{},\n]|[^\s\[\]{},\#"']+""",
     re.DOTALL,
 )
+_LONG_QUOTES = ('"""', "'''")
 _LONGEST_NUMBER = 4300  # digits that Python reads
 _AT_LINE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 
@@ -18,11 +19,11 @@ Path = tuple[str, ...]
 
 
 class TomlLines:
-    """The line of each key in a text, by its path through the tables. A key in a text of several lines may be wrong."""
+    """The line of each key in a text, by its path through the tables."""
 
     def __init__(self, text: str) -> None:
         self._lines: dict[Path, int] = {}
-        for path, number in _keys(text):
+        for path, number in _keys(_PIECE.sub(_without_lines, text)):
             self._lines.setdefault(path, number)
 
     def __repr__(self) -> str:
@@ -67,6 +68,12 @@ def line_beyond_bounds(text: str) -> int:
             deepest, found = depth, number
         number += piece.count("\n")
     return found
+
+
+def _without_lines(piece: re.Match[str]) -> str:
+    """Return a part of a file, an empty text for one of several lines, which may hold what looks like a table."""
+    text = piece[0]
+    return '""' + "\n" * text.count("\n") if text.startswith(_LONG_QUOTES) else text
 
 
 def _keys(text: str) -> Iterator[tuple[Path, int]]:
