@@ -140,15 +140,15 @@ def _counted(rig: Rig) -> int:
 
 async def test_a_call_that_is_cancelled_while_its_mail_is_counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store counts the mail of a call that has gone; once it has said so, the mail counts no more."""
-    count, asked, answers = rig.memory.challenges.count, asyncio.Event(), asyncio.Event()
+    count, asked, answers = rig.memory.challenges.count_at_once, asyncio.Event(), asyncio.Event()
 
     async def counted(quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
-        answer = await count(quotas)
+        answer = count(quotas)
         asked.set()
         await answers.wait()
         return answer
 
-    monkeypatch.setattr(rig.memory.challenges, "counts_at_once", False)
+    monkeypatch.setattr(rig.memory.challenges, "count_at_once", lambda _: None)
     monkeypatch.setattr(rig.memory.challenges, "count", counted)
     sending = asyncio.ensure_future(rig.mails.accept(_call(mails_per_hour=3), SUBMISSION))
     await asked.wait()
@@ -169,7 +169,7 @@ async def test_a_cancelled_call_whose_mail_was_not_counted(rig: Rig, monkeypatch
         raise Unavailable("the store is down")
 
     await rig.mails.accept(_call(mails_per_hour=3), SUBMISSION)
-    monkeypatch.setattr(rig.memory.challenges, "counts_at_once", False)
+    monkeypatch.setattr(rig.memory.challenges, "count_at_once", lambda _: None)
     monkeypatch.setattr(rig.memory.challenges, "count", down)
     sending = asyncio.ensure_future(rig.mails.accept(_call(mails_per_hour=3), SUBMISSION))
     await asked.wait()

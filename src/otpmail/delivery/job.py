@@ -106,8 +106,9 @@ class Job:
     @property
     def is_left_out(self) -> bool:
         """Whether nothing is sent to any of its recipients, since all of them are suppressed."""
-        results = self.results.values()
-        return bool(results) and not self.pending and all(result.suppression is not None for result in results)
+        if self.pending or not self.results:
+            return False
+        return all(result.suppression is not None for result in self.results.values())
 
     def defer(self) -> None:
         """Take turns with all deferred mails from now on, so that no number of retries is ahead of fresh mails."""

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
-from typing import NamedTuple
 
 from otpmail.callers import Caller, TableKey
 from otpmail.delivery.job import Job
@@ -18,11 +17,8 @@ from otpmail.store.challenges import LimitStore, Quota
 _REMEMBERED = 1024  # callers, whose limits are at hand
 
 
-class Counted(NamedTuple):
-    """A mail that counts for these limits since then."""
-
-    quotas: tuple[Quota, ...]
-    when: float
+Counted = tuple[tuple[Quota, ...], float]
+"""The limits that a mail counts for, and since when."""
 
 
 class Rates:
@@ -63,13 +59,13 @@ class Rates:
         rates = caller.may.rates
         quotas = self._quotas(caller.name, rates.mails_per_hour, rates.mails_per_day) if rates is not None else ()
         try:
-            when, reached = await (self._store.count(quotas) if self._store.counts_at_once else self._ask(quotas))
+            when, reached = self._store.count_at_once(quotas) or await self._ask(quotas)
         except LimitExceeded as error:
             self._observer.notify(LimitReached(error.limit, caller.name))
             raise
         for limit, percent in reached:
             self._observer.notify(LimitReached(limit, caller.name, percent))
-        return Counted(quotas, when)
+        return quotas, when
 
     def take_back(self, counted: Counted) -> None:
         """Count a mail no more that was not accepted."""
@@ -95,7 +91,7 @@ class Rates:
             when, _ = await counting
         except CallerError:  # it was not counted
             return
-        await self._undoing.begin(partial(self._uncount, Counted(quotas, when)))
+        await self._undoing.begin(partial(self._uncount, (quotas, when)))
 
     def _uncount(self, counted: Counted) -> Awaitable[None]:
         return self._store.uncount(*counted)

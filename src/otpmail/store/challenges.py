@@ -201,9 +201,8 @@ class LimitStore(Protocol):
     Each raises Unavailable while the store can't take it.
     """
 
-    @property
-    def counts_at_once(self) -> bool:
-        """Whether nothing waits for `count`, so that no call can be cancelled meanwhile."""
+    def count_at_once(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]] | None:
+        """Do what `count` does without waiting, so that no call can be cancelled meanwhile; None where it has to."""
 
     def count(self, quotas: Sequence[Quota]) -> Awaitable[tuple[float, tuple[Reached, ...]]]:
         """Count a mail for all of these limits. Returns when, and the limits to be logged. Raises LimitExceeded."""

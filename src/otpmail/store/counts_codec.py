@@ -32,9 +32,25 @@ def with_one_more(octets: bytes, most: int, now: float, stretch: int) -> bytes |
     number, head = int(now // stretch), octets[: -_COUNT.size]
     latest, below = _standing(head, most)
     if latest == number:
-        (count,) = _COUNT.unpack_from(octets, len(head))
+        (count,) = _COUNT.unpack_from(octets, len(head))  # not `_last_of`: a call is a tenth of all this
         return head + _COUNT.pack(count + 1) if count < below else None
     return _with_next(octets, most, number, stretch)
+
+
+def run_of(octets: bytes, most: int) -> tuple[int, int]:
+    """Return the latest stretch of counts, and how often more `with_one_more` counts in it."""
+    latest, below = _standing(octets[: -_COUNT.size], most)
+    return latest, max(0, below - _last_of(octets))
+
+
+def counted_on(octets: bytes, more: int) -> bytes:
+    """Return counts with so many more in their latest stretch."""
+    return octets[: -_COUNT.size] + _COUNT.pack(_last_of(octets) + more)
+
+
+def _last_of(octets: bytes) -> int:
+    count: int = _COUNT.unpack_from(octets, len(octets) - _COUNT.size)[0]
+    return count
 
 
 @lru_cache(_REMEMBERED)

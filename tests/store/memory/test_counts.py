@@ -1,12 +1,17 @@
 """Counts of limits in memory stay within what they are given, and those that limit somebody stay."""
 
-from unittest.mock import Mock
+from itertools import count, islice
+from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otpmail.errors import LimitExceeded, MemoryFull
+from otpmail.limits.rules import total_of
 from otpmail.store.challenges import Quota
-from otpmail.store.counts_codec import counts_needed, encode_counts
+from otpmail.store.counts_codec import counts_needed, decode_counts, encode_counts
 from otpmail.store.memory import counts as memory_counts
 from otpmail.store.memory.codes import MemoryChallengeStore
 from otpmail.store.memory.counts import MemoryCounts
@@ -154,6 +159,83 @@ async def test_counting_at_once_is_counting_by_the_rules(monkeypatch: pytest.Mon
         assert at_once.octets == by_rules.octets
         clock.time += 31.0
     assert 0 < refused < 100
+
+
+_HOUR, _DAY = Quota("mails_per_hour", b"an hour", 40, warns=True), Quota("mails_per_day", b"a day", 60, stretch=7200)
+_LIMITS = (
+    (_HOUR,),
+    (_HOUR, _DAY),
+    (_DAY,),
+    (_HOUR._replace(most=30), _DAY),
+    (Quota("mails_per_hour", b"b", 9), _DAY),
+    (),
+)
+"""As callers have them. Some share a key, as before and after a change of CALLERS_FILE."""
+
+_STEPS = st.one_of(
+    st.tuples(st.sampled_from(["count", "count", "take back", "read"]), st.sampled_from(_LIMITS), st.integers(1, 30)),
+    st.tuples(st.sampled_from(["pass"]), st.sampled_from([1.0, 299.0, 301.0, 7200.0, -5.0, -400.0]), st.just(1)),
+    st.tuples(st.sampled_from(["sweep"]), st.just(()), st.just(1)),
+)
+
+
+@given(st.lists(_STEPS, max_size=40))
+async def test_mails_in_a_row_are_counted_by_the_rules(steps: list[tuple[str, Any, int]]) -> None:
+    """Whatever happens between mails that are counted at once, they have the counts that the rules give them."""
+    clock = Clock()
+    at_once, by_rules = MemoryChallengeStore(clock, POLICY), MemoryChallengeStore(clock, POLICY)
+    with patch.object(by_rules.counts, "count", return_value=False):
+        for step, about, times in steps:
+            if step == "pass":
+                clock.time = max(1000.0, clock.time + about)
+                continue
+            for _ in range(times):
+                assert await _answer(at_once, step, about) == await _answer(by_rules, step, about)
+        for quotas in _LIMITS:
+            assert await _answer(at_once, "read", quotas) == await _answer(by_rules, "read", quotas)
+    assert (at_once.octets, len(at_once.counts)) == (by_rules.octets, len(by_rules.counts))
+
+
+async def _answer(store: MemoryChallengeStore, step: str, quotas: tuple[Quota, ...]) -> object:
+    """Return what a store answers to one step."""
+    match step:
+        case "count":
+            return await _outcome(store, quotas)
+        case "take back":
+            await store.uncount(quotas, store.now())
+        case "sweep":
+            return _sweep(store.counts, store.now())
+    return [store.counts.read(quota.key) for quota in quotas]
+
+
+async def test_mails_of_many_callers_in_turn() -> None:
+    """Each of more callers than have a run at a time has all its mails counted."""
+    store = MemoryChallengeStore(Clock(), POLICY)
+    callers = [(Quota("mails_per_hour", f"caller {number}".encode(), 900),) for number in range(3000)]
+    for _ in range(5):
+        for quotas in callers:
+            await store.count(quotas)
+            await store.count(quotas)
+    assert {total_of(decode_counts(store.counts.read(quota.key))) for (quota,) in callers} == {10}
+
+
+async def test_counts_of_a_caller_that_sends_are_not_the_first_to_be_forgotten() -> None:
+    """Without room the counts of a caller that has not sent for long give way, and not those of one that does."""
+    store = MemoryChallengeStore(Clock(), POLICY)
+    busy = (Quota("mails_per_hour", b"busy", 900),)
+    shard = hash(b"busy") % 1024
+    same_shard = (key for number in count() if hash(key := b"%d" % number) % 1024 == shard)
+    for _ in range(2):
+        await store.count(busy)
+    quiet = [(Quota("mails_per_hour", key, 900),) for key in islice(same_shard, 20)]
+    for quotas in quiet:
+        await store.count(quotas)
+    for _ in range(100):
+        await store.count(busy)
+    for _ in range(4):
+        store.counts.make_room(b"new", 1000.0)
+    assert len(store.counts) < 20
+    assert total_of(decode_counts(store.counts.read(b"busy"))) == 102
 
 
 async def _outcome(store: MemoryChallengeStore, quotas: tuple[Quota, ...]) -> object:

@@ -6,13 +6,14 @@ from typing import Protocol
 
 from otpmail.errors import MemoryFull
 from otpmail.store.challenges import Quota
-from otpmail.store.counts_codec import NO_COUNTS, counts_end, counts_needed, with_one_more
+from otpmail.store.counts_codec import NO_COUNTS, counted_on, counts_end, counts_needed, run_of, with_one_more
 
 _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows
 _RELEASED = 4  # counts that were reached, and are spare from now on, for a new one: it takes two
 _RELEASED_BY_SWEEP = 1000  # of a shard: a millisecond
 _DROPPED = 2  # for a new one, which may be larger
+_RUNS = 1024  # of so many callers at a time
 _FULL = "limits that are reached take their part"
 
 _Shard = dict[bytes, bytes]
@@ -24,13 +25,31 @@ class Taken(Protocol):
     octets: int
 
 
+class _Run:
+    """Mails in a row that count for the same limits: `counted` of them, which the octets of the counts lack yet.
+
+    It goes on `until` a stretch of one of the counts ends, or `most` mails are counted, since the rules have a say
+    then.
+    """
+
+    __slots__ = ("counted", "most", "quotas", "since", "until")
+
+    def __init__(self, quotas: Sequence[Quota], most: int, since: float, until: float) -> None:
+        self.quotas, self.most, self.since, self.until = quotas, most, since, until
+        self.counted = 0
+
+    def __repr__(self) -> str:
+        return f"<_Run of {self.counted} mails, {self.most} at most, until {self.until}>"
+
+
 class MemoryCounts:
     """Counts by key. The memory that they take counts in `taken`.
 
     Without room those that limit nobody at present give way to new ones. Counts that have reached their limit never do.
     Its whole state, of each shard: the counts that are `spare`, the one that changed longest ago first, and those that
     are `reached`. `_turns` are the shards with spare counts. `_until` has each key of a reached one once, by the time
-    at which that is spare again. There are a few dozen such times: the ends of the stretches of a count.
+    at which that is spare again. There are a few dozen such times: the ends of the stretches of a count. `_runs` has
+    the run of each key that is counted at present, by all its keys.
     """
 
     def __init__(self, taken: Taken) -> None:
@@ -40,6 +59,7 @@ class MemoryCounts:
         self._turns: deque[int] = deque()
         self._has_turn = bytearray(_SHARDS)
         self._until: defaultdict[float, dict[bytes, None]] = defaultdict(dict)
+        self._runs: dict[bytes, _Run] = {}
         self._swept = 0
 
     def __repr__(self) -> str:
@@ -55,6 +75,8 @@ class MemoryCounts:
 
     def read(self, key: bytes) -> bytes:
         """Return the octets of a key, those of no counts where it has none."""
+        if key in self._runs:
+            self._end_run(key)
         shard = hash(key) % _SHARDS
         return self._spare[shard].get(key) or self._reached[shard].get(key, NO_COUNTS)
 
@@ -76,6 +98,8 @@ class MemoryCounts:
 
     def write(self, key: bytes, octets: bytes) -> None:
         """Keep counts as octets, as those that changed last."""
+        if key in self._runs:
+            self._end_run(key)
         shard = hash(key) % _SHARDS
         needed = counts_needed(octets)
         if key in (spare := self._spare[shard]) and not needed and octets != NO_COUNTS:
@@ -94,21 +118,21 @@ class MemoryCounts:
 
     def count(self, quotas: Sequence[Quota], now: float) -> bool:
         """Count one more for all of these limits; False, and nothing is counted, where that is for the rules to say."""
-        # fast path: nearly every mail of a caller finds it so, 3 us; held to the full path by tests/store/memory
-        counted, grown = [], 0
+        # fast path: nearly every mail of a caller is one of a run, 3 us; held to the rules by tests/store/memory
+        run = self._runs.get(quotas[0].key) if quotas else None
+        if run is not None and run.quotas is quotas and run.counted < run.most and run.since <= now < run.until:
+            run.counted += 1
+            return True
+        counted = []
         for quota in quotas:
-            key = quota.key
-            spare = self._spare[hash(key) % _SHARDS]
-            octets = spare.get(key)
-            if octets is None or (after := with_one_more(octets, quota.most, now, quota.stretch)) is None:
+            octets = self.read(quota.key)
+            after = with_one_more(octets, quota.most, now, quota.stretch) if octets != NO_COUNTS else None
+            if after is None:
                 return False
-            counted.append((spare, key, after))
-            grown += len(after) - len(octets)
-        for spare, key, after in counted:
-            del spare[key]  # so that it is the one that changed last
-            spare[key] = after
-        if grown:
-            self._taken.octets += grown
+            counted.append(after)
+        for quota, after in zip(quotas, counted, strict=True):
+            self.write(quota.key, after)
+        self._begin_run(quotas, counted)
         return True
 
     def sweep(self, now: float) -> int:
@@ -125,6 +149,29 @@ class MemoryCounts:
         for key in ended:
             self._drop(shard, key)
         return len(ended)
+
+    def _begin_run(self, quotas: Sequence[Quota], counted: Sequence[bytes]) -> None:
+        """Let the next mails for these limits be a run, if the rules have no say before there are some."""
+        most, since, until = 1 << 32, 0.0, float("inf")
+        for quota, octets in zip(quotas, counted, strict=True):
+            latest, left = run_of(octets, quota.most)
+            most = min(most, left)
+            since = max(since, float(latest * quota.stretch))
+            until = min(until, float((latest + 1) * quota.stretch))
+        if most and quotas:
+            if len(self._runs) >= _RUNS:
+                self._end_run(next(iter(self._runs)))
+            run = _Run(quotas, most, since, until)
+            for quota in quotas:
+                self._runs[quota.key] = run
+
+    def _end_run(self, key: bytes) -> None:
+        """Write what a key's run has counted, as the counts that changed last."""
+        run = self._runs[key]
+        for quota in run.quotas:
+            del self._runs[quota.key]
+        for quota in run.quotas:
+            self.write(quota.key, counted_on(self.read(quota.key), run.counted))
 
     def _release(self, now: float, most: int) -> None:
         """Let `most` reached counts be spare again whose time has come, those with the earliest time first."""
@@ -152,12 +199,17 @@ class MemoryCounts:
             if oldest is None:
                 self._has_turn[shard] = False
                 continue
-            self._drop(shard, oldest)
             self._turns.append(shard)
+            if oldest in self._runs:
+                self._end_run(oldest)  # which changed later than that
+                continue
+            self._drop(shard, oldest)
             return True
         return False
 
     def _drop(self, shard: int, key: bytes) -> None:
+        if key in self._runs:
+            self._end_run(key)
         octets = self._spare[shard].pop(key, None)
         if octets is None and (octets := self._reached[shard].pop(key, None)) is not None:
             self._until[counts_needed(octets)].pop(key, None)

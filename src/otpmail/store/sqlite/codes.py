@@ -36,7 +36,7 @@ class SqliteChallengeStore(RuledRecords):
 
     octets = 0
 
-    counts_at_once = checks_at_once = False
+    checks_at_once = False
 
     def __init__(self, clock: Callable[[], float], rules: Rules, writer: Writer, digests: Digests) -> None:
         super().__init__(rules)
@@ -60,6 +60,9 @@ class SqliteChallengeStore(RuledRecords):
     async def unsend(self, key: bytes, sending: Sending) -> None:
         """Take a sending back, and what it has counted for."""
         await self._writer.ask(partial(self._unsend, key, sending))
+
+    def count_at_once(self, quotas: Sequence[Quota]) -> None:
+        """Count nothing: the store is waited for."""
 
     async def count(self, quotas: Sequence[Quota]) -> tuple[float, tuple[Reached, ...]]:
         """Count a mail for limits over many addresses."""
