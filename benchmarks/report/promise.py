@@ -8,8 +8,8 @@ class Promise:
     """A bound on one figure: at most, or at least.
 
     A quick run is short and often disturbed. It widens the bound `margin` times, so that it fails only when the reason
-    for the figure is lost. A `timed` figure is not a ratio of two figures of one run. It depends on the machine as much
-    as on the code, so a quick run does not assert it.
+    for the figure is lost. A `timed` figure is no ratio of two figures of one run, or a ratio of rates. It depends on
+    the machine, and on what else that does, as much as on the code. So a quick run does not assert it.
     """
 
     what: str

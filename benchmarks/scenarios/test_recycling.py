@@ -124,6 +124,7 @@ async def test_rate_with_a_limit_of_mails_on_a_connection(
                 what=f"{method}, of the rate without a limit, {limited.round_trip_ms} ms away",
                 figure=limited.part(unlimited, method),
                 at_least=_PROMISED[limited.round_trip_ms],
+                margin=4,
             )
             for method in methods
             for unlimited, limited in pairs
