@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -11,29 +10,17 @@ import pytest
 
 from otpmail.web.at_once import begin_at_once
 from otpmail.web.listener import Listener
+from web.listening import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import Awaitable
 
-    from otpmail.web.connection import Handler
     from otpmail.web.exchange import Exchange
 
 NOTED: ContextVar[str] = ContextVar("NOTED", default="")
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
 POST = HEAD + b"body"
 LAST = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-
-
-@asynccontextmanager
-async def _connected(handler: Handler) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    listener = Listener(handler, most=10, at_once=("/",))
-    reader, writer = await asyncio.open_connection("127.0.0.1", await listener.start("127.0.0.1", 0))
-    try:
-        async with asyncio.timeout(30):
-            yield reader, writer
-    finally:
-        writer.close()
-        await listener.stop()
 
 
 class Answers:
@@ -63,7 +50,7 @@ def _bodies(answers: bytes) -> list[bytes]:
 async def test_answers_come_in_order_each_in_a_context_of_its_own(waits: int) -> None:
     """What one request notes of its caller is unknown to the next one. The first of each octets needs no task."""
     answers = Answers(waits)
-    async with _connected(answers) as (reader, writer):
+    async with connected(Listener(answers, most=10, at_once=("/",))) as (reader, writer):
         writer.write(POST + POST + POST)
         for _ in range(3):
             await reader.readuntil(b"body")
@@ -89,7 +76,7 @@ async def test_a_caller_that_goes_ends_an_answer_that_waits() -> None:
             cancelled.set()
             raise
 
-    async with _connected(waits) as (_, writer):
+    async with connected(Listener(waits, most=10, at_once=("/",))) as (_, writer):
         writer.write(POST)
         await asked.wait()
         writer.close()
@@ -105,7 +92,7 @@ async def test_an_error_is_answered(waits: bool) -> None:  # noqa: FBT001  a par
             await asyncio.sleep(0)
         raise ValueError
 
-    async with _connected(raises) as (reader, writer):
+    async with connected(Listener(raises, most=10, at_once=("/",))) as (reader, writer):
         writer.write(POST)
         assert (await reader.read()).startswith(b"HTTP/1.1 500 ")
 
@@ -113,7 +100,7 @@ async def test_an_error_is_answered(waits: bool) -> None:  # noqa: FBT001  a par
 @pytest.mark.parametrize("broken", [b"no request\r\n\r\n", HEAD[:-2] + b"transfer-encoding: chunked\r\n\r\nzz\r\n"])
 async def test_a_request_that_cannot_be_read_behind_one_that_is_answered_at_once(broken: bytes) -> None:
     """The first one is answered, then the second one is refused."""
-    async with _connected(Answers(0)) as (reader, writer):
+    async with connected(Listener(Answers(0), most=10, at_once=("/",))) as (reader, writer):
         writer.write(POST + broken + POST)
         answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
         assert [answer[:3] for answer in answers] == [b"200", b"400"]
@@ -122,7 +109,7 @@ async def test_a_request_that_cannot_be_read_behind_one_that_is_answered_at_once
 async def test_a_body_that_breaks_off_at_once() -> None:
     """A request that is refused before its answer has begun is not answered beside that."""
     answers = Answers(0)
-    async with _connected(answers) as (reader, writer):
+    async with connected(Listener(answers, most=10, at_once=("/",))) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\nzz\r\n")
         answer = await reader.read()
         assert (answer[:12], answer.count(b"HTTP/1.1 ")) == (b"HTTP/1.1 400", 1)
@@ -155,7 +142,7 @@ async def test_a_cancel_before_the_first_step_reaches_what_is_awaited() -> None:
 
     async def inner() -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.get_running_loop().create_future()
         finally:
             ended.set()
 

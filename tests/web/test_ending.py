@@ -7,22 +7,22 @@ import contextlib
 import http.client
 import socket
 import ssl
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
 import pytest
 
 from otpmail.limits.descriptors import FOR_PROBES
+from otpmail.web.connection import Connection
 from otpmail.web.ending import LEAST_RATE, STALLED_SECONDS, TIMES, Pace, Times, _in_kernel
 from otpmail.web.listener import Listener
+from web.listening import listening
 from web.tls_files import files_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from otpmail.settings.certificates import CertificateFiles
     from otpmail.web.exchange import Exchange
     from relay import Certificates
 
@@ -33,15 +33,6 @@ _LARGE = bytes(16 << 20)  # more than the kernel keeps for a client that reads n
 
 async def _answer_large(exchange: Exchange) -> None:
     await exchange.answer(200, b"ok" if exchange.path == "/small" else _LARGE)
-
-
-@asynccontextmanager
-async def _listening(listener: Listener, files: CertificateFiles | None = None) -> AsyncIterator[int]:
-    try:
-        async with asyncio.timeout(30):
-            yield await listener.start("127.0.0.1", 0, files)
-    finally:
-        await listener.stop()
 
 
 async def _connect_deaf(port: int, stack: AsyncExitStack, octets: bytes) -> socket.socket:
@@ -81,7 +72,7 @@ async def _until_none_is_open(listener: Listener) -> None:
 async def test_a_client_that_reads_nothing_is_left(requests: bytes, times: Times) -> None:
     """A client that reads nothing loses its connection: after a close, between answers, and before a request."""
     listener = Listener(_answer_large, most=10, times=times)
-    async with AsyncExitStack() as stack, _listening(listener) as port:
+    async with AsyncExitStack() as stack, listening(listener) as port:
         await _connect_deaf(port, stack, requests)
         while not len(listener._open):  # noqa: ASYNC110  nothing else tells that it was taken
             await asyncio.sleep(0.01)
@@ -104,7 +95,7 @@ async def test_clients_that_read_nothing_keep_nobody_out(requests: bytes, monkey
     loop = asyncio.get_running_loop()
     now = loop.time
     listener = Listener(_answer_large, most=5)
-    async with AsyncExitStack() as stack, _listening(listener) as port:
+    async with AsyncExitStack() as stack, listening(listener) as port:
         clients = [await _connect_deaf(port, stack, requests) for _ in range(5)]
         await _until_the_kernel_takes_no_more(listener, 5)
         for number in range(1, 11):  # the kernel may still take a few octets from a client that waits
@@ -130,7 +121,7 @@ async def test_a_request_that_comes_with_its_connection_is_answered_once() -> No
         await exchange.answer(200, b"ok")
 
     listener = Listener(answer, most=1)
-    async with AsyncExitStack() as stack, _listening(listener) as port:
+    async with AsyncExitStack() as stack, listening(listener) as port:
         for _ in range(1 + FOR_PROBES):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             stack.callback(writer.close)
@@ -192,7 +183,7 @@ async def test_an_error_reaches_a_client_that_still_sends(octets: int) -> None:
         finally:
             client.close()
 
-    async with _listening(Listener(refuse, most=10)) as port:
+    async with listening(Listener(refuse, most=10)) as port:
         for _ in range(5):
             assert await asyncio.to_thread(post) == 429
 
@@ -205,7 +196,7 @@ async def test_a_client_that_sends_without_end_is_left() -> None:
         await exchange.answer(429, b"too long")
 
     listener = Listener(refuse, most=10, times=Times(linger=0.3, close=0.3))
-    async with _listening(listener) as port:
+    async with listening(listener) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n")
         with contextlib.suppress(ConnectionError):
@@ -237,7 +228,7 @@ async def test_a_client_that_takes_an_octet_now_and_then_is_left(step: int, ends
 async def test_a_client_that_takes_what_the_kernel_has() -> None:
     """The kernel holds a megabyte or more of an answer; a client that takes it steadily is not too slow meanwhile."""
     listener = Listener(_answer_large, most=10, times=Times(head=0.1, unread=1, keep=30))
-    async with _listening(listener) as port:
+    async with listening(listener) as port:
         client = await asyncio.to_thread(_connect_slow, port, None)
         with contextlib.closing(client):
             client.sendall(GET)
@@ -284,7 +275,7 @@ async def test_a_client_that_reads_nothing_is_not_idle(
     """With TLS too: it is left because it is too slow, and not because its next request has not come."""
     files = files_of(certificates, tmp_path) if secure else None
     listener = Listener(_answer_large, most=10, times=Times(head=0.2, unread=0.5, keep=60))
-    async with AsyncExitStack() as stack, _listening(listener, files) as port:
+    async with AsyncExitStack() as stack, listening(listener, files) as port:
         client = await asyncio.to_thread(_connect_slow, port, certificates if secure else None)
         stack.callback(client.close)
         client.sendall(GET)
@@ -319,7 +310,7 @@ async def test_a_body_that_drips_is_left(
     files = files_of(certificates, tmp_path) if secure else None
     tls = ssl.create_default_context(cafile=str(certificates.ca_file)) if secure else None
     listener = Listener(answer, most=10, times=Times(head=0.2, upload=1.2))
-    async with _listening(listener, files) as port:
+    async with listening(listener, files) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (40 * step))
         reading = asyncio.create_task(reader.readline())
@@ -333,22 +324,39 @@ async def test_a_body_that_drips_is_left(
         writer.close()
 
 
-async def test_a_stream_that_is_silent_goes_on() -> None:
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> asyncio.Semaphore:
+    """Release this at each look of a connection at its times."""
+    looks, look = asyncio.Semaphore(0), Connection._look
+
+    def counted(connection: Connection) -> None:
+        look(connection)
+        looks.release()
+
+    monkeypatch.setattr(Connection, "_look", counted)
+    return looks
+
+
+async def test_a_stream_that_is_silent_goes_on(looks: asyncio.Semaphore) -> None:
     """A call that reads its body part by part, or answers now and then, keeps its connection as long as it runs."""
+
+    async def outlast_every_time() -> None:
+        for _ in range(4):  # one each `head` seconds, and all other times are twice as long
+            await looks.acquire()
 
     async def answer(exchange: Exchange) -> None:
         await exchange.begin(200)
         while part := await exchange.read():
-            await asyncio.sleep(0.6)
+            await outlast_every_time()
             await exchange.write(part)
         await exchange.end()
 
-    listener = Listener(answer, most=10, times=Times(head=0.1, keep=0.2, upload=0.2, unread=0.2))
-    async with _listening(listener) as port:
+    listener = Listener(answer, most=10, times=Times(head=0.05, keep=0.1, upload=0.1, unread=0.1))
+    async with listening(listener) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na")
         await reader.readuntil(b"a\r\n")
-        await asyncio.sleep(0.6)
+        await outlast_every_time()
         writer.write(b"b")
         await reader.readuntil(b"0\r\n\r\n")
         writer.close()
@@ -357,7 +365,7 @@ async def test_a_stream_that_is_silent_goes_on() -> None:
 async def test_a_machine_that_is_gone_is_noticed() -> None:
     """TCP asks for a sign of a client that says nothing: its end may never come."""
     listener = Listener(_answer_large, most=10)
-    async with _listening(listener) as port:
+    async with listening(listener) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         while not len(listener._open):  # noqa: ASYNC110  nothing else tells that it was taken
             await asyncio.sleep(0.01)
@@ -371,7 +379,7 @@ async def test_a_connection_without_another_request_is_closed() -> None:
     """An idle connection is kept for longer than proxies keep theirs, so that they close first, and not for ever."""
     assert TIMES.keep > 60
     listener = Listener(_answer_large, most=10, times=Times(head=0.5, keep=0.5))
-    async with _listening(listener) as port:
+    async with listening(listener) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET.replace(b"/ ", b"/small "))
         await reader.readuntil(b"ok")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
@@ -18,10 +18,9 @@ from otpmail.errors import MemoryFull
 from otpmail.limits.memory import NOTHING, Memory
 from otpmail.web.body import unpack
 from otpmail.web.listener import Listener
+from web.listening import listening
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from otpmail.web.exchange import Exchange
     from service import Service
 
@@ -43,15 +42,6 @@ async def _gather(exchange: Exchange) -> None:
         await exchange.answer(200, b"%d" % len(body))
 
 
-@asynccontextmanager
-async def _listening(listener: Listener) -> AsyncIterator[int]:
-    try:
-        async with asyncio.timeout(30):
-            yield await listener.start("127.0.0.1", 0)
-    finally:
-        await listener.stop()
-
-
 async def _until(memory: Memory, least: int, most: int) -> None:
     """Wait until requests take so much of the memory."""
     while not least <= memory.reading <= most:  # noqa: ASYNC110  a plain number wakes nobody
@@ -63,7 +53,7 @@ async def test_a_body_counts_while_it_comes(end: str) -> None:
     """Each of its octets counts from when it comes until a call has it, and none after any end."""
     memory = _memory()
     listener = Listener(_answer_unread if end == "unread" else _gather, most=10, memory=memory)
-    async with _listening(listener) as port:
+    async with listening(listener) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         if end == "chunked wrongly":
             writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % 2_000_000)
@@ -101,7 +91,7 @@ async def test_a_body_that_does_not_fit_is_refused() -> None:
     """A body that does not fit is dropped at once, so that others fit, and its call ends with MemoryFull."""
     memory = _memory(3_000_000)
     listener = Listener(_gather, most=10, memory=memory)
-    async with AsyncExitStack() as stack, _listening(listener) as port:
+    async with AsyncExitStack() as stack, listening(listener) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         stack.callback(writer.close)
         writer.write(HEAD % 2_500_000 + bytes(2_000_000))
@@ -120,7 +110,7 @@ async def test_a_small_body_in_parts_needs_no_room() -> None:
     """Where calls take all of the memory, a small body fits as one over gRPC does, also if its head came before it."""
     memory = _memory(3_000_000)
     memory.reading = 3_000_000
-    async with _listening(Listener(_gather, most=10, memory=memory)) as port:
+    async with listening(Listener(_gather, most=10, memory=memory)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
             writer.write(HEAD % 300)
@@ -144,7 +134,7 @@ async def test_requests_that_wait_for_their_answers_count() -> None:
 
     request = GET[:-2] + fields + b"\r\n"
     memory = _memory(100_000)
-    async with AsyncExitStack() as stack, _listening(Listener(answer, most=10, memory=memory)) as port:
+    async with AsyncExitStack() as stack, listening(Listener(answer, most=10, memory=memory)) as port:
         readers = []
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

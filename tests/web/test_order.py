@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from otpmail.web.connection import Connection
 from otpmail.web.ending import Times
 from otpmail.web.listener import Listener
+from web.listening import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from otpmail.web.connection import Handler
     from otpmail.web.exchange import Exchange
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
-
-
-@asynccontextmanager
-async def _connected(
-    handler: Handler, **options: Any
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    listener = Listener(handler, most=10, **options)
-    reader, writer = await asyncio.open_connection("127.0.0.1", await listener.start("127.0.0.1", 0))
-    try:
-        async with asyncio.timeout(30):
-            yield reader, writer
-    finally:
-        writer.close()
-        await listener.stop()
 
 
 async def _echo(exchange: Exchange) -> None:
@@ -62,7 +45,7 @@ async def test_a_request_that_cannot_be_read_is_answered_in_its_turn(broken: byt
         await go.wait()
         await exchange.answer(200, b"well")
 
-    async with _connected(slow) as (reader, writer):
+    async with connected(Listener(slow, most=10)) as (reader, writer):
         writer.write(GET + GET + broken + GET)
         await asked.wait()
         reading = asyncio.create_task(reader.read())
@@ -89,7 +72,7 @@ async def test_a_head_that_comes_late_waits_for_the_answers_before_it(monkeypatc
 
     monkeypatch.setattr(Connection, "_look", look_and_say)
 
-    async with _connected(slow, times=Times(head=0.1)) as (reader, writer):
+    async with connected(Listener(slow, most=10, times=Times(head=0.1))) as (reader, writer):
         writer.write(GET + b"GET /")
         answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
         assert [answer[:3] for answer in answers] == [b"200", b"408"]
@@ -108,7 +91,7 @@ async def test_a_body_that_breaks_off_ends_its_request() -> None:
             await exchange.answer(200, b"never seen")
             raise
 
-    async with _connected(reads) as (reader, writer):
+    async with connected(Listener(reads, most=10)) as (reader, writer):
         writer.write(POST + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n")
         await asked.wait()
         writer.write(b"zz\r\n")
@@ -121,7 +104,7 @@ async def test_a_body_that_breaks_off_ends_its_request() -> None:
 async def test_a_head_behind_a_long_body() -> None:
     """A body and half of the next head that come together are no long head."""
     body = b"x" * 200_000
-    async with _connected(_echo) as (reader, writer):
+    async with connected(Listener(_echo, most=10)) as (reader, writer):
         writer.write(POST + b"content-length: %d\r\n\r\n" % len(body) + body + LAST[:30])
         await reader.readuntil(b"/ " + body)
         writer.write(LAST[30:])
@@ -134,7 +117,7 @@ async def test_a_body_that_nobody_reads_is_dropped() -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(200, exchange.path.encode())
 
-    async with _connected(answer) as (reader, writer):
+    async with connected(Listener(answer, most=10)) as (reader, writer):
         writer.write(POST + b"content-length: 300000\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n/")
         writer.write(GET + bytes(300_000 - len(GET)) + LAST)
@@ -144,21 +127,21 @@ async def test_a_body_that_nobody_reads_is_dropped() -> None:
 
 async def test_an_answer_in_parts() -> None:
     """An answer in parts is chunked for HTTP/1.1, and for 1.0 it ends with the connection. HEAD gets the head alone."""
-    async with _connected(_stream) as (reader, writer):
+    async with connected(Listener(_stream, most=10)) as (reader, writer):
         writer.write(GET)
         assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"\r\n\r\n4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n")
         writer.write(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
         answer = await reader.read()
         assert b"chunked" not in answer
         assert answer.endswith(b"connection: close\r\n\r\none two")
-    async with _connected(_stream) as (reader, writer):
+    async with connected(Listener(_stream, most=10)) as (reader, writer):
         writer.write(b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         assert (await reader.read()).endswith(b"\r\n\r\n")
 
 
 async def test_a_client_that_asks_whether_to_go_on() -> None:
     """`Expect: 100-continue` is answered once, before the body is read, and not where it is not read."""
-    async with _connected(_echo) as (reader, writer):
+    async with connected(Listener(_echo, most=10)) as (reader, writer):
         writer.write(POST + b"content-length: 2\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"hi")
@@ -169,7 +152,7 @@ async def test_a_client_that_asks_whether_to_go_on() -> None:
         exchange.keep_alive = False
         await exchange.answer(200, b"")
 
-    async with _connected(unread) as (reader, writer):
+    async with connected(Listener(unread, most=10)) as (reader, writer):
         writer.write(POST + b"content-length: 2\r\nexpect: 100-continue\r\n\r\n")
         assert b" 100 " not in await reader.read()
 
@@ -181,7 +164,7 @@ async def test_a_client_that_asks_before_an_answer_in_parts() -> None:
         await exchange.begin(200)
         await exchange.end(await exchange.read())
 
-    async with _connected(both) as (reader, writer):
+    async with connected(Listener(both, most=10)) as (reader, writer):
         writer.write(POST + b"content-length: 2\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
@@ -192,7 +175,7 @@ async def test_a_client_that_asks_before_an_answer_in_parts() -> None:
 @pytest.mark.parametrize("octets", [60_000, 66_000, 70_000, 80_000])
 async def test_the_length_of_a_head(octets: int) -> None:
     """The length of a head is measured to the octet or so, also where a body comes with it."""
-    async with _connected(_echo) as (reader, writer):
+    async with connected(Listener(_echo, most=10)) as (reader, writer):
         writer.write(POST + b"connection: close\r\ncontent-length: 2\r\nx: " + b"x" * octets + b"\r\n\r\nhi")
         assert (await reader.read()).startswith(b"HTTP/1.1 200 " if octets < 65_000 else b"HTTP/1.1 431 ")
 
@@ -204,7 +187,7 @@ async def test_no_field_of_an_answer_holds_another(value: bytes) -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.answer(200, b"", (b"x-name", value))
 
-    async with _connected(answer) as (reader, writer):
+    async with connected(Listener(answer, most=10)) as (reader, writer):
         writer.write(GET)
         answered = await reader.read()
         assert answered.startswith(b"HTTP/1.1 500 ")
@@ -220,7 +203,7 @@ async def test_a_client_that_reads_nothing() -> None:
         await exchange.answer(200, bytes(1 << 20))
         made += 1
 
-    async with _connected(large) as (_, writer):
+    async with connected(Listener(large, most=10)) as (_, writer):
         for _ in range(20):
             writer.write(GET * 10)
             await asyncio.sleep(0.02)

@@ -4,9 +4,9 @@ import asyncio
 import os
 import re
 import threading
-import time
 from collections.abc import Awaitable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -306,27 +306,27 @@ async def test_a_file_that_gives_much_back_is_not_stuck(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that answers for each slice of free pages answers, however many slices there are."""
-    database, begun, slices = Database(tmp_path / "store.db"), threading.Event(), 25
-    rows = Rows(Cipher(KEYS), Retention(count=1, request_count=1))
-    writer = Writer(database, StoreClock(wall=clock), rows, stall_seconds=0.2)
+    database, begun, answers = Database(tmp_path / "store.db"), threading.Semaphore(0), threading.Semaphore(0)
+    rows, slices = Rows(Cipher(KEYS), Retention(count=1, request_count=1)), count()
+    writer = Writer(database, StoreClock(wall=clock), rows, stall_seconds=0.0)
 
     def give_back() -> bool:
-        nonlocal slices
-        begun.set()
-        time.sleep(0.1)
-        slices -= 1
-        return slices > 0
+        begun.release()
+        return answers.acquire(timeout=30) and next(slices) < 5
 
     monkeypatch.setattr(database, "vacuum_slice", give_back)
     await writer.open(lambda _: None)
     states: asyncio.Queue[StoreState] = asyncio.Queue()
     writer.changed = states.put_nowait
-    assert await asyncio.to_thread(begun.wait, 30.0)
-    writer._stall.follow()  # as after a change that was asked for just before
-    await asyncio.sleep(1.6)
-    assert slices > 0
-    assert states.empty()
+    for _ in range(5):
+        assert await asyncio.to_thread(begun.acquire, timeout=30)
+        writer._stall._look()  # each finds the thread at another slice
+        writer._stall.close()  # and no other look comes between
+        assert not writer._stall.is_stuck
+        answers.release()
+    answers.release(10)
     await writer.close()
+    assert states.empty()
 
 
 async def test_a_stop_without_a_disk_is_bounded(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
