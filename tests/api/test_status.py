@@ -58,9 +58,11 @@ def test_a_bad_field_is_named() -> None:
     assert BadRequest(field_violations=[violation]) in status_of(InvalidArgument("to[0]", "is empty")).details
 
 
-@pytest.mark.parametrize(("seconds", "milliseconds"), [(1.5, 1500), (0.0, 1), (0.0001, 1), (3600.0, 3_600_000)])
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"), [(1.5, 1500), (0.0, 1), (0.0001, 1), (59.9994, 60_000), (3600.0, 3_600_000)]
+)
 def test_when_to_retry(seconds: float, milliseconds: int) -> None:
-    """RetryInfo is at least a millisecond: a client must not retry at once."""
+    """RetryInfo is at least a millisecond, and never less than the wait: a client must not retry too soon."""
     for error in (Unavailable("x", retry_after=seconds), LimitExceeded("address", "x", retry_after=seconds)):
         (info,) = [detail for detail in status_of(error).details if isinstance(detail, RetryInfo)]
         assert info.retry_delay.ToMilliseconds() == milliseconds

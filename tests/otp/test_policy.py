@@ -169,6 +169,25 @@ def test_failures_are_limited_by_hour_and_by_day(times: int, most: int, seconds:
     assert check(record, free, policy=LOCKING)[1].result is WRONG
 
 
+def test_a_refusal_by_several_limits_is_for_the_one_that_lasts_longest() -> None:
+    """A caller that waits as long as a refusal says is not refused by another limit then."""
+    record: CodeRecord | None = None
+    for number in range(9):
+        record, _ = send(record, float(number), f"c{number}", scope=bytes([number]) * 8)
+    record, _ = send(record, HOUR - 10.0, "last")
+    now = HOUR - 5.0  # the mails of the hour hold for 5 seconds more, and the wait of this slot for 25
+    for wait in (0.0, 24.0):
+        with pytest.raises(LimitExceeded, match="just now") as caught:
+            send(record, now + wait, "more")
+        assert caught.value.retry_after == 25.0 - wait
+    assert send(record, now + 25.0, "more")
+    record = fail(record, now, 3)
+    record = fail(send(record, now, "again", spaced=False)[0], now, 2)
+    with pytest.raises(LimitExceeded, match="wrong codes") as caught:
+        send(record, now, "more", policy=LOCKING)
+    assert caught.value.retry_after == HOUR
+
+
 def test_mails_are_limited_by_hour_and_by_day() -> None:
     """An address gets so many mails in any hour and in any day, over all purposes and sessions of strangers."""
     record: CodeRecord | None = None

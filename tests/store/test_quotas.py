@@ -1,6 +1,7 @@
 """Limits over many addresses in every store: counted in the step that decides, all of it or nothing."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -73,6 +74,47 @@ async def test_what_is_refused_uses_nothing_up(codes: ChallengeStore, clock: Clo
     await _send(codes, clock, 10, CALLER)
     with pytest.raises(LimitExceeded, match="this caller"):
         await _send(codes, clock, 11, CALLER)
+
+
+@pytest.mark.parametrize("first", ["block", "caller", "resend", "mailbox"])
+@pytest.mark.parametrize("last", ["block", "caller", "mailbox"])
+async def test_after_a_refusal_the_mail_is_sent_in_its_time(
+    codes: ChallengeStore, clock: Clock, first: str, last: str
+) -> None:
+    """Of two limits that refuse a mail, the one that lasts longest is named: no other refuses it then."""
+    quotas = {"block": BLOCK._replace(most=1), "caller": CALLER._replace(most=1)}
+    numbers = itertools.count(1)
+
+    async def send(key: bytes, *quotas: Quota, mailbox: bytes = b"") -> None:
+        fresh = Challenge(next(numbers).to_bytes(16), "k1", clock.time + LIFE, length=6)
+        await codes.send(Send(key, clock.time, fresh, quotas=quotas, mailbox=mailbox))
+
+    async def use_up(limit: str) -> None:
+        if limit == "resend":
+            await send(b"address 00000001")
+        elif limit == "mailbox":
+            for number in range(POLICY.sends.per_hour):
+                await send(f"tag {number:012d}".encode(), mailbox=_MAILBOX)
+        else:
+            await send(b"address 00000002", quotas[limit])
+            clock.time += POLICY.resend
+
+    async def asked() -> None:
+        await send(b"address 00000001", *quotas.values(), mailbox=_MAILBOX)
+
+    await use_up(first)
+    clock.time += 10 if first == "resend" else 700
+    if first != last:
+        await use_up(last)
+    with pytest.raises(LimitExceeded) as refused:
+        await asked()
+    assert refused.value.subject == {"mailbox": "address"}.get(last, last)
+    clock.time += refused.value.retry_after - 1
+    with pytest.raises(LimitExceeded) as again:
+        await asked()
+    assert (again.value.setting, again.value.retry_after) == (refused.value.setting, 1.0)
+    clock.time += 1
+    await asked()
 
 
 async def test_an_address_that_is_refused_counts_for_no_limit(codes: ChallengeStore, clock: Clock) -> None:
@@ -284,6 +326,8 @@ async def test_mails_of_a_caller(codes: LimitStore, clock: Clock) -> None:
         await codes.count((_HOURLY, _DAILY))
     with pytest.raises(LimitExceeded, match="in an hour") as refused:
         await codes.count((_DAILY, _HOURLY))
+    with pytest.raises(LimitExceeded, match="in a day"):
+        await codes.count((_HOURLY, _DAILY._replace(most=3)))
     assert (refused.value.subject, refused.value.setting) == ("caller", "mails_per_hour")
     clock.time += refused.value.retry_after
     when, _ = await codes.count((_HOURLY, _DAILY))

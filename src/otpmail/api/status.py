@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from math import ceil
 from typing import Never
 
 from google.protobuf.any_pb2 import Any
@@ -153,5 +154,5 @@ def _trailers(status: Status, details: Iterable[Message]) -> Trailers:
 
 def _retry(seconds: float) -> RetryInfo:
     delay = Duration()
-    delay.FromMilliseconds(max(1, round(seconds * 1000)))
+    delay.FromMilliseconds(max(1, ceil(seconds * 1000)))  # never too soon
     return RetryInfo(retry_delay=delay)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
+from operator import itemgetter
 from typing import Self
 
 from otpmail.callers import TableKey
@@ -15,6 +16,7 @@ from otpmail.store.challenges import Quota, Send
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
+_FREE_AT = itemgetter(0)
 _MOST_MAILS = 8  # that a record knows, of a challenge that replaced another: of more, one was sent for sure
 
 
@@ -68,25 +70,29 @@ class SendingRules:
     def _refuse(self, slot: Slot, lane: Lane, send: Send, *, attacked: bool, spaced: bool) -> tuple[Reached, ...]:
         """Raise LimitExceeded where no mail may be sent now. Returns the limits in shadow that would refuse it.
 
+        Of several limits that refuse it, the error is for the one that lasts longest: no other refuses a retry then.
         The original's contract knows no wait between two mails, and the limits of an address are in shadow there.
         """
-        now, sends, is_device = send.now, lane.sends, lane.device != STRANGERS
+        now, sends = send.now, lane.sends
         reached: tuple[Reached, ...] = ()
+        refused: list[tuple[float, str]] = []
         if attacked and (self.locks or send.compat):
             is_daily = self.failures.is_daily(lane.failures)
             name, free = "failures_per_day" if is_daily else "failures_per_hour", self.failures.free_at(lane.failures)
-            raise self.refusal(name, device=is_device, retry_after=free - now)
-        if not spaced:
-            return reached
-        if sends and (free := self.sends.free_at(sends) - self.resend) > now:
-            if not (send.compat or "address" in self.shadows):
-                name = "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"
-                raise self.refusal(name, device=is_device, retry_after=free - now)
-            reached = (Reached("address", 100),)
-        if slot.next_send + self.wait > now and not send.compat:
-            if "resend" not in self.shadows:
-                raise self.refusal("resend", device=is_device, retry_after=slot.next_send + self.wait - now)
-            reached = (*reached, Reached("resend", 100))
+            refused.append((free, name))
+        if spaced and sends and (free := self.sends.free_at(sends) - self.resend) > now:
+            if send.compat or "address" in self.shadows:
+                reached = (Reached("address", 100),)
+            else:
+                refused.append((free, "sends_per_day" if self.sends.is_daily(sends) else "sends_per_hour"))
+        if spaced and slot.next_send + self.wait > now and not send.compat:
+            if "resend" in self.shadows:
+                reached = (*reached, Reached("resend", 100))
+            else:
+                refused.append((slot.next_send + self.wait, "resend"))
+        if refused:
+            free, name = max(refused, key=_FREE_AT)
+            raise self.refusal(name, device=lane.device != STRANGERS, retry_after=free - now)
         return reached
 
     def _choose(self, slot: Slot, now: float, fresh: Challenge, *, attacked: bool) -> tuple[Sending, Replaced | None]:

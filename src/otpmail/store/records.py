@@ -4,14 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from otpmail.code_record import STRANGERS, Budget, CodeRecord
+from otpmail.errors import LimitExceeded, MemoryFull
 from otpmail.model import LONG, Check, CheckResult, Reached, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Quota, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts, with_one_more
 
 T = TypeVar("T")
+
+_RETRY_AFTER = attrgetter("retry_after")
 Rule = Callable[[CodeRecord | None], tuple[CodeRecord | None, T]]
 
 
@@ -58,20 +62,44 @@ class RuledRecords(ABC):
         """
         quotas, mailbox = send.quotas, send.mailbox
         rules = send.rules or self._rules
-        after, sending = rules.send(record, send)
-        reached = list(sending.reached)
-        if after is not record:
-            counts, levels = self._with_one_more([others.counts(quota.key) for quota in quotas], quotas, send.now)
-            reached += levels
+        try:
+            after, sending = rules.send(record, send)
+            reached = list(sending.reached)
+            if is_new := after is not record:
+                counts, levels = self._with_one_more([others.counts(quota.key) for quota in quotas], quotas, send.now)
+                reached += levels
+                if mailbox:
+                    noted, more = rules.note(others.record(mailbox), send, sending)
+                    reached += [one for one in more if one not in reached]
+        except MemoryFull:
+            raise
+        except LimitExceeded as error:
+            raise self._longest(error, others, send) from None
+        if is_new:
             if mailbox:
-                noted, more = rules.note(others.record(mailbox), send, sending)
-                reached += [one for one in more if one not in reached]
                 others.keep_record(mailbox, noted)
             for quota, octets in zip(quotas, counts, strict=True):
                 others.keep_counts(quota.key, octets)
         # fast path: `send.counted` is a call more for each code; held to it by tests/store/redis/test_rules.py
         counted = tuple([quota.key for quota in quotas])
         return after, Sending(sending.challenge, sending.next_send, counted, tuple(reached), mailbox)
+
+    def _longest(self, error: LimitExceeded, others: Others, send: Send) -> LimitExceeded:
+        """Return the error for the limit that refuses a mail for longest, where `error` is for the first that did.
+
+        Nothing else refuses the mail then, if nobody else sends one meanwhile.
+        """
+        errors = [error]
+        try:
+            self._with_one_more([others.counts(quota.key) for quota in send.quotas], send.quotas, send.now)
+        except LimitExceeded as other:
+            errors.append(other)
+        if send.mailbox:
+            try:
+                (send.rules or self._rules).note(others.record(send.mailbox), send, Sending(send.fresh, send.now))
+            except LimitExceeded as other:
+                errors.append(other)
+        return max(errors, key=_RETRY_AFTER)
 
     def _admitted(self, others: Others, quotas: Sequence[Quota], now: float) -> tuple[float, tuple[Reached, ...]]:
         """Count a mail for limits over many addresses: for all of them or none."""
@@ -83,16 +111,25 @@ class RuledRecords(ABC):
     def _with_one_more(
         self, known: Sequence[bytes], quotas: Sequence[Quota], now: float
     ) -> tuple[list[bytes], list[Reached]]:
-        """Return the octets of counts with one more for each limit, and the limits to log. Raises LimitExceeded."""
-        counts, reached = [], []
+        """Return the octets of counts with one more for each limit, and the limits to log.
+
+        Raises LimitExceeded for the limit that lasts longest of those that are reached.
+        """
+        counts, reached, refused = [], [], []
         for octets, quota in zip(known, quotas, strict=True):
             after = with_one_more(octets, quota.most, now, quota.stretch)
             if after is None:
-                one = self._rules.admit(decode_counts(octets), quota, now)
+                try:
+                    one = self._rules.admit(decode_counts(octets), quota, now)
+                except LimitExceeded as error:
+                    refused.append(error)
+                    continue
                 after = encode_counts(one.counts, one.ends, one.needed)
                 if one.reached is not None:
                     reached.append(one.reached)
             counts.append(after)
+        if refused:
+            raise max(refused, key=_RETRY_AFTER)
         return counts, reached
 
     def _taken_back(self, others: Others, quotas: Sequence[Quota], when: float) -> None:

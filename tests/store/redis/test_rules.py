@@ -194,6 +194,15 @@ _FORGOTTEN_WITH_ITS_MAILBOX = [
 ]
 
 
+_REFUSED_BY_SEVERAL_LIMITS = [
+    *(("quotas", (_BLOCK, _CALLER)), ("mailbox", True)),
+    *[("send", b"scope  %d" % number, STRANGERS, True, False, 600.0, "k1") for number in range(4)],
+    *[("send", b"scope  1", STRANGERS, True, False, 600.0, "k1")],
+    *(("wait", 3600.0), *[_A_SEND, ("wait", "next")] * 7, ("wait", 1700.0), *[_A_SEND, ("wait", "next")] * 4),
+    *(("quotas", (_SHADOW, _CALLER)), _A_SEND, ("wait", "hour"), _A_SEND, _A_SEND, ("wait", "next"), _A_SEND),
+]
+
+
 class _Pair:
     """The same decisions in memory and on a server, and a look at both records after each."""
 
@@ -469,6 +478,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_A_REPEATED_CALL_REPLACED_ITS_OWN)
         @example(_A_TEST_ADDRESS_AND_NOT)
         @example(_FORGOTTEN_WITH_ITS_MAILBOX)
+        @example(_REFUSED_BY_SEVERAL_LIMITS)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
         def decide(steps: list[tuple[Any, ...]]) -> None:
             runner.run(_decide(_Pair(client, keys, policy), steps))

@@ -7,6 +7,7 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 from otpmail.code_record import CodeRecord, Lane, Slot
+from otpmail.errors import LimitExceeded
 from otpmail.model import Challenge, Check, Reached, Sending
 from otpmail.store import record_codec
 from otpmail.store.challenges import ANY, NO_SCOPE, Attempt, Guess, Quota, Rules, Send
@@ -112,7 +113,10 @@ class SqliteChallengeStore(RuledRecords):
 
         def rule(others: Others, record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
             """Change the record where the decision is for that challenge."""
-            _, sending = (send.rules or self._rules).send(record, send)
+            try:
+                _, sending = (send.rules or self._rules).send(record, send)
+            except LimitExceeded:
+                return self._counted(others, record, send)  # raises the error for the limit that lasts longest
             return self._counted(others, record, send) if sending.challenge.id == challenge_id else (record, sending)
 
         return self._with_others(send.key, rule, connection, earlier=(send.earlier, send.scope))

@@ -66,7 +66,7 @@ local is_live = slot.challenge and (asked.only == '' or asked.only == challenge.
 -- Limits over many addresses are for strangers, but at a long code (otp.policy.Policy.is_limited).
 local is_limited = lane.device == STRANGERS and not (is_live and challenge.length == LONG)
 local refused, counts = admit(asked, names, not is_limited)
-if refused then return refused end
+if refused then return cmsgpack.pack(refused) end
 
 local left = most_of(challenge, rules) - challenge.attempts
 local next_send = math.max(now, slot.next_send + rules.wait)

@@ -55,29 +55,32 @@ local function is_again(asked)
   return asked.slot.call == asked.call and asked.call ~= NO_CALL
 end
 
--- Why no mail may be sent, with when and whether a device's limit says so, packed for the answer; false where one may.
--- Notes the limits in shadow that would refuse it.
+-- Why no mail may be sent to the address, by the limit that lasts longest; false where one may. Notes the limits in
+-- shadow that would refuse it (otp.sending.SendingRules._refuse).
 local function hindrance(asked)
   local now, resend, is_device = asked.now, asked.rules.resend, asked.lane.device ~= STRANGERS
-  local spaced = asked.spaced and not is_again(asked)
+  local spaced, refused = asked.spaced and not is_again(asked), false
   if asked.attacked and asked.locks then
     local name = asked.failed_daily and 'failures_per_day' or 'failures_per_hour'
-    return cmsgpack.pack({ name, asked.failures_free - now, is_device })
+    refused = { name, asked.failures_free - now, is_device }
   end
   local free, is_daily = free_at(asked.rules.sends, asked.lane.sends)
   if spaced and free - resend > now then
-    if not (asked.compat or asked.rules.shadows.address) then
-      local name = is_daily and 'sends_per_day' or 'sends_per_hour'
-      return cmsgpack.pack({ name, free - resend - now, is_device })
+    if asked.compat or asked.rules.shadows.address then
+      asked.reached[1] = { 'address', 100 }
+    else
+      refused = longer(refused, { is_daily and 'sends_per_day' or 'sends_per_hour', free - resend - now, is_device })
     end
-    asked.reached[1] = { 'address', 100 }
   end
   local next_send = asked.slot.next_send + asked.rules.wait
   if spaced and next_send > now and not asked.compat then
-    if not asked.rules.shadows.resend then return cmsgpack.pack({ 'resend', next_send - now, is_device }) end
-    asked.reached[#asked.reached + 1] = { 'resend', 100 }
+    if asked.rules.shadows.resend then
+      asked.reached[#asked.reached + 1] = { 'resend', 100 }
+    else
+      refused = longer(refused, { 'resend', next_send - now, is_device })
+    end
   end
-  return false
+  return refused
 end
 
 -- The challenge to mail, the live one or the fresh one, and the one that it has replaced, now or earlier.
@@ -109,8 +112,8 @@ local function oldest_of_most(live, device)
 end
 
 -- Ends the oldest challenge of the device, the oldest short one of strangers, or the oldest of a device with most,
--- where too many are live. Returns why there is no place for a new slot, packed for the answer; false where there is
--- one (otp.slots.with_room).
+-- where too many are live. Returns why there is no place for a new slot, false where there is one
+-- (otp.slots.with_room).
 local function make_room(record, asked)
   if asked.slot.challenge then return false end
   record.slots = only(record.slots, function(slot) return slot ~= asked.slot end)
@@ -141,7 +144,7 @@ local function make_room(record, asked)
   if not is_full then return false end
   local ends = math.huge
   for _, slot in ipairs(rivals) do ends = math.min(ends, slot.challenge.expires) end
-  return cmsgpack.pack({ 'slots', ends - asked.now })
+  return { 'slots', ends - asked.now }
 end
 
 -- Notes in the record that the challenge is mailed, and when the next mail may go.
@@ -169,8 +172,7 @@ local function answer_of(mailed, next_send, reached)
 end
 
 -- Counts the mail for the mailbox of an address with a tag, without a write yet (otp.policy.Policy.note). The names of
--- its record are KEYS before those of counts. Returns why it is refused, packed for the answer, or false, and what
--- `keep_mailbox` writes.
+-- its record are KEYS before those of counts. Returns why it is refused, or false, and what `keep_mailbox` writes.
 local function note(asked, names, next_send)
   if not asked.has_mailbox then return false end
   local box, now, resend = mailbox_of(#asked.quotas, names), asked.now, asked.rules.resend
@@ -179,7 +181,7 @@ local function note(asked, names, next_send)
   local free, is_daily = free_at(asked.rules.sends, lane.sends)
   if asked.spaced and free - resend > now then
     if not (asked.compat or asked.rules.shadows.address) then
-      return cmsgpack.pack({ is_daily and 'sends_per_day' or 'sends_per_hour', free - resend - now })
+      return { is_daily and 'sends_per_day' or 'sends_per_hour', free - resend - now }
     end
     local is_known = false
     for _, one in ipairs(asked.reached) do is_known = is_known or one[1] == 'address' end
@@ -188,4 +190,14 @@ local function note(asked, names, next_send)
   lane.sends = noted(lane.sends, next_send, asked.rules.sends)
   put_lane(box.record, lane)
   return false, box
+end
+
+-- Counts the mail elsewhere than at the address, without a write yet. `refused` is why the address refuses it, or
+-- false. Returns why the mail is refused, by the limit that lasts longest and packed for the answer, or false. Then
+-- come the counts and the mailbox to write.
+local function count_elsewhere(refused, asked, names, next_send)
+  local over, counts = admit(asked, names)
+  local crowded, box = note(asked, names, next_send)
+  refused = longer(longer(refused, over), crowded)
+  return refused and cmsgpack.pack(refused), counts, box
 end

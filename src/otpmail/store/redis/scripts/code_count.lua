@@ -15,6 +15,6 @@ if counted ~= '' then
   return cmsgpack.pack({ '', asked.now, {} })
 end
 local refused, counts = admit(asked, names)
-if refused then return refused end
+if refused then return cmsgpack.pack(refused) end
 write_counts(counts, asked.now)
 return cmsgpack.pack({ '', asked.now, asked.reached })

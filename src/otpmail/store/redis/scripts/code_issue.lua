@@ -34,8 +34,12 @@ local record = standing(found, asked, old)
 if redis.call('HGET', mail, 'own') == me then -- this very call's, whose answer was lost
   return {'OK', 0, 'A', answer_of(written, asked.slot.next_send)}
 end
+local names, counts, box = tonumber(ARGV[10])
 local refused = hindrance(asked)
-if refused then return {'OK', 0, '', refused} end
+if refused then
+  refused = count_elsewhere(refused, asked, names, now + asked.rules.resend)
+  return {'OK', 0, '', refused}
+end
 
 local mailed, replaced = choose(asked)
 local next_send = now + asked.rules.resend
@@ -49,13 +53,7 @@ if
 then
   return {'OK', 0, '', answer}
 end
-refused = make_room(record, asked)
-if refused then return {'OK', 0, '', refused} end
-local counts
-refused, counts = admit(asked, tonumber(ARGV[10]))
-if refused then return {'OK', 0, '', refused} end
-local box
-refused, box = note(asked, tonumber(ARGV[10]), next_send)
+refused, counts, box = count_elsewhere(make_room(record, asked), asked, names, next_send)
 if refused then return {'OK', 0, '', refused} end
 answer = answer_of(mailed, next_send, asked.reached)
 

@@ -8,19 +8,16 @@ local found, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARG
 local asked = question(4, now)
 local record = standing(found, asked, old)
 if asked.slot.challenge and is_again(asked) then return answer_of(asked.slot.challenge, asked.slot.next_send) end
-local refused = hindrance(asked)
+local next_send = now + asked.rules.resend
+local refused, mailed, replaced = hindrance(asked)
+if not refused then
+  mailed, replaced = choose(asked)
+  refused = make_room(record, asked)
+end
+local counts, box
+refused, counts, box = count_elsewhere(refused, asked, tonumber(ARGV[2]), next_send)
 if refused then return refused end
-
-local mailed, replaced = choose(asked)
-refused = make_room(record, asked)
-if refused then return refused end
-local counts
-refused, counts = admit(asked, tonumber(ARGV[2]))
-if refused then return refused end
-local box
-refused, box = note(asked, tonumber(ARGV[2]), now + asked.rules.resend)
-if refused then return refused end
-mail_it(record, asked, mailed, replaced, now + asked.rules.resend)
+mail_it(record, asked, mailed, replaced, next_send)
 keep_record(1, places, record, now)
 drop_earlier(old)
 write_counts(counts, now)

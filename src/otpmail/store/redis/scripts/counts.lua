@@ -98,10 +98,17 @@ local function level_reached(before, most)
   return 0
 end
 
--- Counts one mail more for each limit, without a write yet (otp.policy.Policy.admit). Returns why it is refused, packed
--- for the answer, or false, and the counts to write. Notes what is worth a line. `is_free`: they refuse nothing now.
+-- The refusal that lasts longest, of two that may be false: {limit, seconds, whether it is a device's limit}.
+local function longer(one, other)
+  if one and other then return other[2] > one[2] and other or one end
+  return one or other
+end
+
+-- Counts one mail more for each limit, without a write yet (otp.policy.Policy.admit). Returns why it is refused, by the
+-- limit that lasts longest, or false, and the counts to write. Notes what is worth a line. `is_free`: they refuse
+-- nothing now.
 local function admit(asked, names, is_free)
-  local now, reached = asked.now, asked.reached
+  local now, reached, refused = asked.now, asked.reached, false
   local counts = read_counts(asked.quotas, names)
   for place, quota in ipairs(asked.quotas) do
     local one = counts[place]
@@ -110,7 +117,7 @@ local function admit(asked, names, is_free)
     local percent = 0
     if before >= quota.most then
       if not (quota.is_shadow or is_free) then
-        return cmsgpack.pack({ quota.limit, counts_free_at(one, quota.most) - now })
+        refused = longer(refused, { quota.limit, counts_free_at(one, quota.most) - now })
       end
       percent = 100
     elseif quota.warns then
@@ -119,7 +126,7 @@ local function admit(asked, names, is_free)
     with_one(one, now)
     if percent > 0 then reached[#reached + 1] = { quota.limit, percent } end
   end
-  return false, counts
+  return refused, counts
 end
 
 -- Writes counts under their first names, and under no other.
