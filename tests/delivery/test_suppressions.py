@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from delivery.fakes import Clock, Store, limits, make_job, suppressions
 from otpmail.delivery.dispatch import Dispatcher
 from otpmail.delivery.job import Job
@@ -48,12 +50,12 @@ class Rig:
         self.lifecycle.submit(job)
         return job
 
-    def reply(self, job: Job, code: int, enhanced: str, *, of_address: bool = True) -> None:
+    def reply(self, job: Job, code: int, enhanced: str, *, of_address: bool = True, words: str = "said") -> None:
         """Send the job, and have the relay say that about each pending recipient."""
         assert self.queue.get_nowait() is job
         self.queue.task_done()
         assert self.lifecycle.start(job)
-        results = [RecipientResult(one, code, enhanced, "said", is_about_address=of_address) for one in job.pending]
+        results = [RecipientResult(one, code, enhanced, words, is_about_address=of_address) for one in job.pending]
         self.lifecycle.replied(job, tuple(results))
 
     def is_suppressed(self, address: str, *, bulk: bool = False) -> bool:
@@ -98,6 +100,37 @@ async def test_no_other_refusal_suppresses() -> None:
     for enhanced in ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"):
         rig.reply(rig.submit(enhanced, f"x{enhanced}@x.org"), 550, enhanced)
     assert rig.suppressions.store.count == 6
+
+
+async def test_no_near_miss_of_a_code_suppresses() -> None:
+    """Details next to those that say that an address is gone suppress nobody, nor do those of another class."""
+    rig = Rig()
+    near = ["5.1.0", "5.1.4", "5.1.5", "5.1.7", "5.1.8", "5.1.9", "5.1.11", "5.1.100", "5.2.0", "5.2.2", "5.2.3"]
+    near += ["5.2.4", "5.2.10", "5.2.121", "5.4.1", "5.4.4", "5.4.14", "5.7.0", "5.7.1", "5.7.27", "4.1.1", "2.1.1"]
+    for number, enhanced in enumerate(near):
+        rig.reply(rig.submit(f"m{number}", f"x{number}@x.org"), 550, enhanced)
+    assert rig.suppressions.store.count == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "suppresses"),
+    [
+        ("The user you are trying to contact is receiving mail at a rate that prevents additional messages", False),
+        ("User is receiving mail too quickly", False),
+        ("Mailbox is full", False),
+        ("The mailbox has exceeded its limit", False),
+        ("over quota", False),
+        ("account temporarily locked", False),
+        ("The email account that you tried to reach is disabled.", True),
+        ("mailbox disabled, not accepting messages", True),
+        ("Mailbox of fullerton@example.org is inactive", True),
+    ],
+)
+async def test_a_mailbox_that_takes_nothing_for_now(words: str, suppresses: bool) -> None:  # noqa: FBT001
+    """5.2.1 suppresses an address that is disabled, and none that is full or gets too much: anybody can cause that."""
+    rig = Rig()
+    rig.reply(rig.submit("m1", ADA), 550, "5.2.1", words=words)
+    assert rig.is_suppressed(ADA) == suppresses
 
 
 async def test_a_delivery_clears() -> None:

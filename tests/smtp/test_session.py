@@ -354,6 +354,33 @@ def test_the_result_is_the_refusal_that_decided(mode: Mode, replies: bytes, code
     assert not session.ended
 
 
+@pytest.mark.parametrize(
+    ("reply", "is_about_address"),
+    [
+        (b"550 5.1.1 no\r\n", True),
+        (b"550-5.1.1 no\r\n550 5.1.1 such user\r\n", True),
+        (b"550-5.1.1 no\r\n550-\r\n550 such user\r\n", True),
+        (b"550-5.1.1 no\r\n550 5.7.1 your address is listed\r\n", False),
+        (b"550-5.7.1 your address is listed\r\n550 5.1.1 no\r\n", False),
+        (b"550-5.1.1 no\r\n550 4.2.1 later\r\n", False),
+    ],
+)
+@pytest.mark.parametrize("at_content", [False, True])
+def test_a_reply_with_several_codes_is_not_about_the_address(
+    reply: bytes,
+    is_about_address: bool,  # noqa: FBT001
+    at_content: bool,  # noqa: FBT001
+) -> None:
+    """A refusal is about its address alone only if all of its lines have one enhanced code (RFC 2034, 4)."""
+    session = _session()
+    mail = session.begin(_mail())
+    _written(session)
+    session.receive(OK + (OK + reply if at_content else reply + NO) + OK)
+    assert isinstance(mail.outcome, tuple)
+    [result] = mail.outcome
+    assert (result.code, result.is_about_address) == (550, is_about_address)
+
+
 def test_354_without_recipients_gets_a_single_dot() -> None:
     """If the relay asks for the content although it refused every recipient, it gets an empty one."""
     session = _session(Mode.DATA)

@@ -91,7 +91,7 @@ class Suppressions:
                 self.tell_change(job.caller, result.address, changed, job.trace, mail_id=job.id)
 
     def _suppresses(self, job: Job, result: RecipientResult) -> bool:
-        if not (result.is_about_address and refuses_address(result.code, result.enhanced_code)):
+        if not (result.is_about_address and refuses_address(result)):
             return False
         return self._spared is None or not self._spared(result.address, job.id)
 

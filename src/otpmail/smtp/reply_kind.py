@@ -39,6 +39,7 @@ class ReplyKind(Enum):
 NOT_SIGNED_IN = 530
 """The code for a session that lacks a sign-in or TLS (RFC 4954, 6; RFC 3207, 4), whatever the command."""
 
+_FOR_GOOD = 500
 _NO_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 """Codes that say for good that an address takes no mail: it or its domain does not exist, has moved, or is disabled."""
 
@@ -79,6 +80,8 @@ _RECEIVER_IS_BUSY = re.compile(
     r"receiving (?:e-?mail|mail|messages) (?:too quickly|at a rate)|\b(?:recipient|mailbox) has exceeded"
     r"|\bto this recipient\b|\bmailbox (?:has )?received too m|\bmessages to \S+@\S+ deferred"
 )
+_DISABLED = "5.2.1"  # "mailbox disabled, not accepting messages" (RFC 3463, 3.3), which some say of a time alone
+_PASSES = re.compile(rf"{_RECEIVER_IS_BUSY.pattern}|\b(?:quota|full|tempora(?:ry|rily))\b")
 _JUDGES_CONTENT = re.compile(
     r"\b(?:detected|identified|classified|flagged|considered|marked|rejected) as (?:\w+ ){0,2}"
     r"(?:spam|junk|bulk|unsolicited)"
@@ -217,12 +220,15 @@ def refuses_mail(result: RecipientResult) -> bool:
     return result.refused and result.code != NOT_SIGNED_IN and kind_of_result(result) not in _WAYS_TO_SEND
 
 
-def refuses_address(code: int, enhanced_code: str) -> bool:
+def refuses_address(result: RecipientResult) -> bool:
     """Whether a reply about one recipient refuses its address for good, whatever the mail (RFC 3463, 3.2 and 3.3).
 
-    A code without details does not say so: 550 refuses by policy too (RFC 5321, 4.2.3).
+    A code without details does not say so: 550 refuses by policy too (RFC 5321, 4.2.3). Nor does "disabled" where the
+    words are of a mailbox that is full, or receives too much for now: anybody can bring a mailbox to that.
     """
-    return code >= 500 and enhanced_code in _NO_ADDRESS
+    if result.code < _FOR_GOOD or result.enhanced_code not in _NO_ADDRESS:
+        return False
+    return result.enhanced_code != _DISABLED or _PASSES.search(_QUOTED.sub("", result.reply.lower())) is None
 
 
 def _is_recipient_limit(command: Command, code: int, enhanced_code: str, said: str) -> bool:

@@ -15,7 +15,7 @@ from otpmail.model import Envelope, RecipientResult
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.output import Output
 from otpmail.smtp.redaction import Redactor
-from otpmail.smtp.replies import CLOSING, Reply, is_unknown_command, result
+from otpmail.smtp.replies import CLOSING, Reply, has_one_meaning, is_unknown_command, result
 from otpmail.smtp.surplus import without_surplus
 
 Results = tuple[RecipientResult, ...]
@@ -32,6 +32,8 @@ Outcome = Results | ConnectionLost
 
 Callback = Callable[[Outcome], None]
 """Called once with the outcome of a mail. It must not raise."""
+
+_REFUSES = 400
 
 GROUP = 100
 """Recipients of one transaction at most. Every relay takes so many (RFC 5321, 4.5.3.1.8), and some take no more."""
@@ -205,10 +207,20 @@ class Transaction(ABC):
             self.outcome = results
 
     def _mark_addresses(self, results: Results) -> None:
-        """Mark the refusals in which the sender and other recipients have no part: of RCPT, or of content for one."""
+        """Mark the refusals in which the sender and other recipients have no part: of RCPT, or of content for one.
+
+        A reply whose lines have several enhanced codes is not marked: it is about more than the address.
+        """
         replies = dict(zip(self.envelope.recipients, self.replies, strict=True))
         for one in results:
-            if one.code >= 400 and (self.accepted == 1 or replies[one.address].code >= 400):
+            if one.code < _REFUSES:
+                continue
+            reply = replies[one.address]
+            if reply.code < _REFUSES:
+                if self.accepted != 1 or self.final is None:
+                    continue
+                reply = self.final
+            if has_one_meaning(reply):
                 one.is_about_address = True  # type: ignore[misc]  # it was made a moment ago, and nobody has seen it
 
     def doubt(self, cause: str) -> None:
