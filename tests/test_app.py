@@ -84,7 +84,7 @@ async def test_when_a_part_fails(
     settings, failing = _settings(relay, HTTP_PORT="0", WORKERS="1"), Failing()
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    running = asyncio.create_task(App(settings, failing).run(stop, started.set_result))
+    running = asyncio.create_task(App(settings, failing).run(stop, lambda address, _: started.set_result(address)))
     address = await started
     (metrics,) = re.findall(r"metrics at http://([^/]+)/", caplog.text)
     assert not await _refuses(metrics)
@@ -134,7 +134,7 @@ async def test_a_stream_does_not_fill_the_queue(relay: Relay, monkeypatch: pytes
     stop, accepted = asyncio.Event(), Accepted(32)
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     app = App(_settings(relay, WORKERS="2", EMAIL_WINDOW="4", DRAIN_SECONDS="0"), accepted, pause_seconds=600.0)
-    running = asyncio.create_task(app.run(stop, started.set_result))
+    running = asyncio.create_task(app.run(stop, lambda address, _: started.set_result(address)))
     async with grpc.aio.insecure_channel(await started) as channel:
         mails: Any = mail_pb2_grpc.MailServiceStub(channel)
         batch = [mail_pb2.SendMailRequest(to=["ada@example.org"], text="Hello", request_id=f"{n}") for n in range(200)]

@@ -51,7 +51,7 @@ async def serve(every: float, batch_seconds: float) -> None:
     app, stop = App(settings, batch_seconds=batch_seconds), asyncio.Event()
     Signals(hangup_stops=True).attach(asyncio.get_running_loop(), stop=stop.set, reload=stop.set, give_up=lambda: None)
     reporting = asyncio.create_task(report(every)) if every else None
-    await app.run(stop, started=lambda _: spare_the_collector())
+    await app.run(stop, started=lambda *_: spare_the_collector())
     if reporting is not None:
         reporting.cancel()
         with contextlib.suppress(asyncio.CancelledError):

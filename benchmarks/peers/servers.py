@@ -2,12 +2,12 @@
 
 import asyncio
 import base64
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import trustme
 
@@ -22,13 +22,6 @@ KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 """OTP_KEYS, without which no durable store opens."""
 
 _REACHABLE: dict[str, object] = {"HOST": "127.0.0.1", "PORT": 0, "LOG_FORMAT": "json"}  # so that we can read where
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +92,14 @@ class Relay:
 class Server:
     """A gRPC server with mail.MailService. `settings` says which settings differ from those that ship.
 
-    Its callers send the `token`, if there is one.
+    Its callers send the `token`, if there is one. With HTTP_PORT it serves HTTP at the address `http`.
     """
 
     process: Process
     address: str
     settings: str = ""
     token: str = ""
+    http: str = ""
 
 
 def describe(changed: Mapping[str, object]) -> str:
@@ -128,7 +122,7 @@ async def service(relay: Relay, **changed: object) -> AsyncIterator[Server]:
     """Start `otpmail serve` with the settings that ship, but for these, and wait until it is connected."""
     environment = _REACHABLE | relay.environment | changed
     async with Process("otpmail", "serve", **environment) as process:
-        yield await _connected(process, describe(changed))
+        yield await _connected(process, changed)
 
 
 @asynccontextmanager
@@ -136,7 +130,7 @@ async def adjusted_service(relay: Relay, *arguments: object, **changed: object) 
     """Start the service by `benchmarks.peers.otpmail_service`, with these arguments of that program."""
     environment = _REACHABLE | relay.environment | changed
     async with Process("benchmarks.peers.otpmail_service", *arguments, **environment) as process:
-        yield await _connected(process, describe(changed))
+        yield await _connected(process, changed)
 
 
 @asynccontextmanager
@@ -176,10 +170,13 @@ async def redis_server() -> AsyncIterator[RedisServer]:
         yield RedisServer(process, port)
 
 
-async def _connected(process: Process, settings: str) -> Server:
+async def _connected(process: Process, changed: Mapping[str, object]) -> Server:
+    http = ""
+    if "HTTP_PORT" in changed:
+        http = urlsplit((await process.line(event="metrics"))["url"]).netloc
     address = (await process.line(event="listening"))["address"]
     await process.line(event="relay-up")
-    return Server(process, address, settings)
+    return Server(process, address, describe(changed), http=http)
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ import otpmail
 from benchmarks.load.calls import Metadata, metadata_of
 from benchmarks.peers.asking import LIMITS as ALL_LIMITS
 from benchmarks.peers.asking import write_callers
-from benchmarks.peers.servers import Certificates, free_port, relay
+from benchmarks.peers.servers import Certificates, relay
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import table
 from otpmail.app import App
@@ -164,8 +164,8 @@ class Caller:
 
 
 @asynccontextmanager
-async def serving(directory: Path, changed: Mapping[str, object]) -> AsyncIterator[str]:
-    """Run the service in this thread, its relay in a process of its own, and yield the service's address.
+async def serving(directory: Path, changed: Mapping[str, object]) -> AsyncIterator[tuple[str, int | None]]:
+    """Run the service in this thread, its relay in a process of its own, and yield its address and port of HTTP.
 
     The settings are those that ship, but for those that are `changed`.
     """
@@ -174,8 +174,8 @@ async def serving(directory: Path, changed: Mapping[str, object]) -> AsyncIterat
         settings |= {"HOST": "127.0.0.1", "PORT": "0", "OTP_RETURN_CODE": "true"}
         settings |= {name: str(value) for name, value in changed.items()}
         app, stop = App(Settings.load(**settings)), asyncio.Event()
-        started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(app.run(stop, started.set_result))
+        started: asyncio.Future[tuple[str, int | None]] = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(app.run(stop, lambda *listens: started.set_result(listens)))
         yield await started
         stop.set()
         await running
@@ -207,7 +207,7 @@ async def measure() -> dict[str, Trace]:
 
 async def measure_with(directory: Path, changed: Mapping[str, object], metadata: Metadata) -> dict[str, Trace]:
     """Return the shortest trace of each method with some settings changed."""
-    async with serving(directory, changed) as address, grpc.aio.insecure_channel(address) as channel:
+    async with serving(directory, changed) as (address, _), grpc.aio.insecure_channel(address) as channel:
         caller = Caller(channel, 0, metadata)
         samples = {
             "SendMail": await trace(caller.send_mail, None),
@@ -215,9 +215,9 @@ async def measure_with(directory: Path, changed: Mapping[str, object], metadata:
             "ValidateCode": await trace(caller.validate_code, caller.send_code),
         }
     # Another service, since HTTP_PORT has metrics too, which look at each event.
-    port = free_port()
-    changed = {"HTTP_PORT": port, **changed}
-    async with serving(directory, changed) as address, grpc.aio.insecure_channel(address) as channel:
+    changed = {"HTTP_PORT": 0, **changed}
+    async with serving(directory, changed) as (address, port), grpc.aio.insecure_channel(address) as channel:
+        assert port is not None
         caller = Caller(channel, port, metadata)
         samples["ValidateCode over HTTP"] = await trace(caller.validate_over_http, caller.send_code)
         caller.close()

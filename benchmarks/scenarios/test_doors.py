@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from benchmarks.load.callers import NO_H2LOAD, has_h2load
 from benchmarks.load.doors import Door, take
-from benchmarks.peers.servers import Certificates, free_port, relay, service
+from benchmarks.peers.servers import Certificates, relay, service
 from benchmarks.report.promise import Promise
 from benchmarks.report.results import Results
 from otpmail.v1 import mail_pb2, otp_pb2
@@ -33,9 +33,8 @@ async def test_doors(certificates: Certificates, results: Results, tmp_path: Pat
     turns: dict[tuple[str, str], list[dict[str, float]]] = {}
     async with relay(certificates) as at:
         for _ in range(starts):
-            port = free_port()
-            async with service(at, HTTP_PORT=port) as server:
-                doors = Door.grpc(server.address), Door.http(f"127.0.0.1:{port}")
+            async with service(at, HTTP_PORT=0) as server:
+                doors = Door.grpc(server.address), Door.http(server.http)
                 for number in range(1 + rounds):
                     for (path, message), door in product(_CALLS.items(), doors):
                         size = calls if number else calls // 4

@@ -30,10 +30,12 @@ from otpmail.telemetry.logs import LogObserver, log_event
 if TYPE_CHECKING:  # only a service with HTTP_PORT imports these
     from prometheus_client import CollectorRegistry
 
-    from otpmail.web.app import Pages
-    from otpmail.web.binding import SharedDoor
+    from otpmail.web.binding import DevDoor, SharedDoor
 
 ResultT = TypeVar("ResultT")
+
+Started = Callable[[str, int | None], None]
+"""Is called once a service listens, with its first address and the port of HTTP. That is None without HTTP_PORT."""
 
 _LAST_WORDS_SECONDS = 1.0  # for answers that are ready to reach their callers
 
@@ -43,8 +45,8 @@ class App:
 
     `batch_seconds` is the longest that unary calls are held back under load (`api.batching`); 0 holds none back.
     `pause_seconds` is the longest pause of a stream before a long queue (`mail.admission`). With `shared` it is one of
-    several processes, whose supervisor holds the ports. HTTP_PORT serves `pages` beside the methods. `clock` is that of
-    a store in memory, in seconds since the epoch. No reply suppresses an address that is `spared`.
+    several processes, whose supervisor holds the ports. With `dev` HTTP_PORT is that of `otpmail dev`. `clock` is that
+    of a store in memory, in seconds since the epoch. No reply suppresses an address that is `spared`.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class App:
         batch_seconds: float = MOST_SECONDS,
         pause_seconds: float = PAUSE_SECONDS,
         shared: "SharedDoor | None" = None,
-        pages: "Pages | None" = None,
+        dev: "DevDoor | None" = None,
         clock: Callable[[], float] | None = None,
         spared: Spared | None = None,
     ) -> None:
@@ -82,24 +84,25 @@ class App:
             server, self._api, health=self.health, connections=connections, shares_port=shared is not None
         )
         self._web = parts.build_web(
-            base, self._api, metrics, lambda: self.health.problem, connections=connections, shared=shared, pages=pages
+            base, self._api, metrics, lambda: self.health.problem, connections=connections, shared=shared, dev=dev
         )
         parts.show_certificate(metrics, self._api.access)
 
     def __repr__(self) -> str:
         return f"<App {self._lifecycle!r}, {self._store!r}>"
 
-    async def run(self, stop: asyncio.Event, started: Callable[[str], None] = lambda _: None) -> int:
-        """Serve until `stop` is set, then stop in order. `started` is called with the first address.
+    async def run(self, stop: asyncio.Event, started: Started = lambda *_: None) -> int:
+        """Serve until `stop` is set, then stop in order.
 
         Returns how many guaranteed mails the stop lost. Raises SettingsError when the service can't listen, and
         StoreError when it can't open its store. A part that fails stops the whole service, and `run` raises its error.
         """
-        listening = await _unless(stop, self._start())
-        if listening is None:  # as while the name in HTTP_HOST is looked up
+        listens = await _unless(stop, self._start())
+        if listens is None:  # as while the name in HTTP_HOST is looked up
             await self._store.close()
             self._log_end(self._backlog.close())
             return 0
+        listening, http_port = listens
         _log_listening(listening)
         if exposed := self._api.access.shows_tokens_on:
             text = f"tokens of callers come in plain text on {exposed}: set TLS_CERT_FILE, unless a mesh encrypts them"
@@ -108,7 +111,7 @@ class App:
             log_event(logging.WARNING, "beyond-ceiling", words, setting=words.partition("=")[0])
         for words in self._settings.otp.without_effect:
             log_event(logging.WARNING, "limit-without-effect", words, setting=words.partition("=")[0])
-        started(listening.addresses[0])
+        started(listening.addresses[0], http_port)
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self._store.sweep_forever(self._settings.otp.cleanup_seconds)),
@@ -172,15 +175,14 @@ class App:
         self._observer.refresh()
         self._api.access.request()
 
-    async def _start(self) -> Listening:
+    async def _start(self) -> tuple[Listening, int | None]:
         await self._store.open()
         try:
             listening = await self._server.start()
-            await self._start_web()
+            return listening, await self._start_web()
         except BaseException:
             await self._store.close()
             raise
-        return listening
 
     def _on_store(self, state: StoreState) -> None:
         """Report NOT_SERVING while the store takes nothing new, so that the mesh sends callers elsewhere."""
@@ -190,11 +192,11 @@ class App:
         else:
             log_event(logging.INFO, "store-back", "the store takes changes again")
 
-    async def _start_web(self) -> None:
+    async def _start_web(self) -> int | None:
         if self._web is None:
-            return
+            return None
         try:
-            await self._web.start()
+            return await self._web.start()
         except BaseException:
             await self._server.stop(0)
             raise

@@ -40,8 +40,7 @@ from otpmail.store.open import AnyStore, build_store
 
 if TYPE_CHECKING:  # only a service with HTTP_PORT imports these
     from otpmail.telemetry.metrics import Metrics
-    from otpmail.web.app import Pages
-    from otpmail.web.binding import SharedDoor
+    from otpmail.web.binding import DevDoor, SharedDoor
     from otpmail.web.server import WebServer
 
 
@@ -120,7 +119,7 @@ def build_web(
     *,
     connections: int,
     shared: "SharedDoor | None",
-    pages: "Pages | None",
+    dev: "DevDoor | None",
 ) -> "WebServer | None":
     """Build the door of HTTP: none without metrics. Its probes answer with those, and with the `problem`, if any."""
     if metrics is None:
@@ -129,7 +128,7 @@ def build_web(
     from otpmail.web.server import WebServer
 
     probe = Exposition(metrics.registry, problem).answer
-    return WebServer(base.settings.server, api, probe, connections=connections, shared=shared, pages=pages)
+    return WebServer(base.settings.server, api, probe, connections=connections, shared=shared, dev=dev)
 
 
 def build_delivery(base: Base, observer: Observer, spared: Spared | None) -> Delivery:

@@ -1,17 +1,24 @@
-"""The first commands of a newcomer, `otpmail dev`, and `otpmail serve` without a store, keep nothing on a disk."""
+"""The first commands of a newcomer: where `otpmail dev` listens, and that without a store nothing is kept on a disk."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
+import re
+import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from commands import ended, start
+from http1 import request, url_of
 from otpmail.settings import StoreSettings
 from otpmail.v1 import mail_pb2, otp_pb2
-from service import Service, relay_settings
+from ports import HeldPort
+from service import Service, ServiceExitedError, relay_settings
 
 if TYPE_CHECKING:
     from relay import Certificates, Relay
@@ -102,3 +109,74 @@ async def test_serve_keeps_state_in_memory(relay: Relay, certificates: Certifica
     async with Service(**settings) as service:
         check = await service.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email="ada@example.org", code=code))
         assert check.result == otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE
+
+
+async def _http_port(service: Service) -> int:
+    """Return the port of HTTP, which the first line and the example name too."""
+    port = url_of(service).rpartition(":")[2]
+    await service.wait_for_output(f", and over HTTP on http://localhost:{port}; every mail")
+    await service.wait_for_output(f"' localhost:{port}/otpmail.v1.OtpService/SendCode")
+    assert (await request(f"http://localhost:{port}", "/inbox")).json == {"mails": []}
+    return int(port)
+
+
+@pytest.mark.parametrize("http_port", [None, 0])
+async def test_dev_names_the_port_that_it_has(http_port: int | None) -> None:
+    """With PORT=0 and no HTTP_PORT, and with HTTP_PORT=0, `otpmail dev` shows the port that the system has chosen."""
+    async with Service(command="dev", HTTP_PORT=http_port) as service:
+        assert await _http_port(service) > 0
+
+
+async def test_dev_listens_behind_its_port() -> None:
+    """Without HTTP_PORT it is the port behind PORT, on HTTP_HOST, also where another address has that port taken."""
+    with HeldPort(1) as held, socket.create_server(("127.0.0.2", held.port + 1)):
+        async with Service(command="dev", PORT=held.port) as service:
+            assert await _http_port(service) == held.port + 1
+
+
+@pytest.mark.parametrize("taken_by", ["a server", "an outgoing connection"])
+async def test_dev_where_the_port_behind_its_own_is_taken(taken_by: str) -> None:
+    """Without HTTP_PORT it is any other port of HTTP_HOST where the one behind PORT is taken there."""
+    with HeldPort(1) as held, socket.socket() as taken, socket.create_server(("127.0.0.2", 0)) as far:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.2", held.port + 1))
+        if taken_by == "a server":
+            taken.listen()
+        else:
+            taken.connect(far.getsockname())
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        async with Service(command="dev", PORT=held.port, HTTP_HOST="127.0.0.2") as service:
+            (line,) = service.logged("metrics")
+            port = int(str(line["url"]).removesuffix("/metrics").rpartition(":")[2])
+            assert port != held.port + 1
+            await service.wait_for_output(f", and over HTTP on http://127.0.0.2:{port}; every mail")
+            assert (await request(f"http://127.0.0.2:{port}", "/inbox")).json == {"mails": []}
+
+
+async def test_dev_with_a_port_of_http_that_is_taken() -> None:
+    """With HTTP_PORT it is that one or none: `otpmail dev` ends with 2, and names the settings."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ServiceExitedError) as caught:
+            async with Service(command="dev", HTTP_PORT=port, EMAIL=None, APP_PASSWORD=None, EMAIL_FROM=None):
+                pass
+    assert caught.value.exit_code == 2
+    (line,) = caught.value.refusals
+    assert line.startswith(f"HTTP_HOST, HTTP_PORT: can't listen on 127.0.0.1:{port}; another server is there")
+
+
+async def test_the_address_file_names_the_ports(tmp_path: Path) -> None:
+    """`otpmail dev --address-file` writes the address and the URL once both answer, with the ports that they have."""
+    file = tmp_path / "address"
+    settings = {"HOST": "127.0.0.1", "PORT": "0", "HTTP_PORT": "0"}
+    process = await start("dev", "--address-file", str(file), here=tmp_path, environment=settings)
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        while not file.exists():
+            assert await process.stdout.readline()
+    address, url = file.read_text().splitlines()
+    assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", address)
+    assert re.fullmatch(r"http://localhost:[1-9]\d*", url)
+    assert (await request(url, "/inbox")).json == {"mails": []}
+    process.send_signal(signal.SIGTERM)
+    assert (await ended(process)).code == 0

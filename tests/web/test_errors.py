@@ -92,7 +92,7 @@ async def test_an_error_by_both_doors(
     )
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
-    running = asyncio.create_task(App(settings).run(stop, started.set_result))
+    running = asyncio.create_task(App(settings).run(stop, lambda address, _: started.set_result(address)))
     address = await started
     (url,) = re.findall(r"metrics at (http://[^/]+)/", caplog.text)
     try:

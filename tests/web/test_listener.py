@@ -106,6 +106,35 @@ async def test_an_address_that_the_machine_lacks(
         await open_sockets("192.0.2.1", 0)
 
 
+async def test_any_port_is_free_on_every_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that the system finds free on the first address, and that is taken on the second, is left for another."""
+    looked_up = 0
+
+    async def resolve(_: str, port: int, **_options: object) -> list[tuple[object, ...]]:
+        """Name the first address twice at first: it is taken for the second socket."""
+        nonlocal looked_up
+        looked_up += 1
+        last = "127.0.0.1" if looked_up < 3 else "127.0.0.2"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.1", last)]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
+    sockets, port = await open_sockets("localhost", 0)
+    assert [opened.getsockname() for opened in sockets] == [("127.0.0.1", port), ("127.0.0.2", port)]
+    assert looked_up == 3
+    close_sockets(sockets)
+
+
+async def test_another_port_in_place_of_one_that_is_taken() -> None:
+    """A port that is taken is an error, unless any other will do."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"can't listen on 127.0.0.1:{taken}; another server is there"):
+            await open_sockets("127.0.0.1", taken)
+        sockets, port = await open_sockets("127.0.0.1", taken, any_port=True)
+    assert sockets[0].getsockname() == ("127.0.0.1", port) != ("127.0.0.1", taken)
+    close_sockets(sockets)
+
+
 async def test_an_answer_that_is_being_made_is_waited_for() -> None:
     """A stop closes idle connections at once, and others once they are answered, but not for longer than it may."""
     asked, go = asyncio.Event(), asyncio.Event()

@@ -2,7 +2,6 @@
 
 import logging
 import shlex
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from io import StringIO
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 _STDOUT = 1
 _FLUSH_SECONDS = 1.0
+_LAST_PORT = 65535
 _DEFAULT_ADDRESS = "127.0.0.1:40700"
 
 _FIXED: Mapping[str, str | None] = MappingProxyType(
@@ -88,6 +88,7 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     from otpmail.settings import misspelt, read_sources
     from otpmail.telemetry.logs import log
     from otpmail.telemetry.writer import BackgroundWriter
+    from otpmail.web.binding import DevDoor
 
     screen = Screen(BackgroundWriter(_STDOUT, _not_shown))
     inbox = Inbox()
@@ -102,19 +103,18 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     port = await relay.start()
     try:
         sources = read_sources()
-        fixed = {**_FIXED, "EMAIL_PORT": str(port), **_without_store(), **_http_port(sources)}
+        http_port = _http_port(sources)
+        fixed = {**_FIXED, "EMAIL_PORT": str(port), **_without_store(), **http_port}
         settings = load_settings(sources, **fixed)
         if ignored := [name for name in fixed if any(name in layer for layer in sources.layers)]:
             screen.show(f"otpmail dev uses its own relay and values; it ignores your {', '.join(ignored)}")
-        if examples:
-            started = partial(_started, screen, address_file, settings.server, sources)
-        else:
-            started = partial(_started, screen, address_file, settings.server, None)
+        started = partial(
+            _started, screen, settings.server, sources=sources if examples else None, address_file=address_file
+        )
         if settings.server.log_format == "text":
             log.addFilter(_is_news)
-        await run_service(
-            settings, signals, started, fixed, misspelt=misspelt(sources), pages=DevPages(inbox), spared=is_spared
-        )
+        door = DevDoor(DevPages(inbox), any_port=bool(http_port))
+        await run_service(settings, signals, started, fixed, misspelt=misspelt(sources), dev=door, spared=is_spared)
     finally:
         log.removeFilter(_is_news)
         await relay.close()
@@ -145,18 +145,11 @@ def _without_store() -> dict[str, str | None]:
 
 
 def _http_port(sources: "Sources") -> dict[str, str | None]:
-    """Return HTTP_PORT where it is not set: the one behind PORT, or any other where that is taken."""
+    """Return HTTP_PORT where it is not set: the one behind PORT, in place of which any other will do."""
     port = _setting(sources, "PORT") or _DEFAULT_ADDRESS.rpartition(":")[2]
     if _setting(sources, "HTTP_PORT") or not port.isdecimal():
         return {}
-    wanted = int(port) + 1 if int(port) else 0
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except (OSError, OverflowError):
-            probe.bind(("127.0.0.1", 0))
-        return {"HTTP_PORT": str(probe.getsockname()[1])}
+    return {"HTTP_PORT": str(int(port) + 1 if 0 < int(port) < _LAST_PORT else 0)}
 
 
 def _setting(sources: "Sources", name: str) -> str:
@@ -164,19 +157,26 @@ def _setting(sources: "Sources", name: str) -> str:
 
 
 def _started(
-    screen: "Screen", address_file: Path | None, server: "ServerSettings", sources: "Sources | None", listening: str
+    screen: "Screen",
+    settings: "ServerSettings",
+    listening: str,
+    http_port: int | None,
+    *,
+    sources: "Sources | None",
+    address_file: Path | None,
 ) -> None:
     """Print where the service listens, with examples if there are `sources`, and write the address file."""
     address = endpoint.callable_address(listening)
-    http = f", and over HTTP on {_url(server)}" if server.http_port else ""
-    inbox = ", and in the inbox at that URL" if http and _has_inbox(server) else ""
-    screen.show(f"otpmail dev serves on {address}{http}; every mail is caught and shown here{inbox}.")
+    server = settings.model_copy(update={"http_port": http_port})  # the port that the system has chosen in place of 0
+    url = _url(server)
+    inbox = ", and in the inbox at that URL" if _has_inbox(server) else ""
+    screen.show(f"otpmail dev serves on {address}, and over HTTP on {url}; every mail is caught and shown here{inbox}.")
     if sources is not None:
         screen.show("\n".join(_examples(address, sources, server)))
     if address_file is not None:
         new = address_file.with_name(f"{address_file.name}.new")
         try:
-            new.write_text(f"{address}\n{_url(server) if server.http_port else ''}\n")
+            new.write_text(f"{address}\n{url}\n")
             new.replace(address_file)  # a reader finds the whole address or no file
         except OSError as error:
             raise SettingsError(f"--address-file: {address_file} can't be written: {error.strerror}") from None
@@ -193,8 +193,7 @@ def _examples(address: str, sources: "Sources", settings: "ServerSettings") -> I
     yield f"  {otpmail} code send ada@example.org{server}"
     yield f"  {otpmail} code validate ada@example.org CODE{server}"
     yield f"  {otpmail} mail send --to ada@example.org --subject Hello --text 'Good morning'{server}"
-    if settings.http_port:
-        yield f"  {_curl(settings)}"
+    yield f"  {_curl(settings)}"
 
 
 def _has_inbox(settings: "ServerSettings") -> bool:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from threading import Timer
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,14 @@ from otpmail.cli.signals import Signals
 from otpmail.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
-    from otpmail.app import App
+    from otpmail.app import App, Started
     from otpmail.delivery.suppressions import Spared
     from otpmail.reload import Reloader
     from otpmail.settings import Settings, Sources
     from otpmail.settings.problems import Problem
     from otpmail.supervisor.member import Member
     from otpmail.telemetry.logs import LogHandler
-    from otpmail.web.app import Pages
+    from otpmail.web.binding import DevDoor
 
 _END_SECONDS = 0.5
 _INTERRUPTED = 128 + signal.SIGINT
@@ -98,19 +98,19 @@ async def _ending(work: Coroutine[Any, Any, None]) -> None:
 async def run_service(
     settings: "Settings",
     signals: Signals,
-    started: Callable[[str], None] = lambda _: None,
+    started: "Started" = lambda *_: None,
     fixed: Mapping[str, str | None] = MappingProxyType({}),
     *,
     member: "Member | None" = None,
     misspelt: "Iterable[Problem]" = (),
-    pages: "Pages | None" = None,
+    dev: "DevDoor | None" = None,
     spared: "Spared | None" = None,
 ) -> None:
-    """Run the service until a signal stops it (`Signals`). Calls `started` with the address.
+    """Run the service until a signal stops it (`Signals`), and call `started`.
 
     `fixed` are the settings that `settings` was loaded with in place of others. `member` is this process as one of
-    several. `misspelt` are names in the environment to warn of. `pages` are served on HTTP_PORT. No reply of a relay
-    suppresses an address that is `spared`.
+    several. `misspelt` are names in the environment to warn of. With `dev` HTTP_PORT is that of `otpmail dev`. No
+    reply of a relay suppresses an address that is `spared`.
 
     Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened. An error of
     what runs beside the service stops it, and is raised.
@@ -122,7 +122,7 @@ async def run_service(
     warn_of(misspelt)
     stop = asyncio.Event()
     try:
-        app = _build(settings, member, pages, spared)
+        app = _build(settings, member, dev, spared)
     except (SettingsError, StoreError) as error:
         raise typer.Exit(write_refusal(log, error)) from None
     reloader = Reloader(app, settings, fixed, WHOLE if member is None else member.portion)
@@ -156,24 +156,24 @@ def _prepare(settings: "Settings", number: int | None) -> "LogHandler":
     return log
 
 
-def _build(settings: "Settings", member: "Member | None", pages: "Pages | None", spared: "Spared | None") -> "App":
+def _build(settings: "Settings", member: "Member | None", dev: "DevDoor | None", spared: "Spared | None") -> "App":
     from otpmail.address import load_library
     from otpmail.app import App
 
     load_library()
     if member is None:
-        return App(settings, pages=pages, spared=spared)
+        return App(settings, dev=dev, spared=spared)
     return App(member.settings_on_held_port, shared=member.door)
 
 
-async def _serve(app: "App", stop: asyncio.Event, started: Callable[[str], None], log: "LogHandler") -> int:
+async def _serve(app: "App", stop: asyncio.Event, started: "Started", log: "LogHandler") -> int:
     """Run the service, write why it can't start, and return the exit code."""
     from otpmail.collector import spare_the_collector
 
-    def ready(address: str) -> None:
+    def ready(address: str, http_port: int | None) -> None:
         """Tell where the service listens, once the collector leaves its parts alone."""
         spare_the_collector()
-        started(address)
+        started(address, http_port)
 
     try:
         lost = await app.run(stop, started=ready)

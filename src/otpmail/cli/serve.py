@@ -30,7 +30,7 @@ async def _serve_as_member(signals: Signals) -> None:
     from otpmail.supervisor.member import Member
 
     member = await Member.join()
-    await run_service(member.settings, signals, started=lambda _: member.ready(), member=member)
+    await run_service(member.settings, signals, started=lambda *_: member.ready(), member=member)
 
 
 async def _supervise(settings: "Settings", signals: Signals, *, misspelt: "Iterable[Problem]") -> None:

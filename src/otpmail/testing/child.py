@@ -193,7 +193,7 @@ class Child:
         self._accepted = Accepted(CodeBook.of(settings.otp))
         self._app = App(settings, self._accepted, batch_seconds=0.0, clock=self._clock, spared=self._refusals.is_spared)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._app.run(self._stop, lambda address: _write_message(number=0, answer=address)))
+            tasks.create_task(self._app.run(self._stop, lambda address, _: _write_message(number=0, answer=address)))
             while line := await commands.readline():
                 await self._obey(**json.loads(line))
             self._stop.set()

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from otpmail.errors import SettingsError
@@ -15,12 +15,21 @@ from otpmail.probes import Probe
 from otpmail.settings import ServerSettings
 from otpmail.telemetry.logs import log_event
 
+if TYPE_CHECKING:
+    from otpmail.web.app import Pages
+
 BACKLOG = 1024
 """How many connections may wait for a process to take them."""
 
 
+_TRIES = 20  # for any port: one that is free on one address may be taken on another
+
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 """In seconds: a client whose machine or line is gone says nothing, so a stream that waits is asked for a sign of it."""
+
+
+class _TakenError(SettingsError):
+    """Another socket has the port."""
 
 
 class SharedDoor(NamedTuple):
@@ -33,11 +42,29 @@ class SharedDoor(NamedTuple):
     probe: Probe
 
 
-async def open_sockets(host: str, port: int) -> tuple[list[socket.socket], int]:
+class DevDoor(NamedTuple):
+    """HTTP_PORT as `otpmail dev` has it: with pages, and with any other port where its own is taken and `any_port`."""
+
+    pages: "Pages"
+    any_port: bool
+
+
+async def open_sockets(host: str, port: int, *, any_port: bool = False) -> tuple[list[socket.socket], int]:
     """Listen on every address of `host`, all on one port; returns the sockets and the port. Raises SettingsError.
 
-    As for HOST, addresses of a name that this machine lacks are passed over, unless it lacks all of them.
+    With `any_port` it is any other port where `port` is taken. As for HOST, addresses of a name that this machine lacks
+    are passed over, unless it lacks all of them.
     """
+    ports = [port] if port and not any_port else [port, *[0] * _TRIES]
+    while True:
+        try:
+            return await _open_all(host, ports.pop(0))
+        except _TakenError:
+            if not ports:
+                raise
+
+
+async def _open_all(host: str, port: int) -> tuple[list[socket.socket], int]:
     sockets: list[socket.socket] = []
     absent: dict[str, OSError] = {}
     try:
@@ -57,7 +84,7 @@ async def open_sockets(host: str, port: int) -> tuple[list[socket.socket], int]:
             raise next(iter(absent.values()))
     except (OSError, UnicodeError) as error:
         close_sockets(sockets)
-        raise SettingsError(f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}; {_cause(error)}") from None
+        raise _error(host, port, error) from None
     for name in absent:
         shown = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         text = f"HTTP_PORT: not listening on {shown}: this machine does not have that address"
@@ -71,12 +98,11 @@ def close_sockets(sockets: Iterable[socket.socket]) -> None:
         opened.close()
 
 
-def announce(settings: ServerSettings, port: int) -> str:
-    """Return the URL of the door, after a line in the log."""
+def announce(settings: ServerSettings, port: int) -> None:
+    """Log the URL of the door."""
     shown = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
     url = f"{'http' if settings.tls_cert_file is None else 'https'}://{shown}:{port}"
     log_event(logging.INFO, "metrics", f"metrics at {url}/metrics", url=f"{url}/metrics")
-    return url
 
 
 def _open(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
@@ -97,11 +123,14 @@ def _open(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> so
     return opened
 
 
-def _cause(error: OSError | UnicodeError) -> str:
-    """Return why a bind failed, without the address that Python puts before it."""
+def _error(host: str, port: int, error: OSError | UnicodeError) -> SettingsError:
+    """Return the error that says why a bind failed, without the address that Python puts before it."""
+    where = f"HTTP_HOST, HTTP_PORT: can't listen on {host}:{port}; "
     if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
-        return str(getattr(error, "strerror", None) or error)
-    return port_taken("HTTP_PORT") if error.errno == errno.EADDRINUSE else os.strerror(error.errno)
+        return SettingsError(where + str(getattr(error, "strerror", None) or error))
+    if error.errno == errno.EADDRINUSE:
+        return _TakenError(where + port_taken("HTTP_PORT"))
+    return SettingsError(where + os.strerror(error.errno))
 
 
 def peer_of(name: object) -> str:

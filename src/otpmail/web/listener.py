@@ -140,9 +140,14 @@ class Listener:
     def __repr__(self) -> str:
         return f"<Listener {len(self._open)} connections>"
 
-    async def start(self, host: str, port: int, files: CertificateFiles | None = None) -> int:
-        """Listen on every address of `host`, all on one port, and return it. Raises SettingsError."""
-        sockets, port = await open_sockets(host, port)
+    async def start(
+        self, host: str, port: int, files: CertificateFiles | None = None, *, any_port: bool = False
+    ) -> int:
+        """Listen on every address of `host`, all on one port, and return it. Raises SettingsError.
+
+        With `any_port` it is any other port where `port` is taken.
+        """
+        sockets, port = await open_sockets(host, port, any_port=any_port)
         await self.serve(sockets, files)
         return port
 

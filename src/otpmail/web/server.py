@@ -4,15 +4,15 @@ from otpmail.api.service import Api
 from otpmail.probes import PATHS, Probe
 from otpmail.settings import ServerSettings
 from otpmail.settings.hosts import is_loopback
-from otpmail.web.app import Pages, WebApp
-from otpmail.web.binding import SharedDoor, announce
+from otpmail.web.app import WebApp
+from otpmail.web.binding import DevDoor, SharedDoor, announce
 from otpmail.web.gate import Gate
 from otpmail.web.listener import Listener
 from otpmail.web.methods import Methods
 
 
 class WebServer:
-    """Serves the methods of `api`, what `probe` answers, and `pages`, on HTTP_HOST and HTTP_PORT.
+    """Serves the methods of `api`, what `probe` answers, and the pages of `dev`, on HTTP_HOST and HTTP_PORT.
 
     Off loopback the methods are served only where callers are asked who they are. `connections` is how many there may
     be. With `shared` it is one of several processes on these. Build it inside a running loop.
@@ -26,7 +26,7 @@ class WebServer:
         *,
         connections: int,
         shared: SharedDoor | None = None,
-        pages: Pages | None = None,
+        dev: DevDoor | None = None,
     ) -> None:
         self._settings = settings
         self._access = api.access
@@ -37,8 +37,9 @@ class WebServer:
         if on_loopback or settings.asks_callers:
             methods = Methods(api, wants_certificate=settings.tls_client_ca_file is not None)
         self._shared = shared
+        self._any_port = dev is not None and dev.any_port
         probes = dict.fromkeys(sorted(PATHS), probe if shared is None else shared.probe)
-        app = WebApp(probes, gate, methods, pages)
+        app = WebApp(probes, gate, methods, None if dev is None else dev.pages)
         self._listener = Listener(
             app,
             most=connections,
@@ -50,20 +51,21 @@ class WebServer:
     def __repr__(self) -> str:
         return f"<WebServer {self._listener!r}>"
 
-    async def start(self) -> str:
-        """Listen, and return the URL after a line in the log. Raises SettingsError.
+    async def start(self) -> int | None:
+        """Listen, and return the port after a line in the log. Raises SettingsError.
 
-        The URL is empty without HTTP_PORT, and where the supervisor has logged it.
+        It returns None without HTTP_PORT, and where the supervisor has logged the port.
         """
         host, port, files = self._settings.http_host, self._settings.http_port, self._access.certificates
         if port is None:
-            return ""
+            return None
         if self._shared is None:
-            port = await self._listener.start(host, port, files)
+            port = await self._listener.start(host, port, files, any_port=self._any_port)
+            announce(self._settings, port)
         else:
             await self._listener.serve(self._shared.sockets, files, shared=True)
         self._access.follow(self._listener.renew)
-        return announce(self._settings, port) if self._shared is None else ""
+        return port if self._shared is None else None
 
     def retire(self) -> None:
         """Close each connection after its next answer."""
