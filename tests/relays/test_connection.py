@@ -67,7 +67,7 @@ async def test_the_memory_of_tls_is_free_at_once(certificates: Certificates) -> 
         try:
             for _ in range(3):
                 async with _connected(relay, certificates.client_context()):
-                    pass
+                    assert _tls_objects() > before
             async with asyncio.timeout(10):
                 while _tls_objects() > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
                     await asyncio.sleep(0.01)

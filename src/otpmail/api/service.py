@@ -64,7 +64,7 @@ class Api:
             admit=self._admit,
             refused=self._refused,
         )
-        self.at_once = frozenset({CHECK} if codes.checks_at_once else ())
+        self.eager_paths = frozenset({CHECK} if codes.checks_at_once else ())
         """The paths of methods that wait for nothing, so that a door may call them without a task."""
         self.otp, self.address = OtpServicer(codes), AddressServicer(codes.addresses)
         self.mail = MailServicer(mails, self.reads, most_unsettled=most_unsettled, admit=self._admit)

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from otpmail.limits.memory import Memory
 from otpmail.web.answers import closing_answer
-from otpmail.web.at_once import begin_at_once
 from otpmail.web.binding import peer_of
+from otpmail.web.eager import start_eagerly
 from otpmail.web.ending import STALLED_SECONDS, TIMES, EndingConnection, Times
 from otpmail.web.exchange import Exchange
 from otpmail.web.heads import Head
@@ -54,10 +54,10 @@ class Connection(EndingConnection):
         loop: asyncio.AbstractEventLoop,
         *,
         times: Times = TIMES,
-        at_once: Collection[str] = (),
+        eager_paths: Collection[str] = (),
     ) -> None:
         super().__init__(loop, times)
-        self._handler, self._connections, self._at_once = handler, connections, at_once
+        self._handler, self._connections, self._eager_paths = handler, connections, eager_paths
         self._fresh: Exchange | None = None  # a request that may be answered at once, if its body is here
         self.memory = connections.memory
         self._reader = RequestReader(self._begin)
@@ -164,7 +164,7 @@ class Connection(EndingConnection):
         exchange = Exchange(
             self, head.method, head.path, head.query, head.headers, is_old=is_old, keep_alive=keep_alive
         )
-        if self._current is None and head.path in self._at_once:
+        if self._current is None and head.path in self._eager_paths:
             self._current = self._fresh = exchange
         elif self._current is None:
             self._start(exchange)
@@ -180,14 +180,14 @@ class Connection(EndingConnection):
         self.running = self._loop.create_task(self._answer(exchange), context=Context())
 
     def _start_fresh(self, exchange: Exchange) -> None:
-        # fast path: an answer that waits for nothing needs no task, 4 us; held by tests/web/test_at_once.py
+        # fast path: an answer that waits for nothing needs no task, 4 us; held by tests/web/test_eager.py
         if exchange.has_ended:  # refused
             return
         if not exchange.is_whole:
             self._start(exchange)
             return
         self.running = None
-        if (task := begin_at_once(self._loop, self._answer(exchange))) is not None:
+        if (task := start_eagerly(self._loop, self._answer(exchange))) is not None:
             self.running = task
 
     async def _answer(self, exchange: Exchange) -> None:

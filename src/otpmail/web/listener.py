@@ -112,7 +112,7 @@ class Listener:
     """Answers requests by `handler` on every address of a host, until `close` or `stop`.
 
     `most` is how many connections may be open, and `age_seconds` how old a connection gets. Requests that come count in
-    the `memory`; without one they have no bound together. Those to the paths `at_once` begin without a task. Build it
+    the `memory`; without one they have no bound together. Those to `eager_paths` begin without a task. Build it
     inside a running loop.
     """
 
@@ -124,10 +124,10 @@ class Listener:
         times: Times = TIMES,
         age_seconds: float = math.inf,
         memory: Memory | None = None,
-        at_once: Collection[str] = (),
+        eager_paths: Collection[str] = (),
     ) -> None:
         self._times = times
-        self._at_once = at_once
+        self._eager_paths = eager_paths
         self._handler = handler
         self._open = _Open(most, age_seconds, memory or Memory(sys.maxsize, NOTHING, NOTHING))
         self._sockets: list[socket.socket] = []
@@ -237,7 +237,7 @@ class Listener:
 
     def _connection(self) -> Connection:
         loop = asyncio.get_running_loop()
-        return Connection(self._handler, self._open, loop, times=self._times, at_once=self._at_once)
+        return Connection(self._handler, self._open, loop, times=self._times, eager_paths=self._eager_paths)
 
     def _tick(self) -> None:
         """Write the date of answers anew."""

@@ -45,7 +45,7 @@ class WebServer:
             most=connections,
             age_seconds=settings.max_connection_age,
             memory=api.memory,
-            at_once=() if methods is None else api.at_once,
+            eager_paths=() if methods is None else api.eager_paths,
         )
 
     def __repr__(self) -> str:

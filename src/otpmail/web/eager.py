@@ -1,4 +1,7 @@
-"""Begins an answer in the present step of the loop. One that does not wait needs no task."""
+"""Starts an answer eagerly, in the present step of the loop: one that does not wait needs no task.
+
+asyncio has tasks of this kind from Python 3.12 on, and makes one for each answer.
+"""
 
 import asyncio
 from collections.abc import Coroutine, Generator
@@ -7,7 +10,7 @@ from types import coroutine
 from typing import Any
 
 
-def begin_at_once(loop: asyncio.AbstractEventLoop, answer: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+def start_eagerly(loop: asyncio.AbstractEventLoop, answer: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
     """Run an answer until it waits, in a context of its own. Returns the task of the rest, None where it has ended.
 
     Until then it has no task: `asyncio.timeout` and `asyncio.current_task` are not for it.

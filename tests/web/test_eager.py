@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otpmail.web.at_once import begin_at_once
+from otpmail.web.eager import start_eagerly
 from otpmail.web.listener import Listener
 from web.listening import connected
 
@@ -50,7 +50,7 @@ def _bodies(answers: bytes) -> list[bytes]:
 async def test_answers_come_in_order_each_in_a_context_of_its_own(waits: int) -> None:
     """What one request notes of its caller is unknown to the next one. The first of each octets needs no task."""
     answers = Answers(waits)
-    async with connected(Listener(answers, most=10, at_once=("/",))) as (reader, writer):
+    async with connected(Listener(answers, most=10, eager_paths=("/",))) as (reader, writer):
         writer.write(POST + POST + POST)
         for _ in range(3):
             await reader.readuntil(b"body")
@@ -76,7 +76,7 @@ async def test_a_caller_that_goes_ends_an_answer_that_waits() -> None:
             cancelled.set()
             raise
 
-    async with connected(Listener(waits, most=10, at_once=("/",))) as (_, writer):
+    async with connected(Listener(waits, most=10, eager_paths=("/",))) as (_, writer):
         writer.write(POST)
         await asked.wait()
         writer.close()
@@ -92,7 +92,7 @@ async def test_an_error_is_answered(waits: bool) -> None:  # noqa: FBT001  a par
             await asyncio.sleep(0)
         raise ValueError
 
-    async with connected(Listener(raises, most=10, at_once=("/",))) as (reader, writer):
+    async with connected(Listener(raises, most=10, eager_paths=("/",))) as (reader, writer):
         writer.write(POST)
         assert (await reader.read()).startswith(b"HTTP/1.1 500 ")
 
@@ -100,7 +100,7 @@ async def test_an_error_is_answered(waits: bool) -> None:  # noqa: FBT001  a par
 @pytest.mark.parametrize("broken", [b"no request\r\n\r\n", HEAD[:-2] + b"transfer-encoding: chunked\r\n\r\nzz\r\n"])
 async def test_a_request_that_cannot_be_read_behind_one_that_is_answered_at_once(broken: bytes) -> None:
     """The first one is answered, then the second one is refused."""
-    async with connected(Listener(Answers(0), most=10, at_once=("/",))) as (reader, writer):
+    async with connected(Listener(Answers(0), most=10, eager_paths=("/",))) as (reader, writer):
         writer.write(POST + broken + POST)
         answers = (await reader.read()).split(b"HTTP/1.1 ")[1:]
         assert [answer[:3] for answer in answers] == [b"200", b"400"]
@@ -109,7 +109,7 @@ async def test_a_request_that_cannot_be_read_behind_one_that_is_answered_at_once
 async def test_a_body_that_breaks_off_at_once() -> None:
     """A request that is refused before its answer has begun is not answered beside that."""
     answers = Answers(0)
-    async with connected(Listener(answers, most=10, at_once=("/",))) as (reader, writer):
+    async with connected(Listener(answers, most=10, eager_paths=("/",))) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\nzz\r\n")
         answer = await reader.read()
         assert (answer[:12], answer.count(b"HTTP/1.1 ")) == (b"HTTP/1.1 400", 1)
@@ -128,7 +128,7 @@ async def test_a_task_that_is_cancelled_before_its_first_step() -> None:
             ended.append(asyncio.current_task())
             raise
 
-    task = begin_at_once(asyncio.get_running_loop(), answer())
+    task = start_eagerly(asyncio.get_running_loop(), answer())
     assert task is not None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -152,7 +152,7 @@ async def test_a_cancel_before_the_first_step_reaches_what_is_awaited() -> None:
     child = asyncio.ensure_future(inner())
     await asyncio.sleep(0)
     for awaited in (semaphore.acquire(), child):
-        task = begin_at_once(asyncio.get_running_loop(), answer(awaited))
+        task = start_eagerly(asyncio.get_running_loop(), answer(awaited))
         assert task is not None
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
