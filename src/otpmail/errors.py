@@ -80,8 +80,8 @@ class FailedPrecondition(CallerError):
 class LimitExceeded(CallerError):
     """A limit is reached. `subject` is whose limit it is; after `retry_after` seconds a retry makes sense.
 
-    `setting` is the name of the setting that limits, if there is one, or that of the key in CALLERS_FILE. `limit` is
-    that of a limit in LIMITS_MODE.
+    `setting` is the name of the setting that limits, or that of the key in CALLERS_FILE, or of a fixed limit
+    (docs/api.md). `limit` is that of a limit in LIMITS_MODE.
     """
 
     reason = "LIMIT_EXCEEDED"

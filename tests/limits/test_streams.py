@@ -34,6 +34,9 @@ def test_all_together_take_a_part_of_the_budget() -> None:
     with ExitStack() as stack:
         opened = sum(_fill(limit, stack, f"ipv4:10.0.0.{number}:1") for number in range(10))
         assert octets / 16 - CALL_OCTETS < opened * CALL_OCTETS <= octets / 16
+        with pytest.raises(TooManyStreams) as refused, limit.open("ipv4:10.0.0.11:1"):
+            pass
+        assert refused.value.setting == "MEMORY_MAX_MB"
 
 
 def test_connections_of_a_unix_socket() -> None:
@@ -46,6 +49,7 @@ def test_a_refused_stream_counts_nowhere() -> None:
     """A stream that is refused takes nothing from those that are open."""
     limit = StreamLimit(1 << 30, of_connection=1)
     with limit.open("ipv4:10.0.0.1:1"):
-        with pytest.raises(TooManyStreams), limit.open("ipv4:10.0.0.1:1"):
+        with pytest.raises(TooManyStreams) as refused, limit.open("ipv4:10.0.0.1:1"):
             pass
+        assert refused.value.setting == "connection_streams"
         assert repr(limit).startswith("<StreamLimit 1 of")

@@ -282,8 +282,9 @@ async def test_strangers_take_no_place_of_a_device(codes: ChallengeStore, clock:
 
     for number in range(1, 65):
         await send(number)
-    with pytest.raises(LimitExceeded, match="are live"):
+    with pytest.raises(LimitExceeded, match="are live") as refused:
         await send(65)
+    assert (refused.value.subject, refused.value.setting) == ("address", "live_codes")
     for number in range(66, 70):
         assert (await send(number, device=b"device 1")).challenge.id == number.to_bytes(16)
     with pytest.raises(LimitExceeded, match="are live"):

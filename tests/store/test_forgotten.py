@@ -93,7 +93,7 @@ def test_a_caller_has_so_many_persons() -> None:
     forgotten.add(_person(3), Span(20.0, 2e6, owner_of("shop")))
     with pytest.raises(LimitExceeded, match="10 persons whom this caller has forgotten") as refused:
         forgotten.add(b"further", Span(21.0, 2e6, owner_of("shop")))
-    assert refused.value.subject == "caller"
+    assert (refused.value.subject, refused.value.setting) == ("caller", "forgotten_persons")
     forgotten.add(b"further", Span(21.0, 2e6, owner_of("bank")))
     forgotten.add(b"another", Span(1.5e6, 3e6, owner_of("shop")))  # the first ones have ended
 

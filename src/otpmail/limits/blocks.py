@@ -12,15 +12,16 @@ def block_of(text: str) -> str:
     """Return the block of an IP address: an IPv4 address itself, or the /64 of an IPv6 address.
 
     An IPv4 address that is written as an IPv6 address is an IPv4 address. One form is `::ffff:192.0.2.1` (RFC 4291,
-    2.5.5.2). The other is `64:ff9b::192.0.2.1`, as IPv6 networks see people of IPv4 (RFC 6052, 2.1). Zones (`%eth0`)
-    are ignored. Raises ValueError for another text.
+    2.5.5.2). Another is `64:ff9b::192.0.2.1`, as IPv6 networks see people of IPv4 (RFC 6052, 2.1). With 6to4 each IPv4
+    address has 65,536 blocks of its own, such as `2002:c000:201::/64` (RFC 3056, 2). Zones (`%eth0`) are ignored.
+    Raises ValueError for another text.
     """
     if len(text) > _LONGEST:
         raise ValueError("too long")
     address = ip_address(text)
     if not isinstance(address, IPv6Address):
         return str(address)
-    if (mapped := address.ipv4_mapped) is not None:
+    if (mapped := address.ipv4_mapped or address.sixtofour) is not None:
         return str(mapped)
     if address in _TRANSLATED:
         return str(IPv4Address(int(address) & _IPV4))

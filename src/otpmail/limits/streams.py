@@ -19,8 +19,8 @@ class TooManyStreams(LimitExceeded):
 
     reason = "TOO_MANY_STREAMS"
 
-    def __init__(self, description: str) -> None:
-        super().__init__("streams", description, retry_after=10.0)
+    def __init__(self, description: str, setting: str) -> None:
+        super().__init__("streams", description, retry_after=10.0, setting=setting)
 
 
 class StreamLimit:
@@ -39,10 +39,12 @@ class StreamLimit:
     def open(self, peer: str) -> Iterator[None]:
         """Count a stream of the connection `peer` while it is open. Raises TooManyStreams."""
         if self._count >= self._in_all:
-            raise TooManyStreams(f"{self._in_all} streams of health and reflection are open, as many as may be")
+            text = f"{self._in_all} streams of health and reflection are open, as many as may be"
+            raise TooManyStreams(text, "MEMORY_MAX_MB")
         mine = self._open.get(peer, 0)
         if mine >= self._of_connection and not peer.startswith(_UNIX):
-            raise TooManyStreams(f"this connection has {mine} streams of health and reflection, as many as it may")
+            text = f"this connection has {mine} streams of health and reflection, as many as it may"
+            raise TooManyStreams(text, "connection_streams")
         self._open[peer] = mine + 1
         self._count += 1
         try:

@@ -17,7 +17,7 @@ _REFUSALS = {
     "mails_per_hour": ("this caller has sent too many mails in an hour", "mails_per_hour"),
     "mails_per_day": ("this caller has sent too many mails in a day", "mails_per_day"),
     "guesses": ("this caller has had too many wrong codes in an hour", "OTP_FAILURES_PER_CALLER_HOUR"),
-    "slots": ("too many codes of this address are live", ""),
+    "slots": ("too many codes of this address are live", "live_codes"),
 }
 
 _WHOSE = {

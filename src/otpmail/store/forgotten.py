@@ -72,7 +72,7 @@ class Forgotten:
         self._drop_first_ended(span.since)
         if name not in self._spans and span.owner and self._counts[span.owner] >= self._most:
             text = f"mails of {self._most} persons whom this caller has forgotten may still be open: try again later"
-            raise LimitExceeded("caller", text, retry_after=HOUR)
+            raise LimitExceeded("caller", text, retry_after=HOUR, setting="forgotten_persons")
         self.put(name, span)
         return name
 
