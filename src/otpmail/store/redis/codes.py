@@ -288,12 +288,10 @@ class RedisChallengeStore:
 
 def _words_of(quotas: Sequence[Quota]) -> list[Value]:
     """Return limits over many addresses as scripts read them (`counts.lua`)."""
-    words = [word for one in quotas for word in _words(one)]
-    return [len(quotas), *words]
-
-
-def _words(quota: Quota) -> tuple[Value, ...]:
-    return quota.limit, quota.most, int(quota.is_shadow), int(quota.warns), quota.stretch
+    words: list[Value] = [len(quotas)]
+    for quota in quotas:
+        words += (quota.limit, quota.most, int(quota.is_shadow), int(quota.warns), quota.stretch)
+    return words
 
 
 def _reached(packed: Sequence[tuple[bytes, int]]) -> tuple[Reached, ...]:
