@@ -118,6 +118,39 @@ async def test_the_host_and_the_version_of_a_request(service: Service, subtests:
             assert answer.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.parametrize(
+    ("start", "codings", "status"),
+    [
+        *((HEAD, codings, b"200") for codings in (b"chunked", b"Chunked ", b", chunked")),
+        *(
+            (HEAD, codings, b"501")
+            for codings in (b"gzip, chunked", b"identity,chunked", b"x\r\nTransfer-Encoding: chunked")
+        ),
+        (HEAD.replace(b"HTTP/1.1", b"HTTP/1.0"), b"chunked", b"400"),
+    ],
+)
+@pytest.mark.service(**OPEN)
+async def test_bodies_whose_ends_others_may_see_elsewhere(
+    service: Service, start: bytes, codings: bytes, status: bytes
+) -> None:
+    """Beside chunked no Transfer-Encoding is known, and in HTTP/1.0 none at all (RFC 9112, 6.1)."""
+    body = b'{"email":"ada@example.org"}'
+    octets = start + b"transfer-encoding: %b\r\nconnection: close\r\n\r\n" % codings
+    answer = await converse(service, octets + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.service(**OPEN)
+async def test_blanks_around_a_value(service: Service) -> None:
+    """Blanks before and behind the value of a field are no part of it (RFC 9112, 5.1)."""
+    body = b'{"email":"ada@example.org"}'
+    fields = b"host:\tlocalhost:80 \t\r\nconnect-timeout-ms:  20000 \r\ncontent-encoding: identity\t\r\n"
+    head = b"POST %b HTTP/1.1\r\ncontent-type:application/json \r\nconnection: close\r\n" % SEND_CODE.encode()
+    answer = await converse(service, head + fields + b"content-length: %d \r\n\r\n" % len(body) + body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.service(**OPEN)
 async def test_random_octets(service: Service) -> None:
     """Nothing that comes keeps the service from the next request, and the log has no error."""

@@ -21,6 +21,7 @@ from web.details import detail_of
 if TYPE_CHECKING:
     from service import Service
 
+LIST_MAILS = "/otpmail.v1.MailService/ListMails"
 ADA = {"email": "ada@example.org"}
 OPEN: dict[str, object] = {"HTTP_PORT": 0, "OTP_RETURN_CODE": "true", "OTP_RESEND_SECONDS": "0"}
 
@@ -58,6 +59,27 @@ async def test_gzip_both_ways(service: Service) -> None:
     assert json.loads(gzip.decompress(answer.body))["mail"]["labels"]["label7"] == "x" * 100
     plain = await request(service, SEND_MAIL, json.dumps(mail).encode(), JSON)
     assert plain.json["mail"]["state"] == "STATE_RELAYED"
+
+
+@pytest.mark.service(**OPEN)
+async def test_codings_have_no_case(service: Service) -> None:
+    """The name of a coding has no case, gzip has a second one, and an empty field names none (RFC 9110, 8.4.1)."""
+    plain = json.dumps(ADA).encode()
+    for coding, body in (
+        ("GZip", gzip.compress(plain)),
+        ("x-gzip", gzip.compress(plain)),
+        ("Identity", plain),
+        ("", plain),
+    ):
+        answer = await request(service, SEND_CODE, body, {**JSON, "content-encoding": coding})
+        assert answer.status == 200
+
+
+@pytest.mark.service(**OPEN)
+async def test_an_empty_body_is_not_unpacked(service: Service) -> None:
+    """A message without a field has no octets in protobuf, and the protocol says that nobody unpacks them."""
+    answer = await request(service, LIST_MAILS, b"", {**PROTO, "content-encoding": "gzip"})
+    assert (answer.status, answer.body) == (200, b"")
 
 
 @pytest.mark.service(**OPEN)

@@ -12,6 +12,7 @@ from otpmail.web.incoming import FULL, Incoming
 
 GZIP = b"gzip"
 IDENTITY = b"identity"
+_CODINGS = {b"": IDENTITY, b"x-gzip": GZIP}
 _STEP = 64 << 10  # octets that are unpacked at once, in less than a millisecond
 _GZIP_WBITS = 31  # zlib's sign for the header of gzip
 _NO_WEIGHT = re.compile(rb"q=0(\.0*)?")
@@ -22,7 +23,8 @@ async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: T
     body = await context.exchange.read_all(most)
     if len(body) > most:
         await _refuse(context, most)
-    return await unpack(context, body, most=most, turn=turn) if encoding == GZIP else body
+    # An empty body is not unpacked, by the protocol: a client has nothing to pack there.
+    return await unpack(context, body, most=most, turn=turn) if encoding == GZIP and body else body
 
 
 async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) -> bytes:
@@ -50,6 +52,12 @@ async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) ->
     if not unpacker.eof or unpacker.unused_data:
         raise InvalidArgument("request", "is not one whole stream of gzip")
     return b"".join(parts)
+
+
+def coding_of(text: bytes) -> bytes:
+    """Return the coding that a Content-Encoding names, in lower case and by its usual name (RFC 9110, 8.4.1)."""
+    name = text.lower()
+    return _CODINGS.get(name, name)
 
 
 def pack(body: bytes) -> bytes:

@@ -17,7 +17,7 @@ from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
 from otpmail.limits.memory import LARGE
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from otpmail.web.answers import Fields
-from otpmail.web.body import GZIP, IDENTITY, pack, read_body, takes_gzip
+from otpmail.web.body import GZIP, IDENTITY, coding_of, pack, read_body, takes_gzip
 from otpmail.web.connect import CODECS, JSON, PROTO, VERSION, Codec, decode, seconds_of
 from otpmail.web.context import CallContext
 from otpmail.web.errors import answer_error
@@ -90,7 +90,8 @@ class Methods:
             accepted = (b"accept-post", method.kind.value.encode())
             await exchange.answer_status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text, accepted, *fields)
             return
-        encoding = headers.get(b"content-encoding", IDENTITY)
+        named = headers.get(b"content-encoding")
+        encoding = IDENTITY if named is None else coding_of(named)
         try:
             timeout = headers.get(b"connect-timeout-ms")
             seconds = None if timeout is None else seconds_of(timeout)
@@ -116,7 +117,7 @@ class Methods:
         if self._api.asks_callers and (given := headers.get(_AUTHORIZATION)) is not None:
             AUTHORIZATION.set(authorization_of([given.decode("latin-1")]))
         if method.kind is Kind.UNARY:
-            await self._serve_unary(method, exchange, codec, seconds, fields)
+            await self._serve_unary(method, exchange, codec, encoding, seconds=seconds, fields=fields)
         elif method.kind is Kind.STREAM:
             await self._serve_stream(method, exchange, codec, seconds, fields)
         else:
@@ -125,9 +126,15 @@ class Methods:
             await run_lines(method.guarded, context, takes_tokens=api.takes_tokens)
 
     async def _serve_unary(
-        self, method: Method, exchange: Exchange, codec: Codec, seconds: float | None, fields: Fields
+        self,
+        method: Method,
+        exchange: Exchange,
+        codec: Codec,
+        encoding: bytes,
+        *,
+        seconds: float | None,
+        fields: Fields,
     ) -> None:
-        encoding = exchange.headers.get(b"content-encoding", IDENTITY)
         # fast path: a small body in protobuf that is here already is no read, 5 us; held by tests/web/test_methods.py
         body = exchange.whole_body(self._most_at_once) if codec is PROTO and encoding == IDENTITY else None
         read = partial(self._read, method, codec, encoding) if body is None else _read_already

@@ -18,6 +18,8 @@ _SLICE = 16 << 10
 
 _VERSIONS = frozenset(("1.0", "1.1"))
 
+_BLANKS = b" \t"
+
 _UPGRADE = frozenset((b"upgrade", b"http2-settings"))
 """The fields, and the tokens of Connection, in which a client offers another protocol."""
 
@@ -138,14 +140,15 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one field. Raises ValueError for too many, and for a second Host (RFC 9112, 3.2).
 
-        A trailer is only counted: merged into the head it would be a field that nobody has checked (RFC 9110, 6.5.1).
+        Blanks behind a value are no part of it (RFC 9112, 5.1), and llhttp leaves them there. A trailer is only
+        counted: merged into the head it would be a field that nobody has checked (RFC 9110, 6.5.1).
         """
         if self._fields == MOST_FIELDS:
             self._status = 431
             raise ValueError
         self._fields += 1
         if self.is_in_head:
-            name, headers = name.lower(), self._headers
+            name, value, headers = name.lower(), value.rstrip(_BLANKS), self._headers
             if name not in headers:
                 headers[name] = value
             elif name == b"host":
@@ -157,7 +160,8 @@ class RequestReader:
         """Begin to answer.
 
         Raises ValueError for CONNECT, another version than HTTP/1.0 and 1.1, no Host in HTTP/1.1 (RFC 9112, 3.2), or
-        a target without a path. It does too for too many requests that wait for their answers.
+        a target without a path. It does too for a body whose ends others may see elsewhere, and for too many requests
+        that wait for their answers.
         """
         parser = self._parser
         version = parser.get_http_version()
@@ -166,6 +170,8 @@ class RequestReader:
             raise ValueError
         if b"host" not in self._headers and version != "1.0":
             raise ValueError
+        if (codings := self._headers.get(b"transfer-encoding")) is not None:
+            self._check_codings(codings, version)
         method = parser.get_method().decode("ascii")
         if method == "CONNECT":
             self._status = 405
@@ -183,6 +189,19 @@ class RequestReader:
         self.latest = self._begin(self._head)
         if self.latest is None:
             self._status = 429
+            raise ValueError
+
+    def _check_codings(self, codings: bytes, version: str) -> None:
+        """Raise ValueError for another Transfer-Encoding than chunked, which llhttp passes over if chunked is the last.
+
+        The body would be read without it (RFC 9112, 6.1). Readers of HTTP/1.0 know no Transfer-Encoding at all, and a
+        proxy that does not would see another end of the body.
+        """
+        known = [coding for part in codings.lower().split(b",") if (coding := part.strip(_BLANKS))]
+        if version == "1.0":
+            raise ValueError
+        if known != [b"chunked"]:
+            self._status = 501
             raise ValueError
 
     def on_body(self, body: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from otpmail.errors import InvalidArgument
 from otpmail.mail.turns import Turn
 from otpmail.web.answers import Fields
-from otpmail.web.body import GZIP, IDENTITY, read_body, unpack
+from otpmail.web.body import GZIP, IDENTITY, coding_of, read_body, unpack
 from otpmail.web.connect import JSON, PROTO, Codec
 from otpmail.web.context import CallContext
 from otpmail.web.errors import error_of
@@ -30,7 +30,7 @@ async def read_one(context: CallContext, headers: Any, *, most: int, turn: Turn)
     if len(body) < _PREFIX or len(body) != _PREFIX + length or flags not in {b"\0", b"\1"}:
         raise InvalidArgument("request", "is not one message in an envelope of Connect")
     if flags == b"\1":
-        if headers.get(b"connect-content-encoding") != GZIP:
+        if coding_of(headers.get(b"connect-content-encoding", b"")) != GZIP:
             raise InvalidArgument("request", "is packed, and Connect-Content-Encoding is not gzip")
         return await unpack(context, body[_PREFIX:], most=most, turn=turn)
     return body[_PREFIX:]
