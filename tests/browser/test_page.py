@@ -132,6 +132,68 @@ async def test_mails_open_after_a_deletion(page: Page, url: str) -> None:
     await expect(page.locator("#subject")).to_have_text("Three")
 
 
+async def test_a_mail_that_was_deleted_is_put_back(page: Page, url: str) -> None:
+    """The key and the button put the mail back to its place, and open it. One press of a key deletes one mail."""
+    for subject in ("One", "Two", "Three"):
+        await _send(url, subject)
+    mails, undo = page.locator("#mails strong"), page.get_by_role("button", name="Undo")
+    await expect(mails).to_have_text(["Three", "Two", "One"])
+    await page.get_by_role("link", name="Two").click()
+    for press in (page.keyboard.press("u"), undo.click()):
+        await expect(page.locator("#subject")).to_have_text("Two")
+        await page.keyboard.down("Delete")
+        await page.keyboard.down("Delete")  # as a key that is held
+        await page.keyboard.up("Delete")
+        await expect(mails).to_have_text(["Three", "One"])
+        await expect(page.locator("#undo")).to_contain_text("Deleted: Two")
+        await expect(page.locator("#said")).to_have_text("Deleted. The key u puts it back.")
+        await press
+        await expect(mails).to_have_text(["Three", "Two", "One"])
+        await expect(page.locator("#undo")).to_be_hidden()
+    await expect(page.locator("#subject")).to_have_text("Two")
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await expect(mails).to_have_text(["Three", "One"])
+    await page.request.delete(f"{url}/inbox")
+    await expect(mails).to_have_count(0)
+    await undo.click()
+    await expect(page.locator("#status")).to_have_text("The mail is gone: others were deleted after it.")
+
+
+async def test_a_mail_that_takes_time_is_not_the_one_before(page: Page, url: str) -> None:
+    """While a large mail is read, its subject stands above it at once, and nothing of the mail before."""
+    await _send(url, "Small")
+    await expect(page.locator("#subject")).to_have_text("Small")
+    go_on = asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        """Hand the mail over once the test says so."""
+        await go_on.wait()
+        await route.continue_()
+
+    await page.route("**/mails/2", answer_late)
+    await _send(url, "Large")
+    await page.get_by_role("link", name="Large").click()
+    await expect(page.locator("#subject")).to_have_text("Large")
+    await expect(page.locator("#panel")).to_have_text("loading …")
+    await expect(page.get_by_role("button", name="Text", exact=True)).to_be_hidden()
+    go_on.set()
+    await expect(page.locator("#panel")).to_have_text("Hi there")
+
+
+async def test_a_link_in_a_mail_opens_a_tab(page: Page, url: str) -> None:
+    """A person can follow a link. The page that it opens is told neither of the inbox, nor where it came from."""
+    html = f'<!doctype html><a href="{url}/mails/1/source?link">Reset</a>'
+    fields = {"to": [ADA], "subject": "Reset", "html": html.replace("/mails/1/source", "/openapi.json")}
+    await call(url.replace("localhost", "127.0.0.1"), SEND_MAIL, fields)
+    async with page.context.expect_page() as opening:
+        await page.frame_locator("iframe").get_by_role("link").click()
+    opened = await opening.value
+    await opened.wait_for_load_state()
+    assert opened.url == f"{url}/openapi.json?link"
+    assert await opened.evaluate("[window.opener, document.referrer]") == [None, ""]
+    await expect(page.frame_locator("iframe").get_by_role("link")).to_be_visible()
+
+
 async def test_delete_all_asks_first(page: Page, url: str) -> None:
     """Enter and Escape keep the mails, and so does the key that deletes one; only the named button deletes them."""
     await _send(url, "One")

@@ -8,7 +8,7 @@ from time import thread_time
 import pytest
 
 from otpmail.cli.dev import Screen
-from otpmail.dev.bodies import body_of, html_with_images, text_of, text_of_html
+from otpmail.dev.bodies import body_of, html_with_images, text_of, text_of_html, with_links
 from otpmail.dev.caught import CaughtMail
 from otpmail.telemetry.writer import BackgroundWriter
 
@@ -163,3 +163,16 @@ def _seconds(html: str) -> float:
         return thread_time() - begin
 
     return min(once() for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<p>Hi</p>", '<base target="_blank"><p>Hi</p>'),
+        ("", '<base target="_blank">'),
+        ("\n<!DOCTYPE html>\n<html>", '\n<!DOCTYPE html><base target="_blank">\n<html>'),
+    ],
+)
+def test_links_open_in_a_tab_of_their_own(html: str, expected: str) -> None:
+    """The mail stays in its frame. A doctype stays first, since the HTML is laid out by it."""
+    assert with_links(html) == expected

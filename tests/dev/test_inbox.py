@@ -8,7 +8,7 @@ import pytest
 from otpmail.dev.caught import CaughtMail
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.served import to_json
-from otpmail.dev.show import details, summary
+from otpmail.dev.show import details, file_name, summary
 
 ADA = "ada@example.org"
 
@@ -100,6 +100,63 @@ async def test_mails_are_deleted() -> None:
     assert inbox.clear() == 1
     assert list(inbox.mails()) == []
     assert seen == [1, 2, 3, 4, None, None]
+
+
+async def test_the_mail_that_was_deleted_last_is_put_back() -> None:
+    """It comes back to its place, and who waits for its address finds it. No other comes back, nor after a `clear`."""
+    inbox = Inbox()
+    for _ in range(4):
+        _add(inbox, _mail(ADA))
+    assert inbox.delete(1)
+    assert inbox.delete(3)
+    assert not inbox.put_back(1)
+    assert inbox.put_back(3)
+    assert not inbox.put_back(3)
+    assert [mail.number for mail in inbox.mails(ADA)] == [4, 3, 2]
+    assert inbox.delete(2)
+    waiting = asyncio.create_task(inbox.wait_for(lambda: inbox.get(2), ADA, 5))
+    await asyncio.sleep(0)
+    assert inbox.put_back(2)
+    assert await waiting is inbox.get(2)
+    assert inbox.oldest == 2
+    inbox.delete(4)
+    inbox.clear()
+    assert not inbox.put_back(4)
+    assert list(inbox.mails()) == []
+
+
+async def test_a_mail_that_is_put_back_has_no_place_more() -> None:
+    """A mail that comes back takes the place of the oldest, as a new one does, and it may be that one itself."""
+    inbox = Inbox(most_mails=2, most_octets=1 << 20)
+    for _ in range(2):
+        _add(inbox, _mail())
+    inbox.delete(2)
+    _add(inbox, _mail())
+    assert inbox.put_back(2)
+    assert [mail.number for mail in inbox.mails()] == [3, 2]
+    inbox.delete(2)
+    _add(inbox, _mail())
+    assert inbox.put_back(2)
+    assert [mail.number for mail in inbox.mails()] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("invoice 7.pdf", "invoice 7.pdf"),
+        ("résumé 日本語.pdf", "résumé 日本語.pdf"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Windows\\a.dll", "a.dll"),
+        ("\u202egnp.exe", "_gnp.exe"),
+        ("a\r\nb\0.txt", "a__b_.txt"),
+        ("..", "attachment"),
+        ("", "attachment"),
+        ("n" * 200 + ".txt", "n" * 76 + ".txt"),
+    ],
+)
+def test_the_name_of_a_file_that_is_kept(name: str, kept: str) -> None:
+    """A file keeps its name, without folders, and without characters that hide how it ends."""
+    assert file_name(name) == kept
 
 
 async def test_a_refused_mail_is_listed() -> None:

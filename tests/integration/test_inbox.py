@@ -122,7 +122,10 @@ async def test_what_came_with_a_mail_can_do_nothing(dev: tuple[Service, str]) ->
     await call(url, SEND_MAIL, {"to": [ADA], "subject": "<b>x</b>", "html": HOSTILE, "attachments": [file]})
     (mail,) = (await request(url, "/inbox")).json["mails"]
     page = await request(url, f"/mails/{mail['id']}/html")
-    assert page.fields["content-security-policy"].startswith("sandbox; default-src 'none'; style-src 'unsafe-inline'; ")
+    assert page.fields["content-security-policy"].startswith(
+        "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline'; "
+    )
+    assert page.text.startswith('<base target="_blank">')
     shown = (await request(url, f"/mails/{mail['id']}")).json
     assert shown["attachments"] == [{"name": "page.html", "type": "text/html", "octets": 8}]
     assert shown["recipients"] == [{"address": ADA, "reply": "250 2.6.0 caught"}]
@@ -130,7 +133,8 @@ async def test_what_came_with_a_mail_can_do_nothing(dev: tuple[Service, str]) ->
     for part in ("attachments/0", "source"):
         answer = await request(url, f"/mails/{mail['id']}/{part}")
         assert (answer.status, answer.fields["content-type"]) == (200, "application/octet-stream")
-        assert answer.fields["content-disposition"].startswith("attachment;")
+        name = "page.html" if part == "attachments/0" else "mail.eml"
+        assert answer.fields["content-disposition"] == f"attachment; filename*=UTF-8''{name}"
         assert answer.fields["x-content-type-options"] == "nosniff"
     for path in ("attachments/1", "attachments/x", "attachments/", "nothing"):
         assert (await request(url, f"/mails/{mail['id']}/{path}")).status == 404
@@ -138,6 +142,11 @@ async def test_what_came_with_a_mail_can_do_nothing(dev: tuple[Service, str]) ->
         assert (await request(url, f"/mails/{number}")).status == 404
     assert (await request(url, f"/mails/{mail['id']}", method="DELETE")).json == {"deleted": 1}
     assert (await request(url, f"/mails/{mail['id']}/html")).status == 404
+    assert (await request(url, "/mails/99", method="PUT")).status == 404
+    assert (await request(url, f"/mails/{mail['id']}", method="PUT")).json == {"put_back": 1}
+    assert (await request(url, f"/mails/{mail['id']}/html")).status == 200
+    assert (await request(url, f"/mails/{mail['id']}/html", method="PUT")).status == 405
+    assert (await request(url, f"/mails/{mail['id']}", method="PUT")).status == 404
 
 
 async def test_a_page_learns_of_mails_at_once(dev: tuple[Service, str]) -> None:

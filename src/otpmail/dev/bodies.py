@@ -34,6 +34,7 @@ _MARKUP = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.ASCII | re.DOTALL,
 )
+_DOCTYPE = re.compile(r"\s*<!doctype[^>]*>", re.IGNORECASE)
 _DECIMAL = re.compile(r"&#0*([0-9]+)")
 
 
@@ -96,3 +97,10 @@ def html_with_images(message: EmailMessage) -> str:
         return f"data:{part.get_content_type()};base64,{base64.b64encode(payload).decode()}"
 
     return _CID.sub(put, body_of(message, "html"))
+
+
+def with_links(html: str) -> str:
+    """Return HTML whose links open in a tab of their own, for a frame which shows nothing but a mail."""
+    doctype = _DOCTYPE.match(html)
+    start = doctype.end() if doctype else 0
+    return f'{html[:start]}<base target="_blank">{html[start:]}'

@@ -68,6 +68,8 @@ class Inbox:
         self._octets = 0
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._followers: set[Callable[[InboxMail | None], None]] = set()
+        self._deleted: InboxMail | None = None
+        """The mail that was deleted by its number last, which may be put back."""
 
     def __repr__(self) -> str:
         return f"<Inbox {len(self._mails)} mails, {self._octets} octets>"
@@ -80,14 +82,7 @@ class Inbox:
     def add(self, caught: CaughtMail, message: EmailMessage) -> None:
         """Take a mail, with what it parses to."""
         mail = InboxMail(next(self._numbers), caught, message)
-        self._mails[mail.number] = mail
-        self._octets += mail.octets
-        while len(self._mails) > self._most_mails or (self._octets > self._most_octets and len(self._mails) > 1):
-            self._remove(next(iter(self._mails)))
-        for key in mail.keys:
-            for waiting in self._waiting.pop(key, ()):
-                if not waiting.done():
-                    waiting.set_result(None)
+        self._put(mail)
         self._notify_followers(mail)
 
     def get(self, number: int) -> InboxMail | None:
@@ -106,7 +101,17 @@ class Inbox:
         """Delete a mail by its number; whether it was there."""
         if number not in self._mails:
             return False
-        self._remove(number)
+        self._deleted = self._remove(number)
+        self._notify_followers(None)
+        return True
+
+    def put_back(self, number: int) -> bool:
+        """Put the mail that was deleted last back to its place; whether it is the one of that number."""
+        mail = self._deleted
+        if mail is None or mail.number != number:
+            return False
+        self._deleted = None
+        self._put(mail)
         self._notify_followers(None)
         return True
 
@@ -123,6 +128,7 @@ class Inbox:
         numbers = [mail.number for mail in self.mails(address)]
         for number in numbers:
             self._remove(number)
+        self._deleted = None
         if numbers:
             self._notify_followers(None)
         return len(numbers)
@@ -154,8 +160,24 @@ class Inbox:
         self._followers.add(follower)
         return lambda: self._followers.discard(follower)
 
-    def _remove(self, number: int) -> None:
-        self._octets -= self._mails.pop(number).octets
+    def _put(self, mail: InboxMail) -> None:
+        """Add a mail in the order of the numbers, let the oldest give way to it, and wake those who wait for one."""
+        is_older = mail.number < next(reversed(self._mails), 0)
+        self._mails[mail.number] = mail
+        if is_older:
+            self._mails = OrderedDict(sorted(self._mails.items()))
+        self._octets += mail.octets
+        while len(self._mails) > self._most_mails or (self._octets > self._most_octets and len(self._mails) > 1):
+            self._remove(next(iter(self._mails)))
+        for key in mail.keys:
+            for waiting in self._waiting.pop(key, ()):
+                if not waiting.done():
+                    waiting.set_result(None)
+
+    def _remove(self, number: int) -> InboxMail:
+        mail = self._mails.pop(number)
+        self._octets -= mail.octets
+        return mail
 
     def _notify_followers(self, mail: InboxMail | None) -> None:
         for follower in list(self._followers):

@@ -2,11 +2,12 @@
 
 import asyncio
 from http import HTTPStatus
+from urllib.parse import quote
 
-from otpmail.dev.bodies import html_with_images
+from otpmail.dev.bodies import html_with_images, with_links
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.served import MAIL_FIELDS, PAGE_FIELDS, answer_json, to_json
-from otpmail.dev.show import details, octets_of, summary
+from otpmail.dev.show import details, file_name, octets_of, summary
 from otpmail.web.exchange import Exchange
 
 _ATTACHMENTS = "attachments/"
@@ -19,12 +20,15 @@ _BEAT_SECONDS = 20.0  # between two lines of a stream that says nothing, so that
 async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
     """Answer for a mail by its number, or for a part of it behind a slash."""
     number, _, part = name.partition("/")
-    mail = inbox.get(int(number)) if number.isdecimal() and len(number) < 10 else None
+    mail = inbox.get(_read_number(number))
     verb = exchange.method
+    allowed = "GET" if part else "GET, PUT, DELETE"
     if part == _READ:
         await _mark_read(exchange, inbox, mail)
-    elif verb not in {"GET", "DELETE"} or (part and verb == "DELETE"):
-        await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET" if part else b"GET, DELETE"))
+    elif verb not in allowed.split(", "):
+        await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", allowed.encode()))
+    elif verb == "PUT":
+        await _put_back(exchange, inbox, _read_number(number))
     elif mail is None:
         await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such mail")
     elif verb == "DELETE":
@@ -34,6 +38,18 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
         await answer_json(exchange, details(mail))
     else:
         await _serve_part(exchange, mail, part)
+
+
+def _read_number(text: str) -> int:
+    """Return the number of a mail, 0 for what is none."""
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
+async def _put_back(exchange: Exchange, inbox: Inbox, number: int) -> None:
+    if inbox.put_back(number):
+        await answer_json(exchange, {"put_back": 1})
+    else:
+        await exchange.answer_status(HTTPStatus.NOT_FOUND, "this is not the mail that was deleted last")
 
 
 async def _mark_read(exchange: Exchange, inbox: Inbox, mail: InboxMail | None) -> None:
@@ -47,23 +63,23 @@ async def _mark_read(exchange: Exchange, inbox: Inbox, mail: InboxMail | None) -
 
 async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:
     if part == "html":
-        html = html_with_images(mail.caught.message).encode("utf-8", "backslashreplace")
+        html = with_links(html_with_images(mail.caught.message)).encode("utf-8", "backslashreplace")
         await exchange.answer(HTTPStatus.OK, html, (b"content-type", b"text/html; charset=utf-8"), *MAIL_FIELDS)
         return
-    octets = None
+    octets, name = None, "mail.eml"
     if part == "source":
         octets = mail.caught.content
     elif (number := part.removeprefix(_ATTACHMENTS)) != part and number.isdecimal() and len(number) < 5:
         attachments = list(mail.caught.message.iter_attachments())
-        octets = octets_of(attachments[int(number)]) if int(number) < len(attachments) else None
+        if int(number) < len(attachments):
+            octets = octets_of(attachments[int(number)])
+            name = file_name(attachments[int(number)].get_filename() or "")
     if octets is None:
         await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such part")
         return
     kind = (b"content-type", b"application/octet-stream")
-    name = b"mail.eml" if part == "source" else b"attachment"
-    await exchange.answer(
-        HTTPStatus.OK, octets, kind, (b"content-disposition", b"attachment; filename=" + name), *MAIL_FIELDS
-    )
+    kept = f"attachment; filename*=UTF-8''{quote(name, safe='')}"  # RFC 6266
+    await exchange.answer(HTTPStatus.OK, octets, kind, (b"content-disposition", kept.encode()), *MAIL_FIELDS)
 
 
 async def serve_events(exchange: Exchange, inbox: Inbox) -> None:

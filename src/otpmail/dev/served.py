@@ -24,13 +24,17 @@ MAIL_FIELDS: tuple[Field, ...] = (
     (
         b"content-security-policy",
         (
-            b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
+            b"sandbox allow-popups allow-popups-to-escape-sandbox; "
+            b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
             b"frame-ancestors 'self'"
         ),
     ),
     *_COMMON,
 )
-"""Fields of a part of a mail: no script, no form, nothing from elsewhere, and no origin."""
+"""Fields of a part of a mail: no script, no form, nothing from elsewhere, and no origin.
+
+A link opens a tab of its own once a person has clicked on it: without scripts nothing else opens one.
+"""
 
 
 class File(NamedTuple):
@@ -52,7 +56,7 @@ FILES = {
     "/page/inbox.css": _read("inbox.css", b"text/css; charset=utf-8"),
     **{
         f"/page/{name}": _read(name, b"text/javascript; charset=utf-8")
-        for name in ("inbox.js", "mail.js", "calls.js", "dom.js", "times.js")
+        for name in ("inbox.js", "mail.js", "calls.js", "dom.js", "times.js", "undo.js")
     },
 }
 

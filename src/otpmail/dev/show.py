@@ -1,5 +1,7 @@
 """Mails as the inbox shows them, as values of JSON."""
 
+import re
+import unicodedata
 from email.message import EmailMessage
 from typing import Any
 
@@ -9,6 +11,7 @@ from otpmail.dev.inbox import InboxMail
 from otpmail.dev.relay import CAUGHT
 
 _MOST_SOURCE = 1 << 20  # octets that the page shows
+_MOST_NAME = 80  # characters; a file system takes 255 octets
 
 
 def summary(mail: InboxMail) -> dict[str, Any]:
@@ -51,3 +54,10 @@ def octets_of(part: EmailMessage) -> bytes:
     """Return the octets of a part; those of a mail in a mail as they are there."""
     payload = part.get_payload(decode=True)
     return payload if isinstance(payload, bytes) else bytes(part)
+
+
+def file_name(name: str) -> str:
+    """Return the name under which a browser keeps a file: without folders, and nothing that hides how it ends."""
+    plain = "".join("_" if unicodedata.category(each)[0] in "CZ" and each != " " else each for each in name)
+    last = re.split(r"[/\\]", plain)[-1].strip(" .")
+    return last[-_MOST_NAME:] or "attachment"

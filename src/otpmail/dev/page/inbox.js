@@ -1,9 +1,11 @@
 // The inbox of `otpmail dev`: the list, the search, the keys, and the part behind # that says which mail is open.
 import { fillIn, serveForms } from "./calls.js";
 import { $, make } from "./dom.js";
-import { openMail, showMail } from "./mail.js";
+import { openMail, showLoading, showMail } from "./mail.js";
 import { time } from "./times.js";
+import { offerUndo, serveUndo, undo } from "./undo.js";
 
+const SOON = 100; // ms
 const wide = matchMedia("(min-width: 60rem)");
 let mails = []; // the newest first
 let found = null; // the ids that a search has found, null without one
@@ -45,11 +47,14 @@ const showList = () => {
     element.remove();
     items.delete(id);
   }
+  let older = null; // the element of the mail before, which stands below
   for (const mail of [...mails].reverse()) {
     if (!items.has(mail.id)) {
       items.set(mail.id, item(mail));
-      $("mails").prepend(items.get(mail.id));
+      if (older === null) $("mails").append(items.get(mail.id));
+      else older.before(items.get(mail.id));
     }
+    older = items.get(mail.id);
     const link = linkOf(mail.id);
     link.parentNode.hidden = found !== null && !found.has(mail.id);
     link.classList.toggle("unread", !mail.read);
@@ -77,6 +82,21 @@ const markRead = (id) => {
   fetch(`/mails/${id}/read`, { method: "PUT" });
 };
 
+// Shows a mail. If it takes time, the one before makes room for it at once: the keys act on the one that is chosen.
+const fetchMail = async (id) => {
+  const known = mails.find((one) => one.id === id);
+  const slow = known && setTimeout(() => { if (chosen === id) showLoading(known); }, SOON);
+  try {
+    const answer = await fetch(`/mails/${id}`);
+    const mail = answer.ok ? await answer.json() : undefined;
+    if (chosen === id) showMail(mail);
+  } catch {
+    if (chosen === id) say("The service gave no answer.");
+  } finally {
+    clearTimeout(slow);
+  }
+};
+
 const open = async (id) => {
   const before = chosen;
   chosen = id;
@@ -91,10 +111,8 @@ const open = async (id) => {
   showList();
   items.get(id)?.scrollIntoView({ block: "nearest" });
   if (openMail()?.id !== id) {
-    const answer = await fetch(`/mails/${id}`);
-    const mail = answer.ok ? await answer.json() : undefined;
+    await fetchMail(id);
     if (chosen !== id) return;
-    showMail(mail);
   }
   if (!wide.matches) $("subject").focus();
 };
@@ -181,7 +199,15 @@ const remove = async () => {
   const lost = items.get(id)?.contains(document.activeElement);
   visit(next && next.id, true);
   if (lost) (next ? linkOf(next.id) : $("search")).focus();
+  offerUndo(list[place]);
   await fetch(`/mails/${id}`, { method: "DELETE" });
+};
+
+// Goes back to a mail that was put back.
+const reopen = async (id, focus) => {
+  await load();
+  visit(id, true);
+  if (focus) linkOf(id)?.focus();
 };
 
 // Asks before all mails are deleted: there is no way back.
@@ -211,6 +237,7 @@ const KEYS = {
   ArrowUp: () => step(-1),
   c: () => { if (openMail()?.code) $("copy-code").click(); },
   Delete: remove,
+  u: undo,
   Escape: () => { if (!wide.matches && chosen !== null) visit(null); },
 };
 
@@ -224,6 +251,7 @@ const onKey = (event) => {
   if ($("sure").open || event.target.matches("input, pre") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (!Object.hasOwn(KEYS, event.key)) return;
   event.preventDefault();
+  if (event.repeat && event.key === "Delete") return; // one press, one mail
   KEYS[event.key]();
 };
 
@@ -249,10 +277,12 @@ $("use-code").onclick = () => {
   $("check").elements.code.focus();
 };
 $("delete").onclick = remove;
+serveUndo(reopen, say);
 $("clear").onclick = askToClear;
 $("keep").onclick = () => $("sure").close();
 $("clear-now").onclick = () => {
   $("sure").close();
+  offerUndo(null);
   fetch("/inbox", { method: "DELETE" });
 };
 $("search").oninput = searchSoon;

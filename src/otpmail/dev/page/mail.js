@@ -3,6 +3,7 @@ import { $, choices, copyOnClick, make, pairs, size } from "./dom.js";
 import { exact, time } from "./times.js";
 
 const TAKEN = "250 ";
+const MOST_RECEIVERS = 20; // above the mail; its recipients have a tab of their own
 const TABS = ["HTML", "Text", "Headers", "Source", "Recipients"];
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 const looks = { width: "Desktop", colours: dark ? "Dark" : "Light" };
@@ -20,7 +21,7 @@ const look = () => `${looks.width} ${looks.colours}`.toLowerCase();
 
 const frame = () => {
   const made = make("iframe", { title: "The mail's HTML" });
-  made.setAttribute("sandbox", "");
+  made.setAttribute("sandbox", "allow-popups allow-popups-to-escape-sandbox"); // for a link that a person clicks on
   made.className = look();
   made.src = `/mails/${mail.id}/html`;
   return made;
@@ -67,8 +68,32 @@ const attachment = (one, number) => {
   return make("li", {}, link);
 };
 
+const receivers = (to) => {
+  const more = to.length - MOST_RECEIVERS;
+  return more > 0 ? `${to.slice(0, MOST_RECEIVERS).join(", ")} and ${more} more` : to.join(", ") || "nobody";
+};
+
 const refusal = (one) =>
   make("p", { className: "refusal" }, make("b", { textContent: one.address }), " refused it: ", one.reply);
+
+const showTop = (shown) => {
+  $("gone").hidden = $("start").hidden = true;
+  $("open").hidden = false;
+  $("subject").textContent = shown.subject || "(no subject)";
+  const when = make("span", {}, `${exact(shown.time)} (`, time(shown.time), ")");
+  $("people").replaceChildren(...pairs([["From", shown.from], ["To", receivers(shown.to)], ["Time", when]]));
+  $("refused").replaceChildren(...shown.refused.map(refusal));
+};
+
+// Shows of a mail what the list knows, while the rest of a large one is read.
+export const showLoading = (shown) => {
+  mail = null;
+  showTop(shown);
+  $("code").hidden = $("files").hidden = $("looks").hidden = true;
+  for (const one of $("tabs").children) one.hidden = true;
+  $("panel").className = "";
+  $("panel").replaceChildren(make("p", { textContent: "loading …" }));
+};
 
 // Shows a mail; the start of the page for null, and where a mail has gone for undefined.
 export const showMail = (shown) => {
@@ -77,10 +102,7 @@ export const showMail = (shown) => {
   $("start").hidden = shown !== null;
   $("open").hidden = mail === null;
   if (mail === null) return;
-  $("subject").textContent = mail.subject || "(no subject)";
-  const when = make("span", {}, `${exact(mail.time)} (`, time(mail.time), ")");
-  $("people").replaceChildren(...pairs([["From", mail.from], ["To", mail.to.join(", ") || "nobody"], ["Time", when]]));
-  $("refused").replaceChildren(...mail.refused.map(refusal));
+  showTop(mail);
   $("code").hidden = !mail.code;
   $("code").querySelector(".code").textContent = mail.shown_code;
   $("files").hidden = mail.attachments.length === 0;

@@ -1,0 +1,38 @@
+// The mail that was deleted last can be put back, for a while and until others are deleted.
+import { $ } from "./dom.js";
+
+const KEPT = 15_000; // ms
+let deleted = null;
+let end = 0;
+let reopen = null;
+let say = null;
+
+export const offerUndo = (mail) => {
+  deleted = mail;
+  clearTimeout(end);
+  end = setTimeout(() => offerUndo(null), KEPT);
+  $("undo").hidden = !mail;
+  $("deleted").textContent = mail ? `Deleted: ${mail.subject || "(no subject)"}` : "";
+  $("said").textContent = mail ? "Deleted. The key u puts it back." : "";
+};
+
+export const undo = async () => {
+  if (!deleted) return;
+  const { id } = deleted;
+  const had = $("undo").contains(document.activeElement);
+  offerUndo(null);
+  try {
+    const answer = await fetch(`/mails/${id}`, { method: "PUT" });
+    if (answer.ok) await reopen(id, had);
+    else say("The mail is gone: others were deleted after it.");
+  } catch {
+    say("The service gave no answer.");
+  }
+};
+
+// Takes what opens a mail again, with the focus or without, and what shows words.
+export const serveUndo = (opens, says) => {
+  reopen = opens;
+  say = says;
+  $("put-back").onclick = undo;
+};
