@@ -122,6 +122,17 @@ async def test_a_rate_in_shadow(rig: Rig) -> None:
     assert [event.percent for event in rig.seen(LimitReached)] == [50, 80, 100]
 
 
+async def test_a_level_is_said_once_though_mails_are_taken_back(rig: Rig) -> None:
+    """Mails that reach half of a rate and are not accepted say so once in an hour, and not each of them."""
+    call = _call(mails_per_hour=4)
+    await rig.mails.accept(call, SUBMISSION)
+    for _ in range(5):
+        with pytest.raises(InvalidArgument):
+            await rig.mails.accept(call, replace(SUBMISSION, ttl=-1.0))
+    assert _counted(rig) == 1
+    assert [event.percent for event in rig.seen(LimitReached)] == [50]
+
+
 # Calls that are cancelled.
 
 

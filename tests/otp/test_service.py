@@ -19,7 +19,7 @@ from otpmail.callers import ANONYMOUS, ANY_PURPOSE, Caller, Permissions, Profile
 from otpmail.compose.catalog import Templates
 from otpmail.delivery.job import Job
 from otpmail.errors import ConnectionLost, InvalidArgument, LimitExceeded, MemoryFull, QueueFull, Unavailable
-from otpmail.events import CodeChecked, Event, MailAccepted
+from otpmail.events import CodeChecked, Event, LimitReached, MailAccepted
 from otpmail.mail.submission import Submission
 from otpmail.model import HOUR, CheckResult, MailState, Priority, WaitFor
 from otpmail.otp.codes import CodeBook
@@ -830,6 +830,17 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
     counts = {name: lines(f"{name}@example.org") for name in ("none", "expired", "used", "spent", "live", "revoked")}
     # From Python 3.12 on the rounds of a comprehension are lines of its function.
     assert max(counts.values()) - min(counts.values()) <= (8 if sys.version_info < (3, 12) else 9), counts
+
+
+async def test_half_of_a_limit_is_said_once_in_an_hour() -> None:
+    """A caller whose codes go around half of its limit is told of in one event, until an hour later."""
+    rig = Rig(sends_per_caller_hour=4)
+    told = []
+    for number, wait in enumerate((0, 3000, 1200, 7800, 10)):
+        rig.now += wait
+        await rig.send(f"person{number}@example.org")
+        told.append(len(rig.seen(LimitReached)))
+    assert told == [0, 1, 1, 1, 2]
 
 
 async def test_others_of_a_block_do_not_count_for_a_device() -> None:

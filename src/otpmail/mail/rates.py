@@ -9,6 +9,7 @@ from otpmail.callers import Caller, TableKey
 from otpmail.delivery.job import Job
 from otpmail.errors import CallerError, LimitExceeded
 from otpmail.events import LimitReached, Observer
+from otpmail.limits.levels import Levels
 from otpmail.limits.rules import stretch_of
 from otpmail.mail.undoing import Undoing
 from otpmail.model import DAY, HOUR, Reached
@@ -32,6 +33,7 @@ class Rates:
         self._store = store
         self._observer = observer
         self._shadows = shadows
+        self.levels = Levels()
         self._undoing = Undoing()
         self._quotas = lru_cache(_REMEMBERED)(self._quotas_of)
 
@@ -63,7 +65,7 @@ class Rates:
         except LimitExceeded as error:
             self._observer.notify(LimitReached(error.limit, caller.name))
             raise
-        for limit, percent in reached:
+        for limit, percent in self.levels.new(caller.name, reached, when) if reached else ():
             self._observer.notify(LimitReached(limit, caller.name, percent))
         return quotas, when
 

@@ -223,7 +223,7 @@ class OtpService:
         return job
 
     def _note_limits(self, call: Call, reached: Sequence[Reached]) -> None:
-        for limit, percent in reached:
+        for limit, percent in self._mails.rates.levels.new(call.caller.name, reached, self._store.now()):
             self._observer.notify(LimitReached(limit, call.caller.name, percent))
 
     async def _issue_at_once(
