@@ -389,6 +389,11 @@ async def test_a_permission_that_changes(tmp_path: Path, line: str) -> None:
             "has [anonymous] alone, and HOST can be reached by strangers; add callers, or set ALLOW_ANONYMOUS=true",
         ),
         (
+            "[anonymous]\n",
+            {"HTTP_PORT": "0", "HTTP_HOST": "0.0.0.0"},
+            "[anonymous] alone, and HTTP_HOST can be reached by strangers; add callers, or set ALLOW_ANONYMOUS=true",
+        ),
+        (
             '[callers.shop]\nsubjects = ["CN=shop"]\n',
             {},
             "line 1: [callers.shop] has subjects or sans, and TLS_CLIENT_CA_FILE is not set",
@@ -413,6 +418,9 @@ def test_a_file_that_does_not_go_with_the_settings(
         (_table("shop", "one"), {"HOST": "127.0.0.1,192.0.2.1"}, "192.0.2.1"),
         (_table("shop", "one"), {"HOST": "::"}, "::"),
         (_table("shop", "one"), {"HOST": "localhost,unix:/run/otpmail.sock"}, ""),
+        (_table("shop", "one"), {"HTTP_PORT": "0", "HTTP_HOST": "192.0.2.1"}, "192.0.2.1"),
+        (_table("shop", "one"), {"HTTP_PORT": "0", "HTTP_HOST": "::1"}, ""),
+        (_table("shop", "one"), {"HTTP_HOST": "192.0.2.1"}, ""),
         ("[anonymous]\n", {"HOST": "::", "ALLOW_ANONYMOUS": "true"}, ""),
     ],
 )

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.x509 import NameOID
 
 from otpmail.errors import SettingsError
-from otpmail.settings.certificates import CertificateFiles
+from otpmail.settings.certificates import CertificateFiles, Validity
 
 
 class Files:
@@ -70,8 +73,41 @@ def test_when_a_certificate_is_good(files: Files, days: int, now: float, doubt: 
     first = datetime(2030, 1, 1, tzinfo=UTC)
     files.issue(first, first + timedelta(days=days))
     read = files.read()
-    assert (read.not_before, read.not_after) == (first.timestamp(), (first + timedelta(days=days)).timestamp())
-    assert read.doubt((first + timedelta(days=now)).timestamp()) == (f"TLS_CERT_FILE: {doubt}" if doubt else "")
+    assert read.validity == Validity(first.timestamp(), (first + timedelta(days=days)).timestamp())
+    doubts = read.doubts((first + timedelta(days=now)).timestamp())
+    lines = [line for setting, line, _ in doubts if setting == "TLS_CERT_FILE"]
+    assert lines == ([f"TLS_CERT_FILE: {doubt}"] if doubt else [])
+
+
+def _authority(name: str, first: datetime, days: int) -> bytes:
+    """Return the certificate of an authority that is valid for so many days."""
+    key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    last = first + timedelta(days=days)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), first, last)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+@pytest.mark.parametrize(
+    ("day", "doubt"),
+    [
+        (5, ""),
+        (9.5, "'CN=old' expires on 2030-01-11 00:00:00 UTC; renew it before"),
+        (11, "'CN=old' expired on 2030-01-11 00:00:00 UTC; its certificates of callers are refused"),
+        (
+            31,
+            "'CN=old' expired on 2030-01-11 00:00:00 UTC; its certificates of callers are refused (and so for 1 more)",
+        ),
+        (-1, "'CN=old' is not valid before 2030-01-01 00:00:00 UTC; its certificates of callers are refused "),
+    ],
+)
+def test_when_authorities_are_good(files: Files, day: float, doubt: str) -> None:
+    """Callers of an authority whose time is over are refused. Of several the one that ends first is named."""
+    first = datetime(2030, 1, 1, tzinfo=UTC)
+    files.issue(first - timedelta(days=100), first + timedelta(days=3000))
+    files.ca.write_bytes(_authority("new", first, 20) + _authority("old", first, 10))
+    doubts = list(files.read().doubts((first + timedelta(days=day)).timestamp()))
+    assert [setting for setting, *_ in doubts] == (["TLS_CLIENT_CA_FILE"] if doubt else [])
+    assert all(line.startswith(f"TLS_CLIENT_CA_FILE: the authority {doubt}") for _, line, _ in doubts)
 
 
 def test_a_key_beside_its_certificate(files: Files) -> None:

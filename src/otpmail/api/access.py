@@ -83,15 +83,15 @@ class Access:
     @property
     def shows_tokens_on(self) -> str:
         """The first host that other machines reach where tokens come without TLS; empty without one."""
-        address = self._settings.open_to_strangers
-        if address is None or self._certificates is not None or self._callers is None:
+        door = self._settings.door_of_strangers
+        if door is None or self._certificates is not None or self._callers is None:
             return ""
-        return address.host if self._callers.value.file.callers.by_token else ""
+        return door.host if self._callers.value.file.callers.by_token else ""
 
     @property
     def certificate_not_after(self) -> float | None:
         """When the certificate of the port expires, in seconds since the epoch; None without TLS."""
-        return None if self._certificates is None else self._certificates.value.not_after
+        return None if self._certificates is None else self._certificates.value.validity.ends
 
     @property
     def certificates(self) -> CertificateFiles | None:
@@ -119,7 +119,7 @@ class Access:
     async def run(self) -> None:
         """Read the files whenever they change or it is requested, until cancelled; return at once if there are none.
 
-        At the start and at each reading, the observer learns of a certificate that callers refuse, or will soon.
+        At the start and at each reading, the observer learns of certificates that are refused, or will be soon.
         """
         self._notify_of_doubt()
         if not (files := self._watched):
@@ -147,10 +147,8 @@ class Access:
 
     def _notify_of_doubt(self) -> None:
         if self._certificates is not None:
-            files = self._certificates.value
-            if doubt := files.doubt(self._now()):
-                setting = self._certificates.setting
-                self._observer.notify(CertificateDoubtful(setting, doubt, files.not_before, files.not_after))
+            for doubt in self._certificates.value.doubts(self._now()):
+                self._observer.notify(CertificateDoubtful(doubt.setting, doubt.line, *doubt.validity))
 
     def _build_authenticator(self) -> Authenticator | None:
         if not self._settings.asks_callers:
@@ -213,10 +211,10 @@ def read_access(settings: ServerSettings, otp: OtpSettings, relays: Collection[s
         raise SettingsError(*problems)
 
 
-def doubt_about_certificate(settings: ServerSettings, now: float) -> str:
-    """Return a line if callers refuse the certificate of the port, or will soon. Raises SettingsError as at a start."""
+def doubts_about_certificates(settings: ServerSettings, now: float) -> Sequence[str]:
+    """Return lines about certificates that are refused, or will be soon. Raises SettingsError as at a start."""
     path = settings.tls_cert_file
-    return "" if path is None else _read_certificates(settings, path).doubt(now)
+    return [] if path is None else [doubt.line for doubt in _read_certificates(settings, path).doubts(now)]
 
 
 def _read_certificates(settings: ServerSettings, path: Path) -> CertificateFiles:
@@ -227,10 +225,11 @@ def _read_callers(settings: ServerSettings, profiles: Profiles, path: Path) -> _
     """Read the file, and check what it says against the settings beside it."""
     profiles.folders = set()
     file = read_callers(path, METHODS, profiles.rules)
-    if not file.entries and settings.open_to_strangers is not None and not settings.allow_anonymous:
+    door = settings.door_of_strangers
+    if not file.entries and door is not None and not settings.allow_anonymous:
         raise SettingsError(
-            f"CALLERS_FILE: {path} has [anonymous] alone, and HOST can be reached by strangers; add callers, or set "
-            "ALLOW_ANONYMOUS=true"
+            f"CALLERS_FILE: {path} has [anonymous] alone, and {door.setting} can be reached by strangers; add callers, "
+            "or set ALLOW_ANONYMOUS=true"
         )
     if settings.tls_client_ca_file is None:
         for entry in file.entries:

@@ -1,12 +1,14 @@
 """Reads a certificate with its private key, and those of authorities, as PEM files that may change at any time."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from otpmail.errors import SettingsError
+from otpmail.settings.problems import quoted
 from otpmail.settings.secret_file import read_text
 
 if TYPE_CHECKING:
@@ -17,6 +19,38 @@ _SOON_SECONDS = 14 * 86_400.0
 _SOON_PART = 0.1  # of its life, since a certificate may be for days: what renews it does so well before
 
 
+class Validity(NamedTuple):
+    """When a certificate becomes valid and when it expires (RFC 5280, 4.1.2.5), in seconds since the epoch."""
+
+    begins: float
+    ends: float
+
+    def fault(self, now: float, renewal: str, refusal: str) -> str:
+        """Return why the certificate is refused, or will be soon; empty where it is not.
+
+        Soon is the last tenth of its life, and two weeks at most.
+        """
+        if now < self.begins:
+            return f"is not valid before {_date(self.begins)}; {refusal}"
+        left = self.ends - now
+        if left < 0:
+            return f"expired on {_date(self.ends)}; {refusal}{renewal}"
+        if left < min(_SOON_SECONDS, _SOON_PART * (self.ends - self.begins)):
+            return f"expires on {_date(self.ends)}; renew it before"
+        return ""
+
+
+_ALWAYS = Validity(0.0, inf)
+
+
+class Doubt(NamedTuple):
+    """A line about a certificate that is refused, or will be soon, with the setting and the dates."""
+
+    setting: str
+    line: str
+    validity: Validity
+
+
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
     """The contents of TLS_CERT_FILE, TLS_KEY_FILE and TLS_CLIENT_CA_FILE: a pair that fits, and good authorities."""
@@ -24,9 +58,9 @@ class CertificateFiles:
     chain: bytes = field(repr=False)  # the key may be in the same file
     key: bytes = field(repr=False)
     authorities: bytes | None = field(default=None, repr=False)
-    not_before: float = 0.0
-    not_after: float = inf
-    """When the certificate becomes valid and when it expires (RFC 5280, 4.1.2.5), in seconds since the epoch."""
+    validity: Validity = _ALWAYS
+    authority_validities: tuple[tuple[str, Validity], ...] = ()
+    """Each authority by its subject."""
 
     @classmethod
     def read(cls, cert_file: Path, key_file: Path | None, ca_file: Path | None) -> Self:
@@ -38,28 +72,37 @@ class CertificateFiles:
         key = chain if key_file is None else _read("TLS_KEY_FILE", key_file)
         authorities = None if ca_file is None else _read("TLS_CLIENT_CA_FILE", ca_file)
         own = _check_pair(chain, key, "TLS_CERT_FILE" if key_file is None else "TLS_KEY_FILE")
+        validities: list[tuple[str, Validity]] = []
         if authorities is not None:
-            _certificates(authorities, "TLS_CLIENT_CA_FILE")
-        begins, ends = own.not_valid_before_utc.timestamp(), own.not_valid_after_utc.timestamp()
-        return cls(chain, key, authorities, begins, ends)
+            found = _certificates(authorities, "TLS_CLIENT_CA_FILE")
+            validities = [(each.subject.rfc4514_string(), _validity(each)) for each in found]
+        return cls(chain, key, authorities, _validity(own), tuple(validities))
 
-    def doubt(self, now: float) -> str:
-        """Return a line about a certificate that callers refuse, or will soon; empty where they do not.
+    def doubts(self, now: float) -> Iterator[Doubt]:
+        """Yield a line about our certificate if callers refuse it, and one if callers of an authority are refused.
 
-        Soon is the last tenth of its life, and two weeks at most.
+        Soon counts too. Of several authorities the line names the one that expires first.
         """
-        if now < self.not_before:
-            return f"TLS_CERT_FILE: the certificate is not valid before {_date(self.not_before)}; callers refuse it"
-        left = self.not_after - now
-        if left < 0:
-            return f"TLS_CERT_FILE: the certificate expired on {_date(self.not_after)}; callers refuse it, so renew it"
-        if left < min(_SOON_SECONDS, _SOON_PART * (self.not_after - self.not_before)):
-            return f"TLS_CERT_FILE: the certificate expires on {_date(self.not_after)}; renew it before"
-        return ""
+        if fault := self.validity.fault(now, ", so renew it", "callers refuse it"):
+            yield Doubt("TLS_CERT_FILE", f"TLS_CERT_FILE: the certificate {fault}", self.validity)
+        doubtful = [
+            Doubt("TLS_CLIENT_CA_FILE", f"TLS_CLIENT_CA_FILE: the authority {quoted(subject)} {fault}", validity)
+            for subject, validity in self.authority_validities
+            if (fault := validity.fault(now, "", "its certificates of callers are refused"))
+        ]
+        if doubtful:
+            first = min(doubtful, key=lambda doubt: doubt.validity.ends)
+            more = len(doubtful) - 1
+            others = f" (and so for {more} more)" if more else ""
+            yield first._replace(line=first.line + others)
 
 
 def _date(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _validity(certificate: "Certificate") -> Validity:
+    return Validity(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
 
 
 def _read(name: str, path: Path) -> bytes:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
@@ -18,6 +18,13 @@ _MODE = re.compile(r"(?:0o?)?[0-7]{3}")
 _ANY_WRITE = 0o222
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _ORIGIN = re.compile(rf"https?://(?:{_HOST_NAME.pattern}|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
+
+
+class Door(NamedTuple):
+    """A host of ours, and the setting that names it."""
+
+    setting: str
+    host: str
 
 
 class ServerSettings(Section):
@@ -116,6 +123,18 @@ class ServerSettings(Section):
     def open_to_strangers(self) -> ListenAddress | None:
         """The first address that other machines reach, None without one."""
         return next((address for address in self.hosts if not is_loopback(address.host)), None)
+
+    @property
+    def door_of_strangers(self) -> Door | None:
+        """The first door by which calls of other machines come in once callers are asked, None without one.
+
+        HTTP_PORT is one too. Where callers are not asked, strangers have no calls there.
+        """
+        if (address := self.open_to_strangers) is not None:
+            return Door("HOST", address.host)
+        if self.http_port is not None and not is_loopback(self.http_host):
+            return Door("HTTP_HOST", self.http_host)
+        return None
 
     def conflicts(self) -> Iterator[Problem]:
         """Yield a problem for an address that strangers can reach, unless callers are asked or ALLOW_ANONYMOUS is set.

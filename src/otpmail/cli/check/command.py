@@ -47,7 +47,7 @@ def check(
 
 def _check_files(settings: "Settings") -> None:
     """Read the files that the settings name, as the service does at its start."""
-    from otpmail.api.access import doubt_about_certificate, read_access
+    from otpmail.api.access import doubts_about_certificates, read_access
     from otpmail.compose.catalog import Templates
     from otpmail.relays.secure import tls_context
 
@@ -66,7 +66,7 @@ def _check_files(settings: "Settings") -> None:
         raise wrong_usage(*dict.fromkeys(problems))  # relays share most settings, so a problem may come twice
     for words in (*settings.otp.beyond_ceilings, *settings.otp.without_effect):
         err.print(escape(words), style="yellow")
-    if doubt := doubt_about_certificate(settings.server, time.time()):
+    for doubt in doubts_about_certificates(settings.server, time.time()):
         err.print(escape(doubt), style="yellow")
 
 
