@@ -19,7 +19,7 @@ from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from otpmail.web.answers import Fields
 from otpmail.web.body import GZIP, IDENTITY, coding_of, pack, read_body, takes_gzip
 from otpmail.web.connect import CODECS, JSON, PROTO, VERSION, Codec, decode, seconds_of
-from otpmail.web.context import CallContext
+from otpmail.web.context import CallContext, Ended
 from otpmail.web.errors import answer_error
 from otpmail.web.exchange import Exchange
 from otpmail.web.lines import LINES, LinesContext, run_lines
@@ -86,9 +86,7 @@ class Methods:
         content_type = headers.get(b"content-type", b"")
         codec = method.codecs.get(content_type) or _codec(method, content_type)
         if codec is None:
-            text = f"the content-type must be {method.kind.value.replace(', ', ' or ')}"
-            accepted = (b"accept-post", method.kind.value.encode())
-            await exchange.answer_status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text, accepted, *fields)
+            await _refuse_type(method, exchange, fields)
             return
         named = headers.get(b"content-encoding")
         encoding = IDENTITY if named is None else coding_of(named)
@@ -101,15 +99,11 @@ class Methods:
                 self._check_certificate(exchange)
         except CallerError as error:
             status = status_of(error)
-            await answer_error(
-                exchange, (status.code, status.message, status.trailers), fields, takes_tokens=self._api.takes_tokens
-            )
+            await self._refuse(exchange, (status.code, status.message, status.trailers), fields)
             return
         if encoding != IDENTITY and (encoding != GZIP or method.kind is not Kind.UNARY):
             unknown = Code.UNIMPLEMENTED, "the body must be identity, or gzip in a unary call", ()
-            await answer_error(
-                exchange, unknown, (*fields, (b"accept-encoding", GZIP)), takes_tokens=self._api.takes_tokens
-            )
+            await self._refuse(exchange, unknown, (*fields, (b"accept-encoding", GZIP)))
             return
         if not _TRACE_KEYS.isdisjoint(headers):
             ids = [(key.decode(), headers[key].decode("latin-1")) for key in _TRACE_KEYS if key in headers]
@@ -143,7 +137,7 @@ class Methods:
         if message is not None:
             await _answer_message(exchange, codec, message, fields)
         elif context.ended is not None:
-            await answer_error(exchange, context.ended, fields, takes_tokens=self._api.takes_tokens)
+            await self._refuse(exchange, context.ended, fields)
 
     async def _read(self, method: Method, codec: Codec, encoding: bytes, context: CallContext) -> bytes:
         """Read a request as the octets of protobuf."""
@@ -161,6 +155,9 @@ class Methods:
 
         await run_stream(method.guarded, exchange, CallContext(exchange, read, seconds), codec, fields)
 
+    def _refuse(self, exchange: Exchange, ended: Ended, fields: Fields) -> Awaitable[None]:
+        return answer_error(exchange, ended, fields, takes_tokens=self._api.takes_tokens)
+
     def _check_certificate(self, exchange: Exchange) -> None:
         if self._wants_certificate and exchange.connection.certificate is None:
             raise Unauthenticated(_NO_CERTIFICATE)
@@ -173,6 +170,13 @@ def _guarded(api: Api, path: str, behaviour: Callable[..., Any], method: Any) ->
     if method.server_streaming:
         return api.guard.guard_stream(path, behaviour), Kind.STREAM
     return api.guard.guard_call(path, behaviour, unary=True), Kind.UNARY
+
+
+def _refuse_type(method: Method, exchange: Exchange, fields: Fields) -> Awaitable[None]:
+    """Say which types of content the method takes."""
+    text = f"the content-type must be {method.kind.value.replace(', ', ' or ')}"
+    accepted = (b"accept-post", method.kind.value.encode())
+    return exchange.answer_status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text, accepted, *fields)
 
 
 def _codec(method: Method, content_type: bytes) -> Codec | None:
