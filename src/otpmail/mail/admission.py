@@ -49,6 +49,13 @@ class Stoppable(Protocol):
         """The service stops."""
 
 
+class Reserver(Protocol):
+    """Gives a mail its place: `Admission` for a single call, `Producer` for a stream."""
+
+    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> "Reservation":
+        """Take a place for one mail, or return one to wait for."""
+
+
 class Admission:
     """Gives out the places for unsettled mails. Build it inside a running loop.
 

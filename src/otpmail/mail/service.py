@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time_ns
-from typing import Protocol
 
+from otpmail.address import Address
 from otpmail.callers import Call
 from otpmail.compose.draft import Limits
 from otpmail.compose.headers import dedup_field
@@ -19,7 +19,7 @@ from otpmail.delivery.lifecycle import Lifecycle
 from otpmail.delivery.waiters import DoneCallback, Waiters
 from otpmail.errors import InvalidArgument, Unavailable
 from otpmail.limits.memory import HELD
-from otpmail.mail.admission import Admission, Reservation
+from otpmail.mail.admission import Admission, Reserver
 from otpmail.mail.forgetting import Forgetting
 from otpmail.mail.idempotency import Idempotency, Repeatable, check_request_id
 from otpmail.mail.keeping import Keeping, Prepared
@@ -32,17 +32,10 @@ from otpmail.mail.senders import Senders
 from otpmail.mail.submission import Submission, priority_denied
 from otpmail.mail.unsent import Unsent
 from otpmail.mail.waiting import Outcomes
-from otpmail.model import Envelope, Mail, Priority, WaitFor
+from otpmail.model import Envelope, Mail, Priority
 from otpmail.settings import MailSettings
 from otpmail.smtp.transaction import GROUP
 from otpmail.store.base import MailStore, Request
-
-
-class Door(Protocol):
-    """Gives a mail its place: `Admission` for a single call, `Producer` for a stream."""
-
-    def reserve(self, call: Call, wait_for: WaitFor, priority: Priority) -> Reservation:
-        """Take a place for one mail, or return one to wait for."""
 
 
 class MailService:
@@ -113,7 +106,7 @@ class MailService:
             held.release()  # from here on the job counts itself
         return job.mail if guaranteed else await self.outcome(call, job)
 
-    def accept(self, call: Call, submission: Submission, door: Door | None = None) -> Awaitable[Job]:
+    def accept(self, call: Call, submission: Submission, reserver: Reserver | None = None) -> Awaitable[Job]:
         """Check a mail and accept it; from then on it settles. Await what is returned.
 
         Raises InvalidArgument, PermissionDenied or LimitExceeded; nothing is accepted then. Raises Unavailable
@@ -123,11 +116,11 @@ class MailService:
         """
         if submission.priority not in call.caller.may.priorities:
             raise priority_denied(call.caller, submission.priority)
-        door = door or self.admission
+        reserver = reserver or self.admission
         if not submission.request_id:
-            return self._reserve_and_accept(call, submission, door, next(self._ids))
+            return self._reserve_and_accept(call, submission, reserver, next(self._ids))
         with_content = submission.wait_for.guarantees and self._store.durable
-        accept = partial(self._reserve_and_accept, call, submission, door)
+        accept = partial(self._reserve_and_accept, call, submission, reserver)
         return self.once(call, submission, accept, with_content=with_content)
 
     def once(
@@ -158,13 +151,8 @@ class MailService:
         have a guaranteed mail yet, nor has delivery.
         """
         draft = submission.draft
-        # fast path: nearly every mail is from EMAIL_FROM, 0.3 us; held to the full path by tests/mail/test_senders.py
-        usual = draft.from_ is None and draft.sender is None and not draft.return_path
-        if usual or submission.issued is not None:  # the mail of a code is from whom the caller's profile says
-            author = draft.from_ or self._senders.default
-        else:
-            author = self._senders.author_of(draft, call.caller)
-        deadline = self._lifetime(submission.ttl, most_seconds) + (now := self._now())
+        author, seconds = self._check(call, submission, most_seconds)
+        now = self._now()
         domain = self._domain if author is self._senders.default else author.domain
         message_id = f"<{draft.message_id or f'{mail_id}@{domain}'}>"
         dedup = self._dedup_header and dedup_field(self._dedup_header, draft, mail_id)
@@ -182,7 +170,7 @@ class MailService:
             now,
             envelope=envelope,
             priority=submission.priority,
-            deadline=deadline,
+            deadline=now + seconds,
             guaranteed=submission.wait_for.guarantees,
             request_id=submission.request_id,
             issued=submission.issued,
@@ -196,6 +184,21 @@ class MailService:
             return await self._keeping.keep_one(job, submission.fingerprint) if keep else job
         self._lifecycle.submit(job)
         return job
+
+    def _check(self, call: Call, submission: Submission, most_seconds: float | None) -> tuple[Address, float]:
+        """Return whom a mail is from, and for how many seconds it is tried. Raises as `accept` does."""
+        draft, ttl = submission.draft, submission.ttl
+        # fast path: nearly every mail is from EMAIL_FROM, 0.3 us; held to the full path by tests/mail/test_senders.py
+        usual = draft.from_ is None and draft.sender is None and not draft.return_path
+        if usual or submission.issued is not None:  # the mail of a code is from whom the caller's profile says
+            author = draft.from_ or self._senders.default
+        else:
+            author = self._senders.author_of(draft, call.caller)
+        if ttl is None:
+            return author, self._most_seconds if most_seconds is None else most_seconds
+        if ttl <= 0:
+            raise InvalidArgument("ttl", "must be more than 0 seconds")
+        return author, min(ttl, self._most_seconds)
 
     async def _compose_large(self, call: Call, submission: Submission, steps: Steps[Envelope]) -> Envelope:
         """Compose a mail in steps. It takes tenths of a second, and nobody's code may wait for that."""
@@ -217,7 +220,7 @@ class MailService:
     # For streams, which have no task for each mail.
 
     async def prepare(
-        self, call: Call, submission: Submission, door: Door, on_wait: Callable[[], None]
+        self, call: Call, submission: Submission, reserver: Reserver, on_wait: Callable[[], None]
     ) -> Prepared | None:
         """Write a guaranteed mail for a durable store, which then keeps many in one commit (`keep`), or `drop` it.
 
@@ -231,7 +234,7 @@ class MailService:
         if not self._idempotency.begin(request):
             return None
         try:
-            place = door.reserve(call, submission.wait_for, submission.priority)
+            place = reserver.reserve(call, submission.wait_for, submission.priority)
             if place.is_awaited:
                 on_wait()
                 await place.wait()
@@ -264,13 +267,13 @@ class MailService:
         else:  # it waits in the store, or a stop has released it since the caller was given it
             callback(job, Unavailable(STOPPED))
 
-    async def _reserve_and_accept(self, call: Call, submission: Submission, door: Door, mail_id: str) -> Job:
-        place = door.reserve(call, submission.wait_for, submission.priority)
+    async def _reserve_and_accept(self, call: Call, submission: Submission, reserver: Reserver, mail_id: str) -> Job:
+        place = reserver.reserve(call, submission.wait_for, submission.priority)
         if place.is_awaited:
             await place.wait()
         try:
             # The results of a stream are final ones, so its mails have no longer than another caller waits.
-            ends_soon = door is not self.admission and not submission.wait_for.guarantees
+            ends_soon = reserver is not self.admission and not submission.wait_for.guarantees
             most = self._wait_seconds if ends_soon else None
             accept = partial(self.accept_reserved, call, submission, mail_id, most_seconds=most)
             job = await (self.rates.counted(call.caller, mail_id, accept) if call.caller.may.rates else accept())
@@ -279,13 +282,6 @@ class MailService:
             raise
         place.leave(is_accepted=True)
         return job
-
-    def _lifetime(self, ttl: float | None, default: float | None) -> float:
-        if ttl is None:
-            return self._most_seconds if default is None else default
-        if ttl <= 0:
-            raise InvalidArgument("ttl", "must be more than 0 seconds")
-        return min(ttl, self._most_seconds)
 
 
 def _ids() -> Iterator[str]:

@@ -116,13 +116,13 @@ async def _explain_failed_dial(error: ConnectFailed, relay: "RelaySettings", whe
 
 
 async def _look_for_other_ports(relay: "RelaySettings") -> None:
-    from otpmail.cli.check.ports import doors_to_try, find_doors
+    from otpmail.cli.check.ports import endpoints_to_try, find_endpoints
 
-    own, *others = doors_to_try(relay)
-    usual = ", ".join(str(door.port) for door in others)
+    own, *others = endpoints_to_try(relay)
+    usual = ", ".join(str(endpoint.port) for endpoint in others)
     out.print(f"  trying port {own.port} with EMAIL_SECURITY={own.security}, and the ports {usual}")
-    doors = await find_doors(relay, (own, *others))
-    for port, security, fault in doors:
+    endpoints = await find_endpoints(relay, (own, *others))
+    for port, security, fault in endpoints:
         if fault:
             out.print(escape(f"  port {port} answers, but not as needed: {fault}"), style="yellow")
             continue
@@ -134,7 +134,7 @@ async def _look_for_other_ports(relay: "RelaySettings") -> None:
             else f"set EMAIL_PORT={port} and EMAIL_SECURITY={security}"
         )
         out.print(escape(f"  port {port} answers: {change}"), style="green")
-    if not doors:
+    if not endpoints:
         advice = "check the host and the port, and whether a firewall lets this machine out"
         err.print(f"  none of them answers as needed: {advice}", style="red")
 

@@ -16,7 +16,7 @@ _TLS_PORTS = frozenset({465, 2465})  # RFC 8314, 3.3, and what SES and others ad
 _MOST_SECONDS = 5.0  # a port that is open answers sooner, and a person waits for the command
 
 
-class Door(NamedTuple):
+class Endpoint(NamedTuple):
     """A port at which the relay answers, the EMAIL_SECURITY for it, and what is wrong there; empty for nothing."""
 
     port: int
@@ -24,30 +24,32 @@ class Door(NamedTuple):
     fault: str = ""
 
 
-def doors_to_try(relay: RelaySettings) -> list[Door]:
+def endpoints_to_try(relay: RelaySettings) -> list[Endpoint]:
     """Return the relay's own port with another EMAIL_SECURITY, and then the usual ports."""
     other: Security = "starttls" if relay.security == "tls" else "tls"
-    usual = [Door(port, "tls" if port in _TLS_PORTS else "starttls") for port in USUAL_PORTS if port != relay.port]
-    return [Door(relay.port, other), *usual]
+    usual = [Endpoint(port, "tls" if port in _TLS_PORTS else "starttls") for port in USUAL_PORTS if port != relay.port]
+    return [Endpoint(relay.port, other), *usual]
 
 
-async def find_doors(relay: RelaySettings, doors: Iterable[Door]) -> list[Door]:
-    """Return the doors at which the relay answers, the good ones first. Its own port counts if it is good.
+async def find_endpoints(relay: RelaySettings, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """Return the endpoints at which the relay answers, the good ones first. Its own port counts if it is good.
 
     All are tried at once, for five seconds at most, and nobody signs in.
     """
-    found = await asyncio.gather(*(_try(relay, door) for door in doors))
+    found = await asyncio.gather(*(_try(relay, endpoint) for endpoint in endpoints))
     # The error of the first dial says what is wrong at the relay's own port; that of another try may contradict it.
-    answering = (door for door in found if door is not None and not (door.fault and door.port == relay.port))
-    return sorted(answering, key=lambda door: door.fault != "")
+    answering = (
+        endpoint for endpoint in found if endpoint is not None and not (endpoint.fault and endpoint.port == relay.port)
+    )
+    return sorted(answering, key=lambda endpoint: endpoint.fault != "")
 
 
-async def _try(relay: RelaySettings, door: Door) -> Door | None:
-    """Return the door with its fault, or None if nobody answers there."""
+async def _try(relay: RelaySettings, endpoint: Endpoint) -> Endpoint | None:
+    """Return the endpoint with its fault, or None if nobody answers there."""
     settings = relay.model_copy(
         update={
-            "port": door.port,
-            "security": door.security,
+            "port": endpoint.port,
+            "security": endpoint.security,
             "user": "",
             "auth": None,
             "timeout": min(relay.timeout, _MOST_SECONDS),
@@ -59,6 +61,6 @@ async def _try(relay: RelaySettings, door: Door) -> Door | None:
     except (Unreachable, TimeoutError):
         return None
     except ConnectFailed as error:
-        return door._replace(fault=str(error))
+        return endpoint._replace(fault=str(error))
     signed_in.client.close()
-    return door
+    return endpoint
