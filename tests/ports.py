@@ -17,17 +17,18 @@ _TRIES = 1000
 
 
 class HeldPort:
-    """A free port, and those that are `above` it by so many, held by sockets that never listen.
+    """A port that is held by a socket which never listens: a free one of `host`, or this `port`.
 
-    The system refuses connections to it and gives it to nobody as a free one. A server that sets SO_REUSEADDR, as all
-    of ours do, listens there as often as it likes (socket(7)).
+    Those that are `above` it by so many are held too. The system refuses connections to it, and gives it to nobody as a
+    free one. A server that sets SO_REUSEADDR, as all of ours do, listens there as often as it likes (socket(7)).
     """
 
-    def __init__(self, *above: int) -> None:
+    def __init__(self, *above: int, host: str = HOST, port: int = 0) -> None:
+        self._host = host
         self._sockets = ExitStack()
-        for _ in range(_TRIES):
+        for _ in range(1 if port else _TRIES):
             try:
-                self.port = self._hold(0)
+                self.port = self._hold(port)
                 for distance in above:
                     self._hold(self.port + distance)
             except (OSError, OverflowError) as error:  # another program has one, or it is above the highest port
@@ -53,8 +54,7 @@ class HeldPort:
         self.close()
 
     def _hold(self, port: int) -> int:
-        holder = self._sockets.enter_context(socket.socket())
+        holder = self._sockets.enter_context(socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET))
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind((HOST, port))
-        name: tuple[str, int] = holder.getsockname()
-        return name[1]
+        holder.bind((self._host, port))
+        return int(holder.getsockname()[1])

@@ -6,7 +6,8 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-from redis_server import HOST, RedisServer
+from ports import HOST
+from redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

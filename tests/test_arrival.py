@@ -16,6 +16,7 @@ import pytest
 from attacks import arrival, targets
 from attacks.targets import Limits, System, through
 from otpmail.v1 import otp_pb2
+from ports import HOST, HeldPort
 from relay import Faults, Relay
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ async def _server(*statuses: grpc.StatusCode) -> AsyncIterator[str]:
 
 async def test_nobody_listens() -> None:
     """A port that nobody listens on is named at once."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    assert (await _why_unusable(_system(address))).startswith(f"--target {address}: no service answers there (")
+    with HeldPort() as held:
+        address = f"{HOST}:{held.port}"
+        assert (await _why_unusable(_system(address))).startswith(f"--target {address}: no service answers there (")
 
 
 async def test_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from ports import HOST, HeldPort
+from redis_server import RedisServer
 
 _IP_LOCAL_PORT_RANGE = 51  # of linux/in.h: the ports from which the system chooses one for this socket
 
@@ -57,3 +58,14 @@ def test_neighbours_are_held_together() -> None:
         for port in (held.port, held.port + 1, held.port + 100):
             with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
                 other.bind((HOST, port))
+
+
+def test_a_server_of_redis_has_its_port_until_it_is_closed() -> None:
+    """Nobody gets the port of a server that was killed, nor that of its cluster's bus, and it comes back there."""
+    with RedisServer() as server:
+        server.kill()
+        for port in (server.port, server.port + 10_000):
+            with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
+                other.bind((HOST, port))
+        server.start()
+        assert server.command("PING").startswith("+PONG")

@@ -573,6 +573,8 @@ async def test_comes_back_on_its_port(relay: Relay) -> None:
         assert await raw.is_over()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(HOST, port)
+    with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
+        other.bind((HOST, port))
     await relay.start()
     async with greeted(relay):
         await relay.wait_for_connections(2)

@@ -23,8 +23,13 @@ def main() -> None:
     program = find_server()
     if program is None:
         raise SystemExit(f"{_PROGRAM} is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    # The program inherits a socket that never listens, so that nobody gets the port before it does: both sockets set
+    # SO_REUSEADDR, and then one of them may listen (socket(7)).
+    holder = socket.socket()
+    holder.set_inheritable(True)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port = holder.getsockname()[1]
     print(json.dumps({"port": port}), flush=True)
     options = {"port": port, "bind": "127.0.0.1", "appendonly": "yes", "appendfsync": "everysec", "save": ""}
     options |= {"maxmemory": "1gb", "maxmemory-policy": "noeviction", "loglevel": "warning"}

@@ -43,10 +43,10 @@ def test_what_is_elsewhere(target: str) -> None:
 
 @pytest.mark.parametrize("kind", [Client, SyncClient])
 async def test_a_proxy_does_not_take_calls_to_loopback(
-    kind: type[Client | SyncClient], monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+    kind: type[Client | SyncClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GRPC reads http_proxy in lower case for any address; the client asks no proxy for this machine's own loopback."""
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_tcp_port}")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     for name in ("no_proxy", "no_grpc_proxy"):
         monkeypatch.delenv(name, raising=False)
     async with Scripted(_VALID) as service:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import subprocess
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,9 +13,11 @@ import yaml
 from compose_spec import PyCompose
 
 from deployment.files import DEPLOY, NAMES, ROOT, SECRETS, documents, load_settings, make_secrets
+from ports import HeldPort
 from redis_server import find_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from otpmail.settings import Settings
@@ -125,19 +126,24 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
-def test_the_store(tmp_path: Path) -> None:
+@pytest.fixture
+def held_port() -> Iterator[HeldPort]:
+    """Hold a port for a server that can't listen on port 0."""
+    with HeldPort() as held:
+        yield held
+
+
+def test_the_store(tmp_path: Path, held_port: HeldPort) -> None:
     """The store asks for the password, keeps an append-only file, evicts nothing, and ends by the signal of a stop."""
     program = find_server("valkey-9")
     assert program is not None
     password = (make_secrets(tmp_path) / "store_password").read_text()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     shell, option, script = service("store")["command"]
     for in_container, here in (
         ("$$", "$"),
         ("/run/secrets", str(tmp_path / "secrets")),
         ("valkey-server", shlex.quote(str(program))),
-        ("dir /data", f"dir {tmp_path}\nport {port}"),
+        ("dir /data", f"dir {tmp_path}\nport {held_port.port}"),
     ):
         assert in_container in script
         script = script.replace(in_container, here)
@@ -145,9 +151,9 @@ def test_the_store(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         assert any("Ready to accept connections" in line for line in process.stdout)
-        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+        with redis.Redis(port=held_port.port) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
-        with redis.Redis(port=port, password=password, decode_responses=True) as client:
+        with redis.Redis(port=held_port.port, password=password, decode_responses=True) as client:
             assert client.config_get("appendonly", "maxmemory-policy", "appendfsync") == {
                 "appendonly": "yes",
                 "maxmemory-policy": "noeviction",

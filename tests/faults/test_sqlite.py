@@ -23,7 +23,7 @@ from relay import Faults
 from service import Service, ServiceExitedError, relay_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from relay import Certificates, Relay
@@ -197,18 +197,29 @@ async def test_a_disk_that_does_not_answer(
     assert (copies.lost, copies.extra) == (set(), 0)
 
 
+@pytest.fixture
+async def counting() -> AsyncIterator[CountingRelay]:
+    """Start a relay that keeps names alone."""
+    async with CountingRelay() as relay:
+        yield relay
+
+
 async def test_a_long_queue(
-    state: dict[str, Any], certificates: Certificates, tmp_path: Path, show: Callable[[str], None], *, full: bool
+    state: dict[str, Any],
+    counting: CountingRelay,
+    certificates: Certificates,
+    tmp_path: Path,
+    show: Callable[[str], None],
+    *,
+    full: bool,
 ) -> None:
     """A long queue takes half a KiB of memory a mail and 1.5 s of a start, and all are sent, urgent first."""
     mails, urgent = (200_000 if full else 8_000), 50
-    relay = CountingRelay()
-    await relay.start()
-    state |= relay_settings(relay, certificates, tmp_path / "token") | {
+    state |= relay_settings(counting, certificates, tmp_path / "token") | {
         "QUEUE_SIZE": 4 * (_NEAR + mails),
         "MEMORY_MAX_MB": 256,
     }
-    await relay.close()  # nobody listens there until it starts again
+    await counting.close()  # nobody listens there until it starts again
     async with Service(**state, WORKERS=WORKERS) as service:
         await service.wait_for_log("relay-down")
         empty = processor_seconds(service)
@@ -225,21 +236,20 @@ async def test_a_long_queue(
         assert taken_up["mails"] == _NEAR + mails + urgent
         found = (resident(service) - idle) / mails
         await service.kill()
-    await relay.start()
+    await counting.start()
     async with Service(**state, WORKERS=WORKERS) as service:
         await service.wait_until_serving()
         took = processor_seconds(service) - empty
         window = int(str((await service.wait_for_log("relay-up"))["window"]))
-        await relay.wait_for_names(_NEAR + mails + urgent, timeout=600 if full else 120)
+        await counting.wait_for_names(_NEAR + mails + urgent, timeout=600 if full else 120)
         assert await service.stop() == 0
-    await relay.close()
-    first = max(relay.names.index(f"u{number}") for number in range(urgent))
+    first = max(counting.names.index(f"u{number}") for number in range(urgent))
     show(
         f"{mails} mails, {filled:.0f} octets each while they wait and {found:.0f} after a start, "
         f"{took:.2f} s of a processor more to start than the {empty:.2f} of the first start, "
         f"the last of {urgent} urgent ones was number {first + 1}"
     )
-    assert sorted(relay.names) == sorted(
+    assert sorted(counting.names) == sorted(
         [f"w{n}" for n in range(_NEAR)] + [f"n{n}" for n in range(mails)] + [f"u{n}" for n in range(urgent)]
     )
     assert first < urgent + WORKERS * window
@@ -252,6 +262,7 @@ async def test_a_long_queue(
 @pytest.mark.parametrize("request_ids", [False, True], ids=["without-request-ids", "with-request-ids"])
 async def test_mails_in_and_out(
     state: dict[str, Any],
+    counting: CountingRelay,
     certificates: Certificates,
     tmp_path: Path,
     show: Callable[[str], None],
@@ -261,9 +272,7 @@ async def test_mails_in_and_out(
 ) -> None:
     """The file stays small whatever has passed through it, and its log too."""
     mails, log, largest = (100_000 if full else 2_000), tmp_path / "store.db-wal", 0
-    relay = CountingRelay()
-    await relay.start()
-    async with Service(**state | relay_settings(relay, certificates, tmp_path / "token")) as service:
+    async with Service(**state | relay_settings(counting, certificates, tmp_path / "token")) as service:
         await service.wait_until_serving()
         numbers = iter(range(mails))
 
@@ -274,9 +283,8 @@ async def test_mails_in_and_out(
                 largest = max(largest, log.stat().st_size)
 
         await asyncio.gather(*(caller() for _ in range(64)))
-        await relay.wait_for_names(mails, timeout=60)
+        await counting.wait_for_names(mails, timeout=60)
         assert await service.stop() == 0
-    await relay.close()
     size = (tmp_path / "store.db").stat().st_size
     show(f"{mails} mails, the file has {size / (1 << 20):.1f} MiB at the end, its log had {largest / (1 << 20):.1f}")
     assert largest <= 64 << 20

@@ -13,6 +13,7 @@ import pytest
 
 from otpmail import client as errors
 from otpmail.client import Client, Outcome, OutgoingMail, State, SyncClient, WaitFor
+from ports import HOST, HeldPort
 from relay import Faults
 from service import Service, relay_settings
 
@@ -120,14 +121,15 @@ async def test_the_relays_words(relay: Relay, certificates: Certificates, tmp_pa
             assert down.value.retry_after is not None
 
 
-async def test_a_restart_is_not_noticed(unused_tcp_port: int) -> None:
+async def test_a_restart_is_not_noticed() -> None:
     """A call that comes while the service is restarted is answered by the next process."""
-    async with Client(f"127.0.0.1:{unused_tcp_port}", retries=errors.Retries(attempts=40)) as client:
-        async with Service(command="dev", PORT=unused_tcp_port):
-            await client.send_code(_ADA)
-        call = asyncio.create_task(client.send_code(_ADA))
-        async with Service(command="dev", PORT=unused_tcp_port):
-            assert (await call).mail.state is State.RELAYED
+    with HeldPort() as held:
+        async with Client(f"{HOST}:{held.port}", retries=errors.Retries(attempts=40)) as client:
+            async with Service(command="dev", PORT=held.port):
+                await client.send_code(_ADA)
+            call = asyncio.create_task(client.send_code(_ADA))
+            async with Service(command="dev", PORT=held.port):
+                assert (await call).mail.state is State.RELAYED
 
 
 async def test_the_example_of_the_readme(dev: Service, tmp_path: Path) -> None:

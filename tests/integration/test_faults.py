@@ -141,10 +141,13 @@ async def test_callers_are_not_told_who_signs_in(certificates: Certificates, tmp
 
 async def test_a_relay_that_is_down_at_the_start(certificates: Certificates, tmp_path: Path) -> None:
     """The service starts without its relay, logs that once, accepts guaranteed mails, and recovers by itself."""
-    relay = Relay()
-    await relay.start()
-    settings = relay_settings(relay, certificates, tmp_path / "token")
-    await relay.close()
+    async with Relay() as relay:
+        settings = relay_settings(relay, certificates, tmp_path / "token")
+        await relay.close()
+        await _starts_without_its_relay(relay, settings)
+
+
+async def _starts_without_its_relay(relay: Relay, settings: dict[str, Any]) -> None:
     async with Service(**settings, EMAIL_RETRY_SECONDS=0.05, EMAIL_RETRY_MAX_SECONDS=0.2) as service:
         await service.wait_for_log("relay-down")
         await service.wait_for_health(NOT_SERVING)
@@ -160,7 +163,6 @@ async def test_a_relay_that_is_down_at_the_start(certificates: Certificates, tmp
         await service.wait_for_health(NOT_SERVING)
         await relay.start()
         await service.wait_until_serving()
-        await relay.close()
 
 
 @pytest.mark.relay(refuse_sender="451 4.7.1 greylisted", times=2)

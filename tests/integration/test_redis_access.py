@@ -8,7 +8,8 @@ import pytest
 
 from guaranteed import KEYS, send
 from otpmail.v1 import otp_pb2
-from redis_server import HOST, RedisServer, free_port
+from ports import HOST, HeldPort
+from redis_server import RedisServer
 from service import Service, ServiceExitedError, relay_settings
 
 if TYPE_CHECKING:
@@ -46,25 +47,17 @@ def tls_port(certificate_files: CertificateFiles) -> Iterator[int]:
         *("--tls-cert-file", str(certificate_files.cert_file), "--tls-key-file", str(certificate_files.key_file)),
         *("--tls-auth-clients", "no"),
     )
-    with RedisServer("redis-7", *options) as server:
+    with HeldPort() as held, RedisServer("redis-7", *options) as server:
         server.command("ACL", "SETUSER", "codes", *RULES)
-        port = _listen_with_tls(server)
+        assert server.command("CONFIG", "SET", "tls-port", held.port).startswith("+OK"), server.log()
         server.command("ACL", "SETUSER", "default", "off")
-        yield port
+        yield held.port
 
 
 @pytest.fixture
 def state(relay: Relay, certificates: Certificates, tmp_path: Path) -> dict[str, Any]:
     """Return the settings of the relay, and keys."""
     return relay_settings(relay, certificates, tmp_path / "token") | {"OTP_KEYS": KEYS, "OTP_RETURN_CODE": True}
-
-
-def _listen_with_tls(server: RedisServer) -> int:
-    for _ in range(5):
-        port = free_port()
-        if server.command("CONFIG", "SET", "tls-port", port).startswith("+OK"):
-            return port
-    raise ConnectionError(server.log())
 
 
 async def test_tls_and_a_user(

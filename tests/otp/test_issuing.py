@@ -30,7 +30,8 @@ from otpmail.store.retention import Retention
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.database import Database
 from otpmail.store.sqlite.mails import SqliteMailStore
-from redis_server import HOST, KINDS, RedisServer
+from ports import HOST
+from redis_server import KINDS, RedisServer
 from rig import MailRig, call_of
 
 pytestmark = pytest.mark.usefixtures("empty_directory")

@@ -9,6 +9,7 @@ import socket
 from math import inf
 from typing import TYPE_CHECKING, Self
 
+from ports import HeldPort
 from relay.certificates import HOST
 from relay.faults import Faults
 from relay.session import Session
@@ -50,6 +51,7 @@ class Relay:
         self._sessions: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors: list[BaseException] = []
+        self._held: HeldPort | None = None
         self._listener: socket.socket | None = None
         self._changed = asyncio.Event()
         self._random = random.Random(20)  # so that a failed run can be run again
@@ -70,8 +72,12 @@ class Relay:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
-        await self.close()
+        """Close, and let go of the port."""
+        try:
+            await self.close()
+        finally:
+            if self._held is not None:
+                self._held.close()
 
     @property
     def faults(self) -> Faults:
@@ -90,11 +96,13 @@ class Relay:
         return len(self._sessions)
 
     async def start(self) -> None:
-        """Listen; a relay that was closed comes back on the port it had."""
+        """Listen; a relay that was closed comes back on the port it had, which nobody else gets within `async with`."""
+        if self._held is None:
+            self._held = HeldPort(host=self.host, port=self.port)
+            self.port = self._held.port
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self._listener = socket.create_server((self.host, self.port), family=family, backlog=1024)
         self._listener.settimeout(0)
-        self.port = self._listener.getsockname()[1]
         asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def close(self) -> None:

@@ -25,7 +25,8 @@ from otpmail.store.retention import MOST_REQUESTS, Retention
 from otpmail.store.sqlite import SqliteStore
 from otpmail.store.sqlite.codes import SqliteChallengeStore
 from otpmail.store.sqlite.database import Database
-from redis_server import HOST, KINDS, RedisServer
+from ports import HOST
+from redis_server import KINDS, RedisServer
 from rules import BOOK, POLICY
 from store.clocks import Clock
 from store.entries import DAY, REMEMBER_COUNT, REMEMBER_SECONDS

@@ -9,7 +9,8 @@ import pytest
 
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.dial import Access, OneServer
-from redis_server import HOST, RedisServer
+from ports import HOST
+from redis_server import RedisServer
 from store.clocks import Clock
 from store.redis.replicas import Replica, replica
 

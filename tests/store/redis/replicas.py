@@ -15,7 +15,7 @@ from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.mails import RedisMailStore
 from otpmail.store.redis.subscription import Subscription
 from otpmail.store.retention import Retention
-from redis_server import HOST
+from ports import HOST
 from store.entries import DAY, REMEMBER_COUNT, REMEMBER_SECONDS
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from otpmail.errors import StoreError
 from otpmail.store.redis.checks import FitnessWatch, check_server
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.dial import Access, ByCluster, BySentinel, OneServer
-from redis_server import HOST, RedisServer
+from ports import HOST
+from redis_server import RedisServer
 from store.redis.conftest import MakeClient
 
 

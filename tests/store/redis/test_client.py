@@ -13,7 +13,8 @@ from otpmail.store.redis.client import Client
 from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.replies import AnswerLost, Fault, StoreRefuses
 from otpmail.store.redis.script import Script
-from redis_server import HOST, RedisServer
+from ports import HOST
+from redis_server import RedisServer
 from store.redis.conftest import MakeClient
 
 ADD = Script.of("add", b"return redis.call('INCRBY', KEYS[1], ARGV[1])")

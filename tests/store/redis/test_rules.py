@@ -28,7 +28,8 @@ from otpmail.store.redis.client import Client
 from otpmail.store.redis.codes import RedisChallengeStore
 from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.keys import Keys
-from redis_server import HOST, RedisServer
+from ports import HOST
+from redis_server import RedisServer
 
 POLICY = Policy(attempts=3, failures=Windows(5, 12), sends=Windows(6, 9), resend=30.0)
 LOCKING = replace(POLICY, locks=True)
