@@ -19,6 +19,7 @@ from deployment.envoy import CONFIG, PROGRAM, Envoy
 from deployment.files import DEPLOY, documents
 from guaranteed import redis_settings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
+from ports import HeldPort
 from redis_server import RedisServer
 from relay import Faults, Relay
 from service import Service, relay_settings
@@ -80,7 +81,10 @@ async def pair(request: pytest.FixtureRequest, certificates: Certificates, tmp_p
         usual = _compose()["otpmail"]["environment"]["LAMEDUCK_SECONDS"]
         shared["LAMEDUCK_SECONDS"] = getattr(request, "param", usual)
         relays = [await stack.enter_async_context(Relay(Faults(), certificates=certificates)) for _ in range(2)]
-        settings = [relay_settings(relay, certificates, tmp_path / "token") | shared for relay in relays]
+        settings = [
+            relay_settings(relay, certificates, tmp_path / "token") | shared | {"PORT": held.port}
+            for relay, held in ((relay, stack.enter_context(HeldPort())) for relay in relays)
+        ]
         replicas = [await stack.enter_async_context(Service(**given)) for given in settings]
         for replica, relay in zip(replicas, relays, strict=True):
             await replica.wait_until_serving()
@@ -196,9 +200,8 @@ async def test_a_rollout_fails_no_call(pair: Pair) -> None:
     callers = [asyncio.create_task(caller()) for _ in range(8)]
     async with AsyncExitStack() as stack:
         for replica, settings in zip(pair.replicas, pair.settings, strict=True):
-            address = replica.address
             assert await replica.stop() == 0
-            new = await stack.enter_async_context(Service(**settings | {"PORT": address.rpartition(":")[2]}))
+            new = await stack.enter_async_context(Service(**settings))
             await new.wait_until_serving()
             await pair.envoy.wait_for(lambda hosts: all(hosts.values()))
         ended.set()

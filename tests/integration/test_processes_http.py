@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
@@ -25,6 +25,7 @@ from calls import scrape
 from guaranteed import names
 from http1 import JSON, SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request, url_of
 from otpmail.v1 import otp_pb2
+from ports import HOST, HeldPort
 from service import Service, ServiceExitedError
 
 if TYPE_CHECKING:
@@ -301,10 +302,10 @@ async def test_a_killed_process_loses_its_own_calls_alone(start: Callable[..., A
 @pytest.mark.parametrize("taken", ["by another", "by PORT"])
 async def test_a_port_that_is_taken(state: dict[str, Any], taken: str) -> None:
     """The service ends with 2 and one line that names the settings, before any process starts."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        if taken == "by PORT":
-            other.close()
+    with ExitStack() as opened:
+        port = opened.enter_context(HeldPort()).port
+        if taken == "by another":
+            opened.enter_context(socket.create_server((HOST, port)))
         given = {"PROCESSES": 2, "HTTP_PORT": port, "PORT": port if taken == "by PORT" else 0}
         with pytest.raises(ServiceExitedError) as caught:
             async with Service(**state | given):
