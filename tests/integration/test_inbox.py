@@ -87,11 +87,34 @@ async def test_an_empty_address_is_not_everybody(dev: tuple[Service, str]) -> No
     """A test whose address is empty gets an error that says so; it neither reads nor deletes the mails of others."""
     _, url = dev
     await call(url, SEND_CODE, {"email": ADA})
-    for path in ("/inbox/", "/inbox//code", "/inbox//code?wait=20", "/inbox/%2Fcode"):
+    for path in (
+        "/inbox/",
+        "/inbox//code",
+        "/inbox//code?wait=20",
+        "/inbox/%2Fcode",
+        "/inbox/%20",
+        "/inbox/%20%09/code",
+    ):
         for method in ("GET", "DELETE"):
             answer = await request(url, path, method=method)
             assert (answer.status, "the address is empty" in answer.json["error"]) == (400, True), (method, path)
     assert len((await request(url, "/inbox")).json["mails"]) == 1
+
+
+async def test_what_is_no_address_is_no_path(dev: tuple[Service, str]) -> None:
+    """A wrong path or address is 404 with the reason at once, rather than an empty inbox, or a wait for nothing."""
+    _, url = dev
+    for path in ("/inbox/ada", f"/inbox/{ADA}/codes", f"/inbox/{ADA}/code/", "/inbox/code", "/inbox/ada/code?wait=20"):
+        for method in ("GET", "DELETE"):
+            answer = await request(url, path, method=method)
+            if method == "DELETE" and "/code?" in path:
+                assert answer.status == 405
+            else:
+                assert (answer.status, "is not a mailbox address" in answer.json["error"]) == (404, True), (
+                    method,
+                    path,
+                )
+    assert (await request(url, "/inbox/%20ADA@Example.org%20")).json == {"mails": []}
 
 
 HOSTILE = (

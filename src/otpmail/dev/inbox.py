@@ -89,12 +89,12 @@ class Inbox:
         """Return a mail by its number."""
         return self._mails.get(number)
 
-    def mails(self, address: str = "", *, delivered: bool = False) -> Iterator[InboxMail]:
+    def mails(self, address: str | None = None, *, delivered: bool = False) -> Iterator[InboxMail]:
         """Yield the mails, to an address or all, newest first; with `delivered` those that it did not refuse."""
-        key = key_of(address) if address else ""
+        key = None if address is None else key_of(address)
         for mail in reversed(self._mails.values()):
             keys = mail.delivered if delivered else mail.keys
-            if key in keys or (keys and not key):
+            if key in keys or (keys and key is None):
                 yield mail
 
     def delete(self, number: int) -> bool:
@@ -123,7 +123,7 @@ class Inbox:
             self._notify_followers(mail)
         return mail is not None
 
-    def clear(self, address: str = "") -> int:
+    def clear(self, address: str | None = None) -> int:
         """Delete the mails to an address, or all; returns how many."""
         numbers = [mail.number for mail in self.mails(address)]
         for number in numbers:

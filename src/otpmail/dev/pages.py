@@ -4,10 +4,12 @@ from http import HTTPStatus
 from math import isfinite
 from urllib.parse import parse_qs
 
+from otpmail.address import parse_address
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.mails import serve_events, serve_mail
 from otpmail.dev.served import FILES, PAGE_FIELDS, answer_json
 from otpmail.dev.show import summary
+from otpmail.errors import InvalidArgument
 from otpmail.web.exchange import Exchange
 
 _INBOX = "/inbox"
@@ -45,22 +47,23 @@ class DevPages:
     async def _serve_inbox(self, exchange: Exchange, rest: str) -> None:
         """Answer for the mails to an address, for their latest code, or without a rest of the path for all mails."""
         verb, name = exchange.method, rest.removeprefix("/")
-        if rest and name in {"", _CODE}:  # of a program whose address is empty: it does not mean everybody's mails
+        is_for_code = name.endswith(_CODE)
+        address = name.removesuffix(_CODE) if rest else None
+        if address is not None and not address.strip():  # of a program: it does not mean everybody's mails
             text = f"the address is empty: write {_INBOX}/ADDRESS or {_INBOX}/ADDRESS{_CODE}; {_INBOX} has all mails"
             await answer_json(exchange, {"error": text}, HTTPStatus.BAD_REQUEST)
-        elif name.endswith(_CODE):
-            if verb != "GET":
-                await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET"))
-                return
-            await self._serve_code(exchange, name.removesuffix(_CODE))
+        elif verb not in (allowed := ("GET",) if is_for_code else ("GET", "DELETE")):
+            await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", ", ".join(allowed).encode()))
+        elif address is not None and (problem := _problem(address)):
+            await answer_json(exchange, {"error": problem}, HTTPStatus.NOT_FOUND)
+        elif is_for_code and address is not None:
+            await self._serve_code(exchange, address)
         elif verb == "GET":
             words = parse_qs(exchange.query.decode("latin-1")).get("search", [""])[-1]
-            found = [summary(mail) for mail in self._inbox.mails(name) if mail.has(words)]
+            found = [summary(mail) for mail in self._inbox.mails(address) if mail.has(words)]
             await answer_json(exchange, {"mails": found})
-        elif verb == "DELETE":
-            await answer_json(exchange, {"deleted": self._inbox.clear(name)})
         else:
-            await exchange.answer_status(HTTPStatus.METHOD_NOT_ALLOWED, "", (b"allow", b"GET, DELETE"))
+            await answer_json(exchange, {"deleted": self._inbox.clear(address)})
 
     async def _serve_code(self, exchange: Exchange, address: str) -> None:
         """Answer with the code in the latest mail to an address, of those after the mail `after`.
@@ -85,6 +88,15 @@ class DevPages:
             await answer_json(exchange, {"error": text}, HTTPStatus.NOT_FOUND)
         else:
             await answer_json(exchange, {"code": mail.code, "id": mail.number})
+
+
+def _problem(address: str) -> str:
+    """Return why no mail can have come to an address, empty for a mailbox."""
+    try:
+        parse_address(address, "the address")
+    except InvalidArgument as error:
+        return str(error)
+    return ""
 
 
 def _number(query: dict[str, list[str]], name: str) -> float | None:
