@@ -80,54 +80,87 @@ def _both(spellings: tuple[str, str]) -> tuple[str, str]:
     return plain, other
 
 
+def _lines(broken: dict[str, str]) -> str:
+    """Return all that is broken, which pytest would cut."""
+    return "\n".join(f"{game}: {fault}" for game, fault in broken.items())
+
+
+async def _code_of_plain(target: Target, plain: str, game: str) -> str | None:
+    """Return the code of the plain spelling; None where a foreign target mails to no address in such letters."""
+    code = await target.code_for(plain)
+    is_asked = plain.isascii() or target.system.services
+    assert code is not None or not is_asked, f"{game}: no code is mailed to {plain}"
+    return code
+
+
 async def test_another_spelling_gives_no_more_guesses(target: Target) -> None:
     """Two spellings of a mailbox have one code, and no more guesses in turn than one has; either may be refused."""
+    broken = dict[str, str]()
     for game, spellings in ONE.items():
         plain, other = _both(spellings)
-        code = await target.code_for(plain)
-        assert code is not None, game
-        assert await target.code_for(other) in {None, code}, game
+        code = await _code_of_plain(target, plain, game)
+        if code is None:
+            continue
+        if await target.code_for(other) not in {None, code}:
+            broken[game] = "has a code of its own"
+            continue
         guesses = itertools.cycle((other, plain))
         compared = 0
         for _ in range(4 * target.limits.attempts):
             tried = await target.guess(next(guesses), code, 1)
             compared += tried[Answer.WRONG]
-        assert compared == target.limits.attempts, game
-        assert await target.check(plain, code) is Answer.REFUSED, game
+        if compared != target.limits.attempts:
+            broken[game] = f"{compared} guesses were compared"
+        elif await target.check(plain, code) is not Answer.REFUSED:
+            broken[game] = "the code is checked after its last attempt"
+    assert not broken, _lines(broken)
 
 
 @pytest.mark.one_store
 async def test_another_spelling_has_the_same_code_or_none(target: Target) -> None:
     """The code of a mailbox is right under another spelling of it once, or that spelling is refused."""
+    broken = dict[str, str]()
     for game, spellings in ONE.items():
         plain, other = _both(spellings)
-        code = await target.code_for(plain)
-        assert code is not None, game
+        code = await _code_of_plain(target, plain, game)
+        if code is None:
+            continue
         under_other = await target.check(other, code)
-        assert under_other in {Answer.RIGHT, Answer.REFUSED}, game
+        if under_other not in {Answer.RIGHT, Answer.REFUSED}:
+            broken[game] = "the code is compared, and wrong, under the other spelling"
+            continue
         left = Answer.REFUSED if under_other is Answer.RIGHT else Answer.RIGHT
-        assert await target.check(plain, code) is left, game
+        if (found := await target.check(plain, code)) is not left:
+            broken[game] = f"the code is {under_other.value}, and then {found.value} under its own spelling"
+    assert not broken, _lines(broken)
 
 
 async def test_addresses_that_look_alike_are_others(target: Target) -> None:
     """A code that goes to one mailbox is not valid for another, whose letters only resemble or fold to its own."""
+    broken = dict[str, str]()
     for game, spellings in OTHERS.items():
         for victim, attacker in (_both(spellings), tuple(reversed(_both(spellings)))):
             wanted = await target.code_for(victim)
             got = await target.code_for(attacker)
-            if got is not None:
-                assert await target.check(victim, got) is not Answer.RIGHT, game
-            if wanted is not None and wanted != got:
-                assert await target.check(attacker, wanted) is not Answer.RIGHT, game
-                assert await target.check(victim, wanted) is Answer.RIGHT, game
+            if got is not None and await target.check(victim, got) is Answer.RIGHT:
+                broken[game] = f"the code of {attacker} is right for {victim}"
+            elif wanted is not None and wanted != got:
+                if await target.check(attacker, wanted) is Answer.RIGHT:
+                    broken[game] = f"the code of {victim} is right for {attacker}"
+                elif await target.check(victim, wanted) is not Answer.RIGHT:
+                    broken[game] = f"the code of {victim} is not right for it"
+    assert not broken, _lines(broken)
 
 
 @pytest.mark.one_store
 async def test_a_mail_goes_to_the_address_that_was_asked_for(target: Target) -> None:
     """No mail with a code goes to a mailbox whose letters the address only resembles or folds to."""
+    broken = list[str]()
     for game, spellings in OTHERS.items():
         victim, attacker = _both(spellings)
         before = len(target.mails)
         if await target.code_for(attacker) is not None:
             recipients = {recipient for mail in target.mails[before:] for recipient in mail.recipients}
-            assert victim not in recipients, game
+            if victim in recipients:
+                broken.append(game)
+    assert not broken, broken

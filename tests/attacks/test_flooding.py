@@ -69,7 +69,13 @@ async def test_the_cap_of_an_address(target: Target, way: str) -> None:
 
 
 @pytest.mark.v1
-@pytest.mark.parametrize("block", ["198.51.{0}.{1}", "::ffff:198.51.{0}.{1}", "2001:db8:{0:x}:{1:x}::{host:x}"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        *("198.51.{0}.{1}", "::ffff:198.51.{0}.{1}", "64:ff9b::198.51.{0}.{1}"),
+        *("2001:db8:{0:x}:{1:x}::{host:x}", "2002:c633:{0:02x}{1:02x}:{host:x}::1"),
+    ],
+)
 async def test_the_cap_of_a_block(target: Target, block: str) -> None:
     """Parallel calls for many addresses mail no more codes than the cap of the end user's block of addresses."""
     first, second = secrets.randbelow(256), secrets.randbelow(256)
