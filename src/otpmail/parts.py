@@ -28,7 +28,7 @@ from otpmail.mail.admission import Admission
 from otpmail.mail.rates import Rates
 from otpmail.mail.service import MailService
 from otpmail.otp.codes import CodeBook
-from otpmail.otp.giving_way import GivingWay
+from otpmail.otp.eviction import EvictionReport
 from otpmail.otp.policy import Policy
 from otpmail.otp.service import OtpService
 from otpmail.relays.failover import Failover
@@ -181,7 +181,7 @@ def build_use_cases(base: Base, delivery: Delivery, observer: Observer, *, pause
     )
     templates = Templates.load(settings.otp, settings.product.product)
     if isinstance(store, MemoryStore):  # another one keeps records where they take no memory of this process
-        store.challenges.on_give_way = GivingWay(observer, store.challenges.now)
+        store.challenges.on_evicted = EvictionReport(observer, store.challenges.now)
     codes = OtpService(
         settings.otp,
         store.challenges,

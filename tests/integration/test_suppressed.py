@@ -343,7 +343,7 @@ async def test_a_flood_of_one_caller(
             assert known == [True] * 8
             assert sum([await _is_known(service, "flood", number) for number in range(25)]) == 12
             if start == 0:
-                line = await service.wait_for_log("suppressions-give-way", timeout=30)
+                line = await service.wait_for_log("suppressions-evicted", timeout=30)
                 assert (line["caller"], line["other"]) == ("shop", "flood")
             assert await service.stop() == 0
 

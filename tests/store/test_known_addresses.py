@@ -138,8 +138,8 @@ def test_a_flood_of_another_caller(clock: Clock, bounds: dict[str, int]) -> None
     assert table.apply(CallersAddress("flood", "further@example.org"), _refused(clock)).is_full
     changes = _fill(table, "shop", 10, clock)
     assert not any(change.is_full for change in changes)
-    assert {change.given_way.caller for change in changes if change.given_way is not None} == {"flood"}
-    lost = sum(len(change.given_way.names) for change in changes if change.given_way is not None)
+    assert {change.evicted.caller for change in changes if change.evicted is not None} == {"flood"}
+    lost = sum(len(change.evicted.names) for change in changes if change.evicted is not None)
     assert _known(table, "flood", full) == full - lost
     assert all(change.is_full for change in _fill(table, "other flood", 3 * full, clock)[2 * full :])
     _fill(table, "flood", 3 * full, clock)
@@ -196,8 +196,8 @@ def test_records_of_an_earlier_version_share(clock: Clock) -> None:
         assert table.put(table.names(place)[0], encode_address(record, place.address))
     assert _known(table, "old", 10) == 10
     [change] = _fill(table, "shop", 1, clock)
-    assert change.given_way is not None
-    assert (change.given_way.caller, len(change.given_way.names)) == ("", 1)
+    assert change.evicted is not None
+    assert (change.evicted.caller, len(change.evicted.names)) == ("", 1)
 
 
 async def test_the_shares_are_right_after_a_sweep(store: AnyStore, clock: Clock) -> None:

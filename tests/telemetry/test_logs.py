@@ -16,7 +16,7 @@ from otpmail.events import (
     CallsRefused,
     ChunkingDisabled,
     CodeChecked,
-    CodesGiveWay,
+    CodesEvicted,
     ConnectionClosed,
     ConnectionLimitDropped,
     ConnectionLimitLearned,
@@ -44,8 +44,8 @@ from otpmail.events import (
     ResetRefused,
     SignInWanted,
     SuppressionLifted,
+    SuppressionsEvicted,
     SuppressionsFull,
-    SuppressionsGiveWay,
 )
 from otpmail.model import Mail, MailState, RecipientResult
 from otpmail.suppression import Suppression, SuppressionScope
@@ -129,20 +129,20 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
     ),
     (SuppressionsFull("shop", 9, repeated=False), "suppressions-full", logging.WARNING, "shop: 9 are known"),
     (
-        SuppressionsGiveWay("shop", "bank", 2, repeated=False),
-        "suppressions-give-way",
+        SuppressionsEvicted("shop", "bank", 2, repeated=False),
+        "suppressions-evicted",
         logging.WARNING,
         "no room: 2 suppressions of bank, which has most, gave way to one of shop",
     ),
-    (SuppressionsGiveWay("shop", "", 1, repeated=True), "suppressions-give-way", logging.DEBUG, "of another caller"),
+    (SuppressionsEvicted("shop", "", 1, repeated=True), "suppressions-evicted", logging.DEBUG, "of another caller"),
     (SuppressionsFull("shop", 9, repeated=True), "suppressions-full", logging.DEBUG, "(SUPPRESSIONS_MAX)"),
     (
-        CodesGiveWay("shop", "bank", 2, repeated=False),
-        "codes-give-way",
+        CodesEvicted("shop", "bank", 2, repeated=False),
+        "codes-evicted",
         logging.WARNING,
         "2 records of bank, which has",
     ),
-    (CodesGiveWay("shop", "", 1, repeated=True), "codes-give-way", logging.DEBUG, "1 record of another caller"),
+    (CodesEvicted("shop", "", 1, repeated=True), "codes-evicted", logging.DEBUG, "1 record of another caller"),
     (LimitReached("block", "shop"), "limit-reached", logging.DEBUG, "limit block: refuses the caller shop"),
     (LimitReached("caller", "shop", 100), "limit-in-shadow", logging.INFO, "would refuse the caller shop"),
     (

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from otpmail.events import (
     AddressSuppressed,
     CodeChecked,
-    CodesGiveWay,
+    CodesEvicted,
     ConnectionClosed,
     ConnectionOpened,
     DialFailed,
@@ -25,8 +25,8 @@ from otpmail.events import (
     RelayIdle,
     RelayUp,
     SuppressionLifted,
+    SuppressionsEvicted,
     SuppressionsFull,
-    SuppressionsGiveWay,
 )
 from otpmail.model import CheckResult, Mail, MailState
 from otpmail.relays.connection import Connection
@@ -80,14 +80,14 @@ EVENTS: list[Event] = [
     DialFailed(RELAY, "refused", 1.0),
     CodeChecked("WRONG_CODE"),
     FixedCodeUsed("shop", "login", "ada@example.org", "SENT"),
-    CodesGiveWay("shop", "bank", 2, repeated=False),
+    CodesEvicted("shop", "bank", 2, repeated=False),
     LimitReached("block", "shop"),
     LimitReached("caller", "shop", 50),
     RecipientSuppressed("m1", "shop", "ada@example.org", _SUPPRESSION),
     *[AddressSuppressed("shop", "ada@example.org", _SUPPRESSION)] * 2,
     SuppressionLifted("shop", "ada@example.org", _SUPPRESSION),
     SuppressionsFull("shop", 9, repeated=True),
-    SuppressionsGiveWay("shop", "bank", 3, repeated=True),
+    SuppressionsEvicted("shop", "bank", 3, repeated=True),
 ]
 
 
@@ -111,8 +111,8 @@ def test_each_event_is_counted() -> None:
     assert shown['otpmail_test_address_uses_total{result="sent"}'] == 1
     assert shown['otpmail_limits_reached_total{how="half",limit="caller"}'] == 1
     assert shown['otpmail_recipients_suppressed_total{scope="all"}'] == 1
-    assert shown["otpmail_code_records_given_way_total"] == 2
-    names = ("suppressed", "released", "full", "given_way")
+    assert shown["otpmail_code_records_evicted_total"] == 2
+    names = ("suppressed", "released", "full", "evicted")
     assert [shown[f'otpmail_suppressions_total{{change="{name}"}}'] for name in names] == [2, 1, 1, 3]
 
 
@@ -167,7 +167,7 @@ def test_no_name_changes() -> None:
         metrics.notify(event)
     names = {name.partition("{")[0] for name in _scrape(metrics)}
     assert {name.removeprefix("otpmail_") for name in names if name.startswith("otpmail_")} == {
-        "code_records_given_way_total",
+        "code_records_evicted_total",
         "codes_checked_total",
         "connections_closed_total",
         "connections_open",

@@ -13,13 +13,13 @@ from otpmail.events import (
     Observer,
     RecipientSuppressed,
     SuppressionLifted,
+    SuppressionsEvicted,
     SuppressionsFull,
-    SuppressionsGiveWay,
 )
 from otpmail.limits import suppressing
 from otpmail.model import Priority, RecipientResult
 from otpmail.smtp.reply_kind import refuses_address
-from otpmail.store.addresses import AddressStore, CallersAddress, Changed, GivenWay
+from otpmail.store.addresses import AddressStore, CallersAddress, Changed, Evicted
 from otpmail.suppression import AddressRecord, Suppression
 
 _BULK = Priority.BULK
@@ -38,8 +38,8 @@ class Suppressions:
     def __init__(self, store: AddressStore, observer: Observer, spared: Spared | None = None) -> None:
         self.store = store
         self._observer, self._spared = observer, spared
-        self._full = self._given_way = -inf
-        store.report = self._tell_given_way
+        self._full = self._evicted = -inf
+        store.report = self._tell_evicted
 
     def __repr__(self) -> str:
         return f"<Suppressions {self.store!r}>"
@@ -106,8 +106,8 @@ class Suppressions:
         if changed.is_full:
             last, self._full = self._full, self.store.now()
             self._observer.notify(SuppressionsFull(caller, self.store.count, self._full - last < _AGAIN_SECONDS))
-        if changed.given_way is not None:
-            self._tell_given_way(caller, changed.given_way)
+        if changed.evicted is not None:
+            self._tell_evicted(caller, changed.evicted)
         before, after = changed.before or AddressRecord(), changed.after or AddressRecord()
         for was, now in ((before.refused, after.refused), (before.complained, after.complained)):
             if now is not None and now != was:
@@ -115,10 +115,10 @@ class Suppressions:
             elif was is not None and now is None:
                 self._observer.notify(SuppressionLifted(caller, address, was, mail_id, trace))
 
-    def _tell_given_way(self, caller: str, lost: GivenWay) -> None:
-        last, self._given_way = self._given_way, self.store.now()
-        repeated = self._given_way - last < _AGAIN_SECONDS
-        self._observer.notify(SuppressionsGiveWay(caller, lost.caller, len(lost.names), repeated))
+    def _tell_evicted(self, caller: str, lost: Evicted) -> None:
+        last, self._evicted = self._evicted, self.store.now()
+        repeated = self._evicted - last < _AGAIN_SECONDS
+        self._observer.notify(SuppressionsEvicted(caller, lost.caller, len(lost.names), repeated))
 
 
 def whose(caller: str, address: str) -> CallersAddress:

@@ -8,8 +8,8 @@ from otpmail.events.addresses import (
     AddressSuppressed,
     RecipientSuppressed,
     SuppressionLifted,
+    SuppressionsEvicted,
     SuppressionsFull,
-    SuppressionsGiveWay,
 )
 from otpmail.events.calls import (
     AccessKept,
@@ -20,7 +20,7 @@ from otpmail.events.calls import (
     CallRefused,
     CallsRefused,
     CertificateDoubtful,
-    CodesGiveWay,
+    CodesEvicted,
     ConnectionsFree,
     ConnectionsFull,
     FixedCodeUsed,
@@ -77,7 +77,7 @@ __all__ = [
     "CertificateDoubtful",
     "ChunkingDisabled",
     "CodeChecked",
-    "CodesGiveWay",
+    "CodesEvicted",
     "ConnectionClosed",
     "ConnectionLimitDropped",
     "ConnectionLimitLearned",
@@ -111,6 +111,6 @@ __all__ = [
     "ResetRefused",
     "SignInWanted",
     "SuppressionLifted",
+    "SuppressionsEvicted",
     "SuppressionsFull",
-    "SuppressionsGiveWay",
 ]

@@ -51,8 +51,8 @@ class SuppressionsFull:
 
 
 @frozen()
-class SuppressionsGiveWay:
-    """Without room, `count` suppressions of the caller with most have given way to one of another caller.
+class SuppressionsEvicted:
+    """Without room, `count` suppressions of the caller with most were evicted for one of another caller.
 
     `other` is the caller with most, empty if its name is not known here. `repeated`: that was so a minute ago.
     """
@@ -63,4 +63,4 @@ class SuppressionsGiveWay:
     repeated: bool
 
 
-AddressEvent = RecipientSuppressed | AddressSuppressed | SuppressionLifted | SuppressionsFull | SuppressionsGiveWay
+AddressEvent = RecipientSuppressed | AddressSuppressed | SuppressionLifted | SuppressionsFull | SuppressionsEvicted

@@ -87,8 +87,8 @@ class LimitReached:
 
 
 @frozen()
-class CodesGiveWay:
-    """Without room, `count` records of codes of the caller with most have given way to one of another caller.
+class CodesEvicted:
+    """Without room, `count` records of codes of the caller with most were evicted for one of another caller.
 
     `other` is the caller with most, empty if its name is not known. `repeated`: that was so a minute ago.
     """
@@ -136,7 +136,7 @@ CallEvent = (
     | CallRefused
     | CallsRefused
     | LimitReached
-    | CodesGiveWay
+    | CodesEvicted
     | FixedCodeUsed
     | ConnectionsFull
     | ConnectionsFree

@@ -27,7 +27,7 @@ _log = logging.getLogger("otpmail")
 _SWEPT = 8  # buckets that are swept at a time
 _SEARCHED = 8  # buckets that are searched for records that are over, where there is no room: a millisecond
 _LOOKED_AT = 512  # records that are searched for one that may give way
-_MOST_GIVE_WAY = 5  # of the smallest ones, for one of the largest
+_MOST_EVICTED = 5  # of the smallest ones, for one of the largest
 
 
 class CallersAddress(NamedTuple):
@@ -43,12 +43,12 @@ class Changed(NamedTuple):
     before: AddressRecord | None
     after: AddressRecord | None
     is_full: bool = False
-    given_way: "GivenWay | None" = None
-    """The records of another caller that gave way to it."""
+    evicted: "Evicted | None" = None
+    """The records of another caller that were evicted for it."""
 
 
-class GivenWay(NamedTuple):
-    """Records that have given way, by their keys, and whose they were; the caller is empty if it is not known here."""
+class Evicted(NamedTuple):
+    """Evicted records by their keys, and whose they were; the caller is empty if it is not known here."""
 
     names: tuple[bytes, ...]
     caller: str
@@ -56,7 +56,7 @@ class GivenWay(NamedTuple):
     """The records themselves, to put them back."""
 
     def __repr__(self) -> str:
-        return f"<GivenWay {self.names!r} of {self.caller!r}>"
+        return f"<Evicted {self.names!r} of {self.caller!r}>"
 
 
 class AddressStore(Protocol):
@@ -69,8 +69,8 @@ class AddressStore(Protocol):
     count: int
     octets: int
     latest: float
-    report: Callable[[str, GivenWay], None]
-    """Called with a caller, and what has given way to a record of it that no `Changed` tells of."""
+    report: Callable[[str, Evicted], None]
+    """Called with a caller, and what was evicted for a record of it without being in a `Changed`."""
 
     def now(self) -> float:
         """Return the time in seconds since the epoch, on the clock of every time in a record."""
@@ -106,7 +106,7 @@ class AddressTable:
         self._callers: dict[bytes, str] = {}  # by their marks, those that this process has seen
         self.count = self.octets = 0
         self.latest = -inf
-        self.report: Callable[[str, GivenWay], None] = _report_nothing
+        self.report: Callable[[str, Evicted], None] = _report_nothing
 
     def __repr__(self) -> str:
         return f"<AddressTable {self._packed!r}>"
@@ -133,9 +133,9 @@ class AddressTable:
             for name in self.names(whose):
                 self._set(name, b"")
         elif after != before:
-            given_way = None
+            evicted = None
             is_short = before is None and not self.has_room()
-            if is_short and (given_way := self.make_room(whose.caller)) is None:
+            if is_short and (evicted := self.make_room(whose.caller)) is None:
                 return Changed(before, before, is_full=True)
             name, *others = self.names(whose)
             for other in others:
@@ -145,7 +145,7 @@ class AddressTable:
             self.latest = self.now()
             after = decode_address(octets, whose.address)  # a long reason is cut
             self._count()
-            return Changed(before, after, given_way=given_way)
+            return Changed(before, after, evicted=evicted)
         self._count()
         return Changed(before, after)
 
@@ -155,13 +155,13 @@ class AddressTable:
         self._callers[mark] = whose.caller
         return encode_address(record, whose.address, mark)
 
-    def make_room(self, caller: str) -> GivenWay | None:
+    def make_room(self, caller: str) -> Evicted | None:
         """Forget what the caller with most has more than this one, as many records as one takes; None without any."""
         mark = mark_of(caller)
         most, count = max(self._shares.items(), key=itemgetter(1), default=(mark, 0))
         keys: list[bytes] = []
         values: list[bytes] = []
-        while count > self._shares[mark] + 1 and len(keys) < _MOST_GIVE_WAY and (key := self._find(most)):
+        while count > self._shares[mark] + 1 and len(keys) < _MOST_EVICTED and (key := self._find(most)):
             keys.append(key)
             values.append(self._packed.get(key) or b"")
             self._set(key, b"")
@@ -169,11 +169,11 @@ class AddressTable:
             count -= 1
             if self.count < self._most and self.octets < self._most_octets:
                 break
-        return GivenWay(tuple(keys), self._callers.get(most, ""), tuple(values)) if keys else None
+        return Evicted(tuple(keys), self._callers.get(most, ""), tuple(values)) if keys else None
 
-    def put_back(self, given_way: GivenWay) -> None:
-        """Know again what has given way to a record that could not be kept. A record that has come meanwhile stays."""
-        for name, octets in zip(given_way.names, given_way.octets, strict=True):
+    def put_back(self, evicted: Evicted) -> None:
+        """Know again what was evicted for a record that could not be kept. A record that has come meanwhile stays."""
+        for name, octets in zip(evicted.names, evicted.octets, strict=True):
             if self._packed.get(name) is None:
                 self._set(name, octets)
         self._count()
@@ -270,7 +270,7 @@ class AddressTable:
         self.count, self.octets = self._packed.count, self._packed.octets
 
 
-def _report_nothing(caller: str, given_way: GivenWay) -> None:
+def _report_nothing(caller: str, evicted: Evicted) -> None:
     """Do nothing: nobody asks."""
 
 

@@ -14,7 +14,7 @@ from otpmail.events import (
     CallRefused,
     CallsRefused,
     CertificateDoubtful,
-    CodesGiveWay,
+    CodesEvicted,
     ConnectionsFree,
     ConnectionsFull,
     FixedCodeUsed,
@@ -37,11 +37,11 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
             name, line = "calls-refused", Line(logging.INFO, text, asdict(event))
         case LimitReached():
             name, line = _limit(event)
-        case CodesGiveWay(caller, other, count, repeated):
+        case CodesEvicted(caller, other, count, repeated):
             text = f"no room: {counted(count, 'record')} of {other or 'another caller'}, which has most codes, "
             level = logging.DEBUG if repeated else logging.WARNING
             fields: dict[str, object] = {"caller": caller, "other": other}
-            name, line = "codes-give-way", Line(level, f"{text}gave way to one of {caller} (MEMORY_MAX_MB)", fields)
+            name, line = "codes-evicted", Line(level, f"{text}gave way to one of {caller} (MEMORY_MAX_MB)", fields)
         case FixedCodeUsed(caller, purpose, address, result):
             to = addresses.show(address)
             text = f"test address {to} of the caller {caller}, purpose {purpose}: {result.lower()}"

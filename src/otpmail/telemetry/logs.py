@@ -34,8 +34,8 @@ from otpmail.events import (
     RelayIdle,
     RelayUp,
     SignInWanted,
+    SuppressionsEvicted,
     SuppressionsFull,
-    SuppressionsGiveWay,
 )
 from otpmail.model import MailState
 from otpmail.telemetry.addresses import Addresses, AddressForm
@@ -230,7 +230,7 @@ class LogObserver:
             trace = None if isinstance(event, CallRefused | FixedCodeUsed | LimitReached) else NO_TRACE
         else:
             name, (level, text, fields) = line_about_address(event, self._addresses)
-            if not isinstance(event, SuppressionsFull | SuppressionsGiveWay):
+            if not isinstance(event, SuppressionsFull | SuppressionsEvicted):
                 trace = event.trace
                 level = level if self._mails.of_failed else logging.DEBUG
         log_event(level, name, text, trace=trace, **fields)

@@ -23,7 +23,7 @@ from otpmail.events import (
     CallEvent,
     ChunkingDisabled,
     CodeChecked,
-    CodesGiveWay,
+    CodesEvicted,
     ConnectionClosed,
     ConnectionLimitDropped,
     ConnectionLimitLearned,
@@ -51,8 +51,8 @@ from otpmail.events import (
     ResetRefused,
     SignInWanted,
     SuppressionLifted,
+    SuppressionsEvicted,
     SuppressionsFull,
-    SuppressionsGiveWay,
 )
 from otpmail.model import CheckResult, MailState
 from otpmail.settings.otp import LIMITS
@@ -63,7 +63,7 @@ _CHANGES: dict[type[Event], str] = {
     AddressSuppressed: "suppressed",
     SuppressionLifted: "released",
     SuppressionsFull: "full",
-    SuppressionsGiveWay: "given_way",
+    SuppressionsEvicted: "evicted",
 }
 _HOW = {0: "refused", 50: "half", 80: "most", 100: "shadow"}
 
@@ -80,7 +80,7 @@ class Metrics:
     event_types = ALL_EVENTS - {
         *(ChunkingDisabled, MessageLimitLearned, MessageLimitDropped),
         *(RecipientLimitLearned, RecipientLimitDropped, ResetRefused, HeloRefused, SignInWanted),
-        *({*get_args(CallEvent)} - {CodesGiveWay, FixedCodeUsed, LimitReached}),
+        *({*get_args(CallEvent)} - {CodesEvicted, FixedCodeUsed, LimitReached}),
         *(IdleTimeLearned, IdleTimeDropped),
         *(ConnectionLimitLearned, ConnectionLimitDropped, RateLowered, RateRestored),  # read at each scrape
     }
@@ -136,14 +136,14 @@ class _Codes:
         text = "Mails, and checks of codes, that a limit refused, would refuse, or nearly did."
         reached = counter("limits_reached", text, ["limit", "how"])
         self._limits = {(limit, at): reached.labels(limit, how) for limit in LIMITS for at, how in _HOW.items()}
-        self._gone = counter("code_records_given_way", "Records of codes that gave way to those of another caller.")
+        self._gone = counter("code_records_evicted", "Records of codes that were evicted for those of another caller.")
 
     def notify(self, event: Event) -> None:
         """Count the event, if it is one of these."""
         match event:
             case FixedCodeUsed():
                 self._fixed[event.result].inc()
-            case CodesGiveWay():
+            case CodesEvicted():
                 self._gone.inc(event.count)
             case LimitReached():
                 self._limits[event.limit, event.percent].inc()
@@ -167,8 +167,8 @@ class _Addresses:
                 self._left_out[event.suppression.scope].inc()
             case AddressSuppressed() | SuppressionLifted() | SuppressionsFull():
                 self._changes[type(event)].inc()
-            case SuppressionsGiveWay():
-                self._changes[SuppressionsGiveWay].inc(event.count)
+            case SuppressionsEvicted():
+                self._changes[SuppressionsEvicted].inc(event.count)
 
 
 class _Relays:

@@ -9,8 +9,8 @@ from otpmail.events import (
     AddressSuppressed,
     RecipientSuppressed,
     SuppressionLifted,
+    SuppressionsEvicted,
     SuppressionsFull,
-    SuppressionsGiveWay,
 )
 from otpmail.suppression import Suppression, SuppressionScope
 from otpmail.telemetry.addresses import Addresses
@@ -25,11 +25,11 @@ def line_about_address(event: AddressEvent, addresses: Addresses) -> tuple[str, 
         text = f"no room to suppress a further address of {event.caller}: {event.count} are known (SUPPRESSIONS_MAX)"
         level = logging.DEBUG if event.repeated else logging.WARNING
         return "suppressions-full", Line(level, text, {"caller": event.caller, "count": event.count})
-    if isinstance(event, SuppressionsGiveWay):
+    if isinstance(event, SuppressionsEvicted):
         lost, whose = counted(event.count, "suppression"), event.other or "another caller"
         text = f"no room: {lost} of {whose}, which has most, gave way to one of {event.caller} (SUPPRESSIONS_MAX)"
         level = logging.DEBUG if event.repeated else logging.WARNING
-        return "suppressions-give-way", Line(level, text, {"caller": event.caller, "other": event.other})
+        return "suppressions-evicted", Line(level, text, {"caller": event.caller, "other": event.other})
     suppression, address = event.suppression, addresses.show(event.address)
     said = addresses.within(suppression.reason)
     fields: dict[str, object] = {

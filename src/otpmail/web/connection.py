@@ -83,7 +83,7 @@ class Connection(EndingConnection):
         return self._current is None
 
     @property
-    def gives_way_since(self) -> float | None:
+    def evictable_since(self) -> float | None:
         """Since when it waits for its client, so that another may take its place; None where it is busy."""
         unread = self._unread_seconds()
         if not self.transport.get_write_buffer_size():

@@ -84,7 +84,7 @@ class _Open:
         waiting = (
             (since, connection)
             for connection in self.open
-            if connection is not latest and (since := connection.gives_way_since) is not None
+            if connection is not latest and (since := connection.evictable_since) is not None
         )
         losers = nsmallest(len(self.open) - self._most, waiting, key=itemgetter(0))  # more than one may have come
         for _, loser in losers:

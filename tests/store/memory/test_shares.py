@@ -74,7 +74,7 @@ def one_shard(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_flood_of_one_caller(codes: _Codes) -> None:
     """A caller that is alone has all the room; others get their shares of it, which no flood takes back."""
     told: list[tuple[str, str, int]] = []
-    codes.on_give_way = lambda *said: told.append(said)
+    codes.on_evicted = lambda *said: told.append(said)
     many = await _flood(codes, "flood")
     assert many > 50
     for number in range(many // 3):

@@ -11,7 +11,7 @@ import pytest
 
 from otpmail.errors import Unavailable
 from otpmail.limits import suppressing
-from otpmail.store.addresses import CallersAddress, GivenWay, Rule
+from otpmail.store.addresses import CallersAddress, Evicted, Rule
 from otpmail.store.redis.addresses import RedisAddressStore
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.subscription import Subscription
@@ -119,7 +119,7 @@ async def test_a_flood_of_another_caller(replicas: _Replicas, *, is_noted: bool)
     assert all(late.find(place) for place in ours)
 
 
-async def _full(replicas: _Replicas) -> tuple[RedisAddressStore, list[tuple[str, GivenWay]]]:
+async def _full(replicas: _Replicas) -> tuple[RedisAddressStore, list[tuple[str, Evicted]]]:
     """Return a replica that a flood has filled, and what it reports as given way."""
     store, reported = await replicas.add(most=20), []
     for number in range(20):

@@ -26,8 +26,8 @@ _NO_RECORD = record_codec.encode_record(
 _ENTRY_OCTETS = 159  # the key, two object headers, and a place in a dict
 _LOOKED_AT = 64  # records, for one that may be forgotten
 _SEARCHED = 256  # records, for some of the caller with most
-_GIVE_WAY = 2  # records, for a new one
-_CODES_GIVE_WAY = 6  # records that lose no more than their codes, for a new one
+_EVICTED_RECORDS = 2  # records, for a new one
+_EVICTED_CODES = 6  # records that lose no more than their codes, for a new one
 _MARK_OCTETS = len(mark_of(""))
 _LEVEL_OCTETS = 4096  # that the share of one caller may exceed that of another
 _SHARDS = 1024  # one dict with a million keys would hold the loop while it grows, and while it is swept
@@ -38,7 +38,7 @@ class MemoryChallengeStore(RuledRecords):
 
     A record is kept as octets. The garbage collector would look through a million objects, and hold the loop for it.
     `octets` is the memory that all records take, with the `counts` of limits. Behind the octets of a record are a few
-    that say whose it is. `on_give_way` is called with a caller, the one whose records have given way to that of the
+    that say whose it is. `on_evicted` is called with a caller, the one whose records were evicted for that of the
     first, and how many did.
     """
 
@@ -54,7 +54,7 @@ class MemoryChallengeStore(RuledRecords):
         self._shards: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(_SHARDS))
         self._shares: defaultdict[bytes, int] = defaultdict(int)  # octets of each caller, by its mark
         self._callers: dict[bytes, str] = {}  # by their marks, those with records
-        self.on_give_way: Callable[[str, str, int], None] = lambda *_: None
+        self.on_evicted: Callable[[str, str, int], None] = lambda *_: None
 
     def __repr__(self) -> str:
         return f"<MemoryChallengeStore {len(self)} records>"
@@ -194,7 +194,7 @@ class MemoryChallengeStore(RuledRecords):
         """Forget the oldest records that a key's shard can do without, as many as a new one takes."""
         shard = self._shards[hash(key) % _SHARDS]
         oldest = [(kept, record_codec.record_needed(shard[kept])) for kept in islice(shard, _LOOKED_AT)]
-        spare = [kept for kept, needed in oldest if needed <= now][:_GIVE_WAY]
+        spare = [kept for kept, needed in oldest if needed <= now][:_EVICTED_RECORDS]
         for kept in spare:
             self._drop(shard, kept)
         return bool(spare)
@@ -204,14 +204,14 @@ class MemoryChallengeStore(RuledRecords):
         most = max(self._shares, key=self._shares.__getitem__, default=mark)
         if self._shares[most] - self._shares[mark] <= _LEVEL_OCTETS:
             return False
-        gone = self._to_give_way(send, most)
+        gone = self._to_evict(send, most)
         for key, left in gone:
             self._keep(key, left)
         if gone:
-            self.on_give_way(send.caller, self._callers.get(most, ""), len(gone))
+            self.on_evicted(send.caller, self._callers.get(most, ""), len(gone))
         return bool(gone)
 
-    def _to_give_way(self, send: Send, most: bytes) -> list[tuple[bytes, CodeRecord | None]]:
+    def _to_evict(self, send: Send, most: bytes) -> list[tuple[bytes, CodeRecord | None]]:
         """Return records of a caller whose room is enough for a new one, each with what has to be left of it.
 
         Records without wrong codes, and with few mails in a day, go first. Of another one the counts of both stay, so
@@ -228,9 +228,9 @@ class MemoryChallengeStore(RuledRecords):
                 whole.append((key, None))
             elif record.slots and not self._refuses(record, send.now):
                 codes.append((key, left))
-            if len(whole) == _GIVE_WAY:
+            if len(whole) == _EVICTED_RECORDS:
                 break
-        return whole or (codes[:_CODES_GIVE_WAY] if len(codes) >= _CODES_GIVE_WAY else [])
+        return whole or (codes[:_EVICTED_CODES] if len(codes) >= _EVICTED_CODES else [])
 
     def _oldest_from(self, key: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield the oldest records of a key's shard, and of the next ones."""

@@ -15,7 +15,7 @@ import msgpack
 
 from otpmail.errors import Unavailable
 from otpmail.store.address_codec import decode_address
-from otpmail.store.addresses import AddressTable, CallersAddress, Changed, GivenWay, Rule, log_left_out
+from otpmail.store.addresses import AddressTable, CallersAddress, Changed, Evicted, Rule, log_left_out
 from otpmail.store.redis.client import Client
 from otpmail.store.redis.keys import Keys
 from otpmail.store.redis.replies import RETRY_SECONDS
@@ -44,7 +44,7 @@ class RedisAddressStore(AddressTable):
     Its whole state beside the table:
 
     - `_later`: changes that wait for the server. `_in_flight`: those that are being written, each with its task.
-    - `_gone`: keys that gave way to others, and that the server is to forget.
+    - `_gone`: keys that were evicted, and that the server is to forget.
     - `_asked`: keys that are being changed on the server, and that no replica has announced since.
     - `_fresh`: keys that were announced while the copy is being read. `_changes`: how many changes it has.
     """
@@ -96,7 +96,7 @@ class RedisAddressStore(AddressTable):
     def note(self, whose: CallersAddress, rule: Rule) -> Changed:
         """Apply a rule to the copy at once; the server has it soon, or once it is up again."""
         changed = self.apply(whose, rule)
-        self._gone.update(changed.given_way.names if changed.given_way else ())
+        self._gone.update(changed.evicted.names if changed.evicted else ())
         if changed.before != changed.after:
             if whose in self._later or len(self._later) < _MOST_LATER:
                 self._later.setdefault(whose, []).append(rule)
@@ -182,32 +182,32 @@ class RedisAddressStore(AddressTable):
     async def _change(self, whose: CallersAddress, rules: Sequence[Rule]) -> Changed:
         """Apply rules to what the server has, again where another replica was first."""
         names, changed = self.names(whose), None
-        given_way: list[GivenWay] = []  # in all tries
+        evicted: list[Evicted] = []  # in all tries
         try:
             for _ in range(_TRIES):
                 self._asked.update(names)
-                if (changed := await self._try_to_change(whose, rules, given_way)) is not None:
+                if (changed := await self._try_to_change(whose, rules, evicted)) is not None:
                     return changed
             raise Unavailable("other processes change this address all the time", retry_after=RETRY_SECONDS)
         finally:
             self._asked.difference_update(names)
-            for lost in given_way:
+            for lost in evicted:
                 if (gone := self._put_back(lost) if changed is None else lost) is not None:
                     self.report(whose.caller, gone)
 
-    def _put_back(self, given_way: GivenWay) -> GivenWay | None:
-        """Know again what gave way and the server still has; returns what it has forgotten, None for nothing."""
-        found = zip(given_way.names, given_way.octets, strict=True)
+    def _put_back(self, evicted: Evicted) -> Evicted | None:
+        """Know again what was evicted and the server still has; returns what it has forgotten, None for nothing."""
+        found = zip(evicted.names, evicted.octets, strict=True)
         kept = {name: octets for name, octets in found if name in self._gone}
         self._gone.difference_update(kept)
-        self.put_back(GivenWay(tuple(kept), given_way.caller, tuple(kept.values())))
-        gone = tuple(name for name in given_way.names if name not in kept)
-        return GivenWay(gone, given_way.caller) if gone else None
+        self.put_back(Evicted(tuple(kept), evicted.caller, tuple(kept.values())))
+        gone = tuple(name for name in evicted.names if name not in kept)
+        return Evicted(gone, evicted.caller) if gone else None
 
     async def _try_to_change(
-        self, whose: CallersAddress, rules: Sequence[Rule], given_way: list[GivenWay]
+        self, whose: CallersAddress, rules: Sequence[Rule], evicted: list[Evicted]
     ) -> Changed | None:
-        """Apply rules, and add what gives way to `given_way`. None where another replica was first."""
+        """Apply rules, and add what is evicted for them to `evicted`. None where another replica was first."""
         found, value, before = await self._look(whose)
         (name, *older), last, after = self.names(whose), before, before
         for rule in rules:
@@ -219,7 +219,7 @@ class RedisAddressStore(AddressTable):
         if before is None and after is not None and self.find(whose) is None and not self.has_room():
             if (lost := self.make_room(whose.caller)) is None:
                 return Changed(before, before, is_full=True)
-            given_way.append(lost)
+            evicted.append(lost)
             self._gone.update(lost.names)
         await self._drop_gone()  # before others learn of a further one, for which they have no room
         octets = b"" if after is None else self.encode(whose, after)
@@ -239,7 +239,7 @@ class RedisAddressStore(AddressTable):
         return bool(await self._client.run(_PUT, [self._counter, *map(self._part, names)], args))
 
     async def _drop_gone(self) -> None:
-        """Have the server forget the records that gave way to others. Raises Unavailable, and tries again later."""
+        """Have the server forget the records that were evicted. Raises Unavailable, and tries again later."""
         while self._gone:
             name = self._gone.pop()
             try:

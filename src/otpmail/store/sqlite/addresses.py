@@ -56,8 +56,8 @@ class SqliteAddressStore(AddressTable):
                 await self._writer.ask(self._writing(whose, changed), _OCTETS)
             except Unavailable:
                 self.apply(whose, partial(_restored, changed))
-                if changed.given_way is not None:
-                    self.put_back(changed.given_way)
+                if changed.evicted is not None:
+                    self.put_back(changed.evicted)
                 raise
         return changed
 
@@ -73,12 +73,12 @@ class SqliteAddressStore(AddressTable):
 
     def _writing(self, whose: CallersAddress, changed: Changed) -> Callable[[Connection], None]:
         name, *others = self.names(whose)
-        record, given_way = changed.after, changed.given_way
+        record, evicted = changed.after, changed.evicted
         if record is None:
             return partial(_delete, [name, *others])
         sealed = self._sealed.seal(name, self.encode(whose, record))
-        if given_way is not None:
-            others += given_way.names
+        if evicted is not None:
+            others += evicted.names
         return partial(_write, name, record.ends, sealed, others)
 
 
