@@ -32,6 +32,14 @@ def _challenge(record: CodeRecord | None) -> Challenge | None:
     return slot.challenge
 
 
+def _live(record: CodeRecord | None, now: float) -> list[bytes]:
+    """Return the ids of the challenges whose codes are valid now, in the order of the slots."""
+    assert record is not None
+    held = [(slot, slot.challenge.id) for slot in record.slots if slot.challenge is not None]
+    tried = [(right, check(record, now, right, attempt=Attempt(slot.scope, slot.device))) for slot, right in held]
+    return [right for right, (_, answer) in tried if answer.result is CheckResult.VALID]
+
+
 def test_a_first_send_issues_the_fresh_challenge() -> None:
     """Without a live code the fresh challenge is mailed, and the next mail may go `resend` seconds later."""
     record, sending = send(None, 10.0)
@@ -278,11 +286,10 @@ def test_a_fourth_code_ends_the_oldest_short_one_of_strangers() -> None:
     record, _ = send(record, 61.0, "mine", device=DEVICE)
     for number in range(3):
         record, _ = send(record, 62.0, f"s{number}", scope=bytes([number + 1]) * 8)
-    live = [slot.challenge.id for slot in record.slots if slot.challenge is not None]
-    assert live == [b"long", b"mine", b"s2"]
+    assert _live(record, 62.0) == [b"long", b"mine", b"s2"]
     record, _ = send(CodeRecord(record.slots[:2]), 63.0, "d2", device=b"device 2")
     record, _ = send(record, 64.0, "d3", device=b"device 3")
-    assert len(record.slots) == 4
+    assert len(_live(record, 64.0)) == 4
 
 
 def test_a_fourth_code_of_a_device_ends_its_oldest() -> None:
@@ -292,10 +299,50 @@ def test_a_fourth_code_of_a_device_ends_its_oldest() -> None:
     record = CodeRecord(record.slots)
     for number in range(100):
         record, _ = send(CodeRecord(record.slots), 2.0, f"o{number}", device=b"device 2", scope=number.to_bytes(8))
-    live = [slot.challenge.id for slot in record.slots if slot.challenge is not None]
-    assert live == [b"mine", b"o97", b"o98", b"o99"]
+    assert _live(record, 2.0) == [b"mine", b"o97", b"o98", b"o99"]
+    assert len(record.slots) < 25
     record, again = send(record, 3.0, "stranger", scope=SCOPE)
     assert again.challenge.id == b"stranger"
+
+
+@pytest.mark.parametrize("device", [STRANGERS, DEVICE])
+def test_a_call_that_mails_nothing_ends_no_code(device: bytes) -> None:
+    """A code that later ones have ended is live again where their mails were not sent, however many those were."""
+    record: CodeRecord | None
+    record, _ = send(None, 0.0, "mine", device=device)
+    for number in range(1, 100):
+        record, sending = send(record, 1.0, f"s{number}", scope=number.to_bytes(8), device=device)
+        if number > 3:
+            record, _ = POLICY.unsend(record, sending)
+        elif number == 3:
+            third = sending
+    assert b"mine" not in _live(record, 1.0)
+    record, _ = POLICY.unsend(record, third)
+    assert record is not None
+    assert b"mine" in _live(record, 1.0)
+    assert len(record.slots) < 25
+
+
+def test_a_code_that_was_not_mailed_takes_the_place_of_a_later_one() -> None:
+    """A code whose mail was not sent is mailed again as the latest one: it ends the oldest, and not itself."""
+    record, sending = send(None, 0.0, "mine")
+    record, _ = POLICY.unsend(record, sending)  # type: ignore[assignment]
+    for number in range(3):
+        record, _ = send(record, 1.0, f"s{number}", scope=bytes([number + 1]) * 8)
+    assert len(_live(record, 1.0)) == 4
+    record, again = send(record, 2.0, "another")
+    assert again.challenge.id == b"mine"
+    assert _live(record, 2.0) == [b"s1", b"s2", b"mine"]
+
+
+def test_a_session_whose_code_has_ended_asks_again() -> None:
+    """It gets a new code at once, as the latest one of all."""
+    record, _ = send(None, 0.0, "mine")
+    for number in range(3):
+        record, _ = send(record, 1.0, f"s{number}", scope=bytes([number + 1]) * 8)
+    record, again = send(record, 2.0, "another")
+    assert again.challenge.id == b"another"
+    assert _live(record, 2.0) == [b"s1", b"s2", b"another"]
 
 
 def test_a_repeated_check_has_the_same_answer() -> None:

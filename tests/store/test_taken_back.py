@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from otpmail.code_record import STRANGERS
 from otpmail.errors import LimitExceeded
 from otpmail.model import Challenge, CheckResult, Sending
-from otpmail.store.challenges import NO_SCOPE, ChallengeStore, Quota, Send
+from otpmail.store.challenges import NO_SCOPE, Attempt, ChallengeStore, Quota, Send
 from rules import BOOK, POLICY
 from store.clocks import Clock
 
@@ -199,6 +200,27 @@ async def test_a_replaced_code_whose_mail_was_refused(world: _World) -> None:
     assert await world.spent(_KEY) == 1
     assert not await _is_live(world, first)
     assert await _is_live(world, newer)
+
+
+@pytest.mark.parametrize("device", [STRANGERS, b"a device"], ids=["strangers", "a device"])
+async def test_a_call_that_mails_nothing_ends_no_code(world: _World, device: bytes) -> None:
+    """Calls without a mail, in sessions without number, leave the code that a person has; calls with one end it."""
+
+    async def send(session: int) -> Sending:
+        scope = session.to_bytes(8)
+        return await world.codes.send(world.asked(_KEY)._replace(scope=scope, device=device, compat=True))
+
+    async def result() -> CheckResult:
+        guess = BOOK.guess(BOOK.code(first.challenge))
+        return (await world.codes.check(_KEY, world.clock.time, guess, Attempt(device=device))).result
+
+    first = await send(0)
+    kept = [await send(session) for session in range(1, 4)]
+    for session in range(4, 60):
+        await world.codes.unsend(_KEY, await send(session))
+    assert await result() is CheckResult.NO_LIVE_CODE
+    await world.codes.unsend(_KEY, kept[1])
+    assert await result() is CheckResult.VALID
 
 
 async def test_a_mail_from_before_all_counts(world: _World) -> None:

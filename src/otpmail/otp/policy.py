@@ -25,7 +25,7 @@ from otpmail.otp.records import (
     without_mail,
 )
 from otpmail.otp.sending import SendingRules
-from otpmail.otp.slots import MOST_LIVE, NO_CHALLENGE, slot_of, with_room
+from otpmail.otp.slots import MOST_LIVE, NO_CHALLENGE, ended_by_later, slot_of, with_room
 from otpmail.otp.taken_back import TakenBack, refused, unsent, voided, withdrawn
 from otpmail.store.challenges import NO_SCOPE, Admitted, Attempt, Guess, Quota, Send
 from otpmail.values import frozen
@@ -51,10 +51,13 @@ class Policy(SendingRules):
             raise MemoryFull(_RECORDS_FULL)
         now, device, call = send.now, send.device, send.fresh.id[CALL]
         before, record = record, recent(record or CodeRecord(), now, self.resend)
-        slot = Slot(send.scope, device)
-        for known in record.slots:
+        slot, slots = Slot(send.scope, device), record.slots
+        for known in slots:
             if known.scope == send.scope and known.device == device:
                 slot = known
+        if len(slots) > MOST_LIVE and slot in ended_by_later(slots):
+            slots = tuple([known for known in slots if known is not slot])
+            slot = Slot(send.scope, device)
         is_again = slot.call == call != NO_CALL
         if is_again and slot.challenge is not None:
             return before or record, Sending(slot.challenge, slot.next_send)
@@ -62,8 +65,8 @@ class Policy(SendingRules):
         attacked = bool(lane.failures) and self.failures.free_at(lane.failures) > now
         reached = self._refuse(slot, lane, send, attacked=attacked, spaced=send.spaced and not is_again)
         sending, replaced = self._choose(slot, now, send.fresh, attacked=attacked)
-        slots = record.slots
-        if slot.challenge is None and len(slots) >= MOST_LIVE:
+        is_further = slot.challenge is None or not slot.next_send
+        if is_further and len(slots) >= MOST_LIVE:
             slots = with_room(tuple([known for known in slots if known is not slot]), device, now)
         after = Slot(send.scope, device, sending.challenge, sending.next_send, call, replaced)
         sends = (*lane.sends, sending.next_send)[-self.sends.most :]
@@ -71,7 +74,7 @@ class Policy(SendingRules):
         is_fresh = sending.challenge.id == send.fresh.id
         if reached:
             sending = replace(sending, reached=reached)
-        return CodeRecord(with_slot(slots, slot, after, last=is_fresh), lanes, record.answers), sending
+        return CodeRecord(with_slot(slots, slot, after, last=is_fresh or is_further), lanes, record.answers), sending
 
     def check(
         self, record: CodeRecord | None, now: float, guess: Guess, attempt: Attempt

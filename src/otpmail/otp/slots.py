@@ -1,6 +1,7 @@
-"""The slots of a record: which one is tried, and room for others. Pure."""
+"""The slots of a record: which one is tried, which codes later ones have ended, and room for others. Pure."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from otpmail.code_record import STRANGERS, CodeRecord, Slot
 from otpmail.model import Challenge
@@ -12,6 +13,8 @@ MOST_LIVE = 3
 
 _MOST_SLOTS = 64  # which only long codes and those of many devices reach
 _MOST_WAITS = 64  # of slots whose code has ended: the oldest is forgotten, as a further session need not wait either
+_MOST_ENDED = 16  # of codes that later ones have ended
+_MOST_UNSENT = 16  # of codes whose latest mail was not sent
 
 NO_CHALLENGE = Challenge(bytes(16), "", 0.0)
 """An attempt is compared with this where no challenge is live, so that it takes as long."""
@@ -21,9 +24,10 @@ _NO_SLOT = Slot(NO_SCOPE, challenge=NO_CHALLENGE)
 
 def slot_of(record: CodeRecord, attempt: Attempt) -> Slot:
     """Return the slot that is tried: that of the device, else strangers'; of any device if its challenge is named."""
-    found = _NO_SLOT
-    for slot in record.slots:
-        if slot.scope != attempt.scope:
+    found, slots = _NO_SLOT, record.slots
+    ended = ended_by_later(slots) if len(slots) > MOST_LIVE else ()
+    for slot in slots:
+        if slot.scope != attempt.scope or slot in ended:
             continue
         if slot.challenge is not None and slot.challenge.id == attempt.only:
             return slot
@@ -32,40 +36,59 @@ def slot_of(record: CodeRecord, attempt: Attempt) -> Slot:
     return found
 
 
+def ended_by_later(slots: Sequence[Slot]) -> list[Slot]:
+    """Return the slots whose challenges later ones have ended, in the order of that.
+
+    The fourth of a device ends the oldest of its own. Any other that makes more than three live ends the oldest short
+    one of strangers. Those whose latest mail was not sent take no part, so a call that mails nothing ends no code.
+    """
+    live, ended, short = 0, list[Slot](), list[Slot]()
+    of_device = defaultdict[bytes, list[Slot]](list)
+    for slot in slots:
+        if slot.challenge is None or not slot.next_send:
+            continue
+        own = short if slot.device == STRANGERS else of_device[slot.device]
+        rivals = own if len(own) >= MOST_LIVE else short
+        if live >= MOST_LIVE and rivals:
+            ended.append(rivals.pop(0))
+        else:
+            live += 1
+        if slot.device != STRANGERS or not slot.challenge.is_long:
+            own.append(slot)
+    return ended
+
+
 def with_room(slots: tuple[Slot, ...], device: bytes, now: float) -> tuple[Slot, ...]:
     """Return the slots with a place for one more of a device. Raises LimitExceeded where none gives way.
 
-    A device that has too many loses its oldest, and takes no place of others. With all places of devices taken, one of
-    those with most loses its oldest. Else the oldest short one of strangers ends, if all together are too many.
-    Strangers take no place of a device, and no device one of theirs. Of slots that only wait for their next mail the
-    latest stay.
+    With all places of devices taken, one of those with most loses its oldest. Strangers take no place of a device, and
+    no device one of theirs. Of slots that only wait for their next mail, of codes that later ones have ended, and of
+    those whose latest mail was not sent, the latest stay.
     """
+    ended = ended_by_later(slots)
     waiting = [slot for slot in slots if slot.challenge is None]
-    if len(waiting) >= _MOST_WAITS:
-        slots = tuple([known for known in slots if known is not waiting[0]])
-    live = [slot for slot in slots if slot.challenge is not None]
-    if len(live) < MOST_LIVE:
-        return slots
-    own = [slot for slot in live if slot.device == device]
-    if device != STRANGERS and len(own) >= MOST_LIVE:
-        return tuple([known for known in slots if known is not own[0]])
-    rivals = [slot for slot in live if (slot.device == STRANGERS) is (device == STRANGERS)]
-    is_full = len(rivals) >= _MOST_SLOTS
-    if is_full and device != STRANGERS:
-        oldest = _oldest_of_most(rivals, device)
-        return tuple([known for known in slots if known is not oldest])
-    for slot in live:
-        if slot.device == STRANGERS and slot.challenge is not None and not slot.challenge.is_long:
-            return tuple([known for known in slots if known is not slot])
-    if not is_full:
-        return slots
-    ends = min([slot.challenge.expires for slot in rivals if slot.challenge is not None])
-    raise refusal("slots", ends - now)
+    unsent = [slot for slot in slots if slot.challenge is not None and not slot.next_send]
+    live = [slot for slot in slots if slot.challenge is not None and slot.next_send and slot not in ended]
+    gone = waiting[: len(waiting) >= _MOST_WAITS]
+    gone += ended[: len(ended) >= _MOST_ENDED] + unsent[: len(unsent) >= _MOST_UNSENT]
+    if device == STRANGERS:
+        ends = [one.expires for slot in live if slot.device == STRANGERS and (one := slot.challenge) and one.is_long]
+        if len(ends) >= _MOST_SLOTS:
+            raise refusal("slots", min(ends) - now)
+    else:
+        gone += _giving_way([slot for slot in live if slot.device != STRANGERS], device)
+    return tuple([slot for slot in slots if slot not in gone]) if gone else slots
 
 
-def _oldest_of_most(live: list[Slot], device: bytes) -> Slot:
-    """Return the oldest slot of the devices with most of them; a device with as many as any loses its own."""
+def _giving_way(live: list[Slot], device: bytes) -> list[Slot]:
+    """Return which slot of these devices gives way to one more of a device, none where there is a place for it.
+
+    It is the oldest of the devices with most of them. A device with as many as any loses its own, and one with too many
+    does so anyway (`ended_by_later`).
+    """
     counts = Counter([slot.device for slot in live])
+    if len(live) < _MOST_SLOTS or counts[device] >= MOST_LIVE:
+        return []
     most = max(counts.values())
     losers = {device} if counts[device] == most else {other for other, count in counts.items() if count == most}
-    return next(slot for slot in live if slot.device in losers)
+    return [next(slot for slot in live if slot.device in losers)]

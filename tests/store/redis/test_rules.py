@@ -186,6 +186,19 @@ _MORE_DEVICES_THAN_PLACES = [
     *[("send", b"scope  %d" % number, b"other 24", True, True, 600.0, "k1") for number in range(5)],
     *[("send", b"scope  4", STRANGERS, True, True, 600.0, "k1"), ("check", "right", *_HERE, "", b"", False)],
 ]
+_MAILS_THAT_WERE_NOT_SENT = [
+    *[
+        step
+        for number in range(40)
+        for step in (
+            ("send", b"scope %2d" % number, b"device 1" if number % 5 == 4 else STRANGERS, False, True, 600.0, "k1"),
+            *[("unsend", 0)][: number % 3],
+        )
+    ],
+    *[("check", "right", b"scope %2d" % number, STRANGERS, "", b"", False) for number in (0, 3, 7, 36, 38, 33, 30)],
+    *[("send", b"scope %2d" % number, STRANGERS, False, True, 600.0, "k1") for number in (37, 7, 39)],
+    *[("check", "right", b"scope %2d" % number, STRANGERS, "", b"", False) for number in (37, 7, 34, 39)],
+]
 _RELEASED_BESIDE_MANY_DEVICES = [_A_SEND, ("release",), *_MORE_DEVICES_THAN_HAVE_LANES]
 
 
@@ -474,6 +487,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_MORE_SESSIONS_OF_A_DEVICE)
         @example(_MORE_DEVICES_THAN_PLACES)
         @example(_RELEASED_BESIDE_MANY_DEVICES)
+        @example(_MAILS_THAT_WERE_NOT_SENT)
         @example(_A_PROFILE_CHANGES)
         @example(_TAKEN_BACK_AFTER_IT_WAS_REPLACED)
         @example(_A_REPEATED_CALL_REPLACED_ITS_OWN)

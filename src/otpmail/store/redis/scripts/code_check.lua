@@ -40,8 +40,9 @@ end
 -- That of the device, else strangers'; of any device if its challenge is named.
 local function slot_of()
   local best
+  local ended = ended_by_later(record.slots)
   for _, slot in ipairs(record.slots) do
-    if slot.scope == asked.scope then
+    if slot.scope == asked.scope and not ended[slot] then
       if slot.challenge and slot.challenge.id == asked.only then return slot end
       if slot.device == asked.device or (slot.device == STRANGERS and not best) then best = slot end
     end

@@ -2,9 +2,10 @@
 
 local NEEDED = 60 -- seconds that a mail and a person need
 local MOST_MAILS = 8 -- with a challenge that replaced another
-local MOST_LIVE = 3 -- challenges, before the oldest short one of strangers ends; and those of one device
 local MOST_SLOTS = 64
 local MOST_WAITS = 64
+local MOST_ENDED = 16
+local MOST_UNSENT = 16
 
 local function near_end(lifespan)
   if lifespan > NEEDED then return math.max(lifespan / 2, NEEDED) end
@@ -44,6 +45,11 @@ local function standing(record, asked, old)
   for _, slot in ipairs(record.slots) do
     if slot.scope == asked.scope and slot.device == asked.device then asked.slot = slot end
   end
+  if ended_by_later(record.slots)[asked.slot] then
+    record.slots = only(record.slots, function(slot) return slot ~= asked.slot end)
+    asked.slot = { scope = asked.scope, device = asked.device, next_send = 0, call = NO_CALL }
+  end
+  asked.is_further = not asked.slot.challenge or asked.slot.next_send == 0
   asked.lane = lane_of(record, asked.device)
   asked.failures_free, asked.failed_daily = free_at(asked.rules.failures, asked.lane.failures)
   asked.attacked = asked.failures_free > asked.now
@@ -98,53 +104,49 @@ local function choose(asked)
   return live, asked.slot.replaced
 end
 
--- The oldest slot of the devices with most of them; a device with as many as any loses its own.
-local function oldest_of_most(live, device)
+-- Which slot of these devices gives way to one more of a device, nil where there is a place (otp.slots._giving_way).
+local function giving_way(live, device)
   local counts, most = {}, 0
   for _, slot in ipairs(live) do
     counts[slot.device] = (counts[slot.device] or 0) + 1
     most = math.max(most, counts[slot.device])
   end
+  if #live < MOST_SLOTS or (counts[device] or 0) >= MOST_LIVE then return nil end
   local is_own = counts[device] == most
   for _, slot in ipairs(live) do
     if counts[slot.device] == most and (slot.device == device or not is_own) then return slot end
   end
 end
 
--- Ends the oldest challenge of the device, the oldest short one of strangers, or the oldest of a device with most,
--- where too many are live. Returns why there is no place for a new slot, false where there is one
+-- Makes room for one more slot. Returns why there is no place, false where there is one
 -- (otp.slots.with_room).
 local function make_room(record, asked)
-  if asked.slot.challenge then return false end
+  if not asked.is_further then return false end
   record.slots = only(record.slots, function(slot) return slot ~= asked.slot end)
-  local waiting = only(record.slots, function(slot) return not slot.challenge end)
-  if #waiting >= MOST_WAITS then
-    record.slots = only(record.slots, function(slot) return slot ~= waiting[1] end)
-  end
-  local live = only(record.slots, function(slot) return slot.challenge end)
-  if #live < MOST_LIVE then return false end
-  local own = only(live, function(slot) return slot.device == asked.device end)
-  if asked.device ~= STRANGERS and #own >= MOST_LIVE then
-    record.slots = only(record.slots, function(slot) return slot ~= own[1] end)
-    return false
-  end
-  local rivals = only(live, function(slot) return (slot.device == STRANGERS) == (asked.device == STRANGERS) end)
-  local is_full = #rivals >= MOST_SLOTS
-  if is_full and asked.device ~= STRANGERS then
-    local oldest = oldest_of_most(rivals, asked.device)
-    record.slots = only(record.slots, function(slot) return slot ~= oldest end)
-    return false
-  end
-  for _, oldest in ipairs(live) do
-    if oldest.device == STRANGERS and oldest.challenge.length ~= LONG then
-      record.slots = only(record.slots, function(slot) return slot ~= oldest end)
-      return false
+  local slots = record.slots
+  if #slots < MOST_LIVE then return false end
+  local ended = ended_by_later(slots)
+  local function mailed(slot) return slot.challenge and slot.next_send ~= 0 end
+  local waiting = only(slots, function(slot) return not slot.challenge end)
+  local unsent = only(slots, function(slot) return slot.challenge and slot.next_send == 0 end)
+  local live = only(slots, function(slot) return mailed(slot) and not ended[slot] end)
+  local gone = {}
+  if #waiting >= MOST_WAITS then gone[waiting[1]] = true end
+  if #ended >= MOST_ENDED then gone[ended[1]] = true end
+  if #unsent >= MOST_UNSENT then gone[unsent[1]] = true end
+  if asked.device == STRANGERS then
+    local long = only(live, function(slot) return slot.device == STRANGERS and slot.challenge.length == LONG end)
+    if #long >= MOST_SLOTS then
+      local ends = math.huge
+      for _, slot in ipairs(long) do ends = math.min(ends, slot.challenge.expires) end
+      return { 'slots', ends - asked.now }
     end
+  else
+    local other = giving_way(only(live, function(slot) return slot.device ~= STRANGERS end), asked.device)
+    if other then gone[other] = true end
   end
-  if not is_full then return false end
-  local ends = math.huge
-  for _, slot in ipairs(rivals) do ends = math.min(ends, slot.challenge.expires) end
-  return { 'slots', ends - asked.now }
+  record.slots = only(slots, function(slot) return not gone[slot] end)
+  return false
 end
 
 -- Notes in the record that the challenge is mailed, and when the next mail may go.
@@ -154,8 +156,8 @@ local function mail_it(record, asked, mailed, replaced, next_send)
   elseif replaced then
     replaced.mails[#replaced.mails + 1] = next_send
   end
-  local slot, is_fresh = asked.slot, mailed == asked.fresh
-  if is_fresh then
+  local slot = asked.slot
+  if mailed == asked.fresh or asked.is_further then
     record.slots = only(record.slots, function(known) return known ~= slot end)
     record.slots[#record.slots + 1] = slot
   end

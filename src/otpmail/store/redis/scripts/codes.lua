@@ -207,6 +207,31 @@ local function put_lane(record, lane)
   record.lanes = others
 end
 
+local MOST_LIVE = 3 -- challenges, before the oldest short one of strangers ends; and those of one device
+
+-- The slots whose challenges later ones have ended, in the order of that, and as keys (otp.slots.ended_by_later).
+local function ended_by_later(slots)
+  local live, ended, short, of_device = 0, {}, {}, {}
+  for _, slot in ipairs(slots) do
+    if slot.challenge and slot.next_send ~= 0 then
+      local own = short
+      if slot.device ~= STRANGERS then
+        own = of_device[slot.device] or {}
+        of_device[slot.device] = own
+      end
+      local rivals = #own >= MOST_LIVE and own or short
+      if live >= MOST_LIVE and #rivals > 0 then
+        local oldest = table.remove(rivals, 1)
+        ended[#ended + 1], ended[oldest] = oldest, true
+      else
+        live = live + 1
+      end
+      if slot.device ~= STRANGERS or slot.challenge.length ~= LONG then own[#own + 1] = slot end
+    end
+  end
+  return ended
+end
+
 local PROOF = 32 -- octets, before an earlier record
 local HEADS = { '<Bdddc16hH', '<Bdddc16hHc4BB' } -- of earlier records, by version (store/earlier_records.py)
 local ATTEMPTS = PROOF + 42 -- where the attempts of an earlier record stand, in two octets
