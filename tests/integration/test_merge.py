@@ -15,6 +15,7 @@ import pytest
 
 from calls import parsed, text_of
 from commands import Ran, ended, otpmail, start
+from http1 import url_of
 from relay import Faults
 
 if TYPE_CHECKING:
@@ -287,6 +288,19 @@ async def test_a_service_that_is_not_listening(here: Path) -> None:
     assert ran.code == 3
     assert ran.err.splitlines()[0].startswith("no service answers on 127.0.0.1:1; ")
     assert ran.out.splitlines()[1:] == ["Nothing was sent. Run the same command to try again."]
+    assert _files(here) == {"people.csv"}
+
+
+@pytest.mark.service(HTTP_PORT=0)
+async def test_the_port_of_http(service: Service, here: Path) -> None:
+    """A merge that calls HTTP_PORT says so, as the other commands do."""
+    _people(here, 3)
+    address = url_of(service).removeprefix("http://")
+    ran = await otpmail(*COMMAND, server=address, here=here)
+    assert ran.code == 3
+    assert ran.err.splitlines() == [
+        f"{address} speaks HTTP, and no gRPC; name the port of gRPC: PORT of the service, and not HTTP_PORT"
+    ]
     assert _files(here) == {"people.csv"}
 
 

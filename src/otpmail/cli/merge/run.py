@@ -29,6 +29,7 @@ BATCH_BYTES = 512 << 10  # below the limit of any service for one message, whate
 # A connection that is past its age ends with its last stream. Short streams let the merge follow to new replicas, and
 # pass through proxies that cut long ones.
 _STREAM_SECONDS = 180.0
+_LOOK_SECONDS = 5.0
 
 Show = Callable[[Counts], None]
 
@@ -106,7 +107,7 @@ class Run:
             return
         with open_channel(self._service) as channel:
             if not connects(channel):
-                self._stop = Stop(unreachable(self._address), by_service=True)
+                self._stop = Stop(why_unconnected(channel, self._address), by_service=True)
                 return
             with display(self._counts.total, self._counts.relayed) as show:
                 while self._more and self._stop is None:
@@ -169,6 +170,16 @@ def connects(channel: grpc.Channel) -> bool:
     finally:
         channel.unsubscribe(add)
     return True
+
+
+def why_unconnected(channel: grpc.Channel, address: str) -> str:
+    """Return why the channel's attempt to connect has failed: gRPC tells a call, which fails at once then."""
+    try:
+        mail_pb2_grpc.MailServiceStub(channel).GetMail(mail_pb2.GetMailRequest(), timeout=_LOOK_SECONDS)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return describe_error(error, address, _LOOK_SECONDS)
+    return unreachable(address)  # a service has come meanwhile
 
 
 def take_batch(rows: Iterator[Row]) -> list[Row]:
