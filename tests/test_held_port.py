@@ -63,6 +63,23 @@ def test_a_port_on_which_a_server_listens_is_refused(opened: ExitStack, options:
         opened.enter_context(hold_port([ListenAddress(_HOST)], port))
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["open", "ended"])
+def test_a_port_that_a_connection_has_is_refused(opened: ExitStack, *, ended: bool) -> None:
+    """The line about a port of a connection says that no server is there, also a while after its end."""
+    server = opened.enter_context(socket.create_server((_HOST, 0)))
+    client = opened.enter_context(socket.socket())
+    client.connect(server.getsockname())
+    port = client.getsockname()[1]
+    if ended:
+        client.close()
+    with pytest.raises(SettingsError) as caught:
+        opened.enter_context(hold_port([ListenAddress(_HOST)], port))
+    assert str(caught.value) == (
+        f"PORT: can't listen on {_HOST}:{port}; no server is there, but a program has the port, perhaps for a "
+        "connection of its own: try again in a minute, or set another PORT (0: any that is free)"
+    )
+
+
 def test_every_address_is_held_on_one_port(opened: ExitStack) -> None:
     """With PORT=0 one free port is held on all addresses of HOST, and freed at the end."""
     hosts = read_hosts("127.0.0.1,127.0.0.2")

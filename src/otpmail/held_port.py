@@ -11,6 +11,7 @@ import errno
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from otpmail.errors import SettingsError
@@ -18,11 +19,15 @@ from otpmail.settings.listen import WILDCARDS, ListenAddress
 
 TAKEN = "another server is there, perhaps an otpmail that still runs"
 
+_HELD = "no server is there, but a program has the port, perhaps for a connection of its own"
+
 ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """The errors of a bind to an address that this machine lacks."""
 
 _TRIES = 20  # for PORT=0: a port that is free on one address may be taken on another
 _PRIVILEGED = 1024  # ports below it, unless the system is set otherwise (ip(7), ip_unprivileged_port_start)
+_SOCKETS = Path("/proc/net/tcp"), Path("/proc/net/tcp6")
+_LISTENS = "0A"  # TCP_LISTEN of linux/tcp.h
 _OTHER_ADDRESS = "127.53.25.9"  # of loopback (RFC 5735, 3): no server of this machine listens there
 
 
@@ -86,12 +91,26 @@ def cant_listen(setting: str, host: ListenAddress, port: int, why: str) -> str:
 
 def taken(host: ListenAddress, port: int) -> SettingsError:
     """Return the error for a port that another socket has."""
-    return _Taken(cant_listen("PORT", host, port, port_taken("PORT")))
+    return _Taken(cant_listen("PORT", host, port, port_taken("PORT", port)))
 
 
-def port_taken(setting: str) -> str:
+def port_taken(setting: str, port: int) -> str:
     """Return why a port can't be bound that another socket has, and what to do; `setting` has its number."""
-    return f"{TAKEN}: stop it, or set another {setting} (0: any that is free)"
+    why = f"{TAKEN}: stop it" if _is_served(port) else f"{_HELD}: try again in a minute"
+    return f"{why}, or set another {setting} (0: any that is free)"
+
+
+def _is_served(port: int) -> bool:
+    """Whether a server listens on the port, on any address. It is taken to where the system does not say (proc(5))."""
+    suffix, known = f":{port:04X}", False
+    for table in _SOCKETS:
+        with suppress(OSError):
+            for line in table.read_text("ascii").splitlines()[1:]:
+                known = True
+                _, local, _, state, *_ = line.split()
+                if state == _LISTENS and local.endswith(suffix):
+                    return True
+    return not known
 
 
 def _bind_all(hosts: Sequence[ListenAddress], port: int, held: ExitStack) -> HeldPort:

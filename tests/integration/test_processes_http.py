@@ -312,4 +312,5 @@ async def test_a_port_that_is_taken(state: dict[str, Any], taken: str) -> None:
                 pass
     assert caught.value.exit_code == 2
     (line,) = caught.value.refusals
-    assert line.startswith(f"HTTP_HOST, HTTP_PORT: can't listen on 127.0.0.1:{port}; another server is there")
+    there = "another server is there" if taken == "by another" else "no server is there, but a program has the port"
+    assert line.startswith(f"HTTP_HOST, HTTP_PORT: can't listen on 127.0.0.1:{port}; {there}, perhaps ")

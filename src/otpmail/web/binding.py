@@ -129,7 +129,7 @@ def _error(host: str, port: int, error: OSError | UnicodeError) -> SettingsError
     if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
         return SettingsError(where + str(getattr(error, "strerror", None) or error))
     if error.errno == errno.EADDRINUSE:
-        return _TakenError(where + port_taken("HTTP_PORT"))
+        return _TakenError(where + port_taken("HTTP_PORT", port))
     return SettingsError(where + os.strerror(error.errno))
 
 
