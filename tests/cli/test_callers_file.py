@@ -46,7 +46,7 @@ def _problem(change: object) -> str:
 def test_a_new_file(tmp_path: Path) -> None:
     """A file that is not there is made, for its owner alone."""
     file = tmp_path / "callers.toml"
-    subject = 'CN="a" \\, b,O=Bücher 📚'
+    subject = 'CN=\\"a\\" \\, b,O=B\\C3\\BCcher'
     append_table(
         file, "shop", {"tokens": [A], "subjects": [subject], "from": ["ö@example.org"], "methods": []}, METHODS
     )
@@ -161,8 +161,8 @@ def test_callers_in_braces(file: Path) -> None:
 def test_a_table_in_a_text_is_none(file: Path) -> None:
     """A text that looks like a caller's table gets no token."""
     text = f'''["callers"."old"]
-subjects = ["""CN=old,\\
-[callers.shop],\\
+sans = ["""x://\\
+[callers.shop]\\
 tokens=["""]
 [callers.'shop']
 tokens = ["{A}"]

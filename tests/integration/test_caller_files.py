@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -158,8 +159,20 @@ async def test_a_caller_that_is_shut_out(serve: Callable[..., Awaitable[Service]
     checked = await otpmail("caller", "check", "--file", str(file))
     assert (checked.code, words in checked.err) == (0, True)
     assert words in (await otpmail("caller", "list", "--file", str(file))).out
-    token = (await otpmail("caller", "rotate", "shop", "--file", str(file))).out.strip()
+    rotated = await otpmail("caller", "rotate", "shop", "--file", str(file))
+    assert rotated.err.startswith("shop has 1 token now\n")
+    token = rotated.out.strip()
     await service.wait_for_log("reloaded", count=2, changed=["CALLERS_FILE"], timeout=_SECONDS)
     sent = await service.mail.SendMail(hello(), metadata=(("authorization", f"Bearer {token}"),))
     assert sent.mail.state == RELAYED
     assert words not in (await otpmail("caller", "check", "--file", str(file))).err
+
+
+async def test_callers_by_certificates_without_authorities(file: Path) -> None:
+    """The commands warn where callers have certificates and no authority is set: the service refuses such a file."""
+    words = "login: calls with certificates need TLS_CLIENT_CA_FILE, which is not set here"
+    added = await otpmail("caller", "add", "login", "--san", "login.example", "--file", str(file), here=file.parent)
+    assert (added.code, added.out, words in added.err) == (0, "", True)
+    check = partial(otpmail, "caller", "check", "--file", str(file), here=file.parent)
+    assert words in (await check()).err
+    assert (await check(TLS_CLIENT_CA_FILE="ca.pem", TLS_CERT_FILE="cert.pem")).err == ""

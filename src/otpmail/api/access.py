@@ -5,7 +5,7 @@ The files are CALLERS_FILE and those of TLS. A faulty file leaves what was in fo
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -197,16 +197,16 @@ class Access:
 def read_access(settings: ServerSettings, otp: OtpSettings, relays: Collection[str] | None = None) -> None:
     """Read the files once, as a start does. Raises SettingsError with a line for each that can't be used."""
     problems: list[str] = []
-    read_with_profiles, read_pair = (
-        partial(_read_callers, settings, Profiles(otp, relays)),
-        partial(_read_certificates, settings),
-    )
-    for path, read in ((settings.callers_file, read_with_profiles), (settings.tls_cert_file, read_pair)):
-        try:
-            if path is not None:
-                read(path)
-        except SettingsError as error:
-            problems += error.problems
+    try:
+        if (path := settings.callers_file) is not None:
+            _read_callers(settings, Profiles(otp, relays), path)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        if (path := settings.tls_cert_file) is not None:
+            _read_certificates(settings, path)
+    except SettingsError as error:
+        problems += error.problems
     if problems:
         raise SettingsError(*problems)
 
@@ -225,20 +225,25 @@ def _read_callers(settings: ServerSettings, profiles: Profiles, path: Path) -> _
     """Read the file, and check what it says against the settings beside it."""
     profiles.folders = set()
     file = read_callers(path, METHODS, profiles.rules)
-    door = settings.door_of_strangers
-    if not file.entries and door is not None and not settings.allow_anonymous:
-        raise SettingsError(
-            f"CALLERS_FILE: {path} has [anonymous] alone, and {door.setting} can be reached by strangers; add callers, "
-            "or set ALLOW_ANONYMOUS=true"
-        )
-    if settings.tls_client_ca_file is None:
-        for entry in file.entries:
-            if entry.certificates:
-                raise SettingsError(
-                    f"CALLERS_FILE: {path}: line {entry.line}: {table_of(entry.caller.name)} has subjects or sans, and "
-                    "TLS_CLIENT_CA_FILE is not set"
-                )
+    if problems := tuple(_conflicts(file, settings, path)):
+        raise SettingsError(*problems)
     callers = [entry.caller for entry in file.entries]
     if (anonymous := file.callers.anonymous) is not None:
         callers.append(anonymous)
     return _Callers(file, profiles.read(callers))
+
+
+def _conflicts(file: CallersFile, settings: ServerSettings, path: Path) -> Iterator[str]:
+    """Yield a line for each part of the file that does not go with the settings."""
+    door = settings.door_of_strangers
+    if not file.entries and door is not None and not settings.allow_anonymous:
+        yield (
+            f"CALLERS_FILE: {path} has [anonymous] alone, and {door.setting} can be reached by strangers; add callers, "
+            "or set ALLOW_ANONYMOUS=true"
+        )
+    for entry in file.entries:
+        if entry.certificates and settings.tls_client_ca_file is None:
+            yield (
+                f"CALLERS_FILE: {path}: line {entry.line}: {table_of(entry.caller.name)} has subjects or sans, and "
+                "TLS_CLIENT_CA_FILE is not set"
+            )

@@ -99,6 +99,8 @@ def add_caller(
     }
     path, _ = _change(file, lambda path: append_table(path, name, values, _methods()))
     err.print(escape(f"added {name} to {path}{_about_setting(file, path)}"))
+    if not token:
+        _warn_without_authorities(name)
     _show(token)
 
 
@@ -109,12 +111,8 @@ def rotate_token(name: Name, *, file: File = None) -> None:
 
     token = _new_token()
     path, count = _change(file, lambda path: add_token(path, name, _digest(token), _methods()))
-    err.print(
-        escape(
-            f"{name} has {counted(count, 'token')} now, the new one first; remove the others from {path} once none is "
-            "in use"
-        )
-    )
+    others = f", the new one first; remove the others from {path} once none is in use" if count > 1 else ""
+    err.print(escape(f"{name} has {counted(count, 'token')} now{others}"))
     _show(token)
 
 
@@ -149,6 +147,8 @@ def check_callers(*, file: File = None) -> None:
     for entry in found.entries:
         if entry.is_shut_out:
             err.print(escape(f"{entry.caller.name}: {_SHUT_OUT}"), style="yellow")
+    if by_certificate := [entry.caller.name for entry in found.entries if entry.certificates]:
+        _warn_without_authorities(*by_certificate)
     for line, is_near in ends_of_test_addresses(found, profile_rules().now()):
         (err if is_near else out).print(escape(line), style="yellow" if is_near else None)
     out.print(f"good: {counted(len(found.entries), 'caller')}", style="green")
@@ -183,6 +183,15 @@ def _change(given: Path | None, change: Callable[[Path], ResultT]) -> tuple[Path
         return path, change(path)
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
+
+
+def _warn_without_authorities(*names: str) -> None:
+    """Warn about callers with certificates where the settings at hand name no authority: the service refuses them."""
+    from otpmail.settings import ServerSettings, load_section
+
+    if load_section(ServerSettings, HOST="localhost").tls_client_ca_file is None:
+        words = f"{', '.join(names)}: calls with certificates need TLS_CLIENT_CA_FILE, which is not set here"
+        err.print(escape(words), style="yellow")
 
 
 def _about_setting(given: Path | None, path: Path) -> str:

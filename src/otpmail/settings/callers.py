@@ -3,23 +3,21 @@
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Rates, Shares, head_of, table_of
-from otpmail.errors import InvalidArgument, SettingsError
+from otpmail.errors import SettingsError
 from otpmail.model import Priority
 from otpmail.settings.caller_names import digest, problem_of_name, san, subject
-from otpmail.settings.mail import sender_key
+from otpmail.settings.caller_values import meant, methods_of, priority_of, sender_of
 from otpmail.settings.otp import RATES
 from otpmail.settings.problems import quoted
 from otpmail.settings.profiles import ProfileReader, ProfileRules
 from otpmail.settings.secret_file import NOT_THERE, read_text
 from otpmail.settings.toml_lines import TomlLines, line_beyond_bounds, split_error
 
-PRIORITIES: Mapping[str, Priority] = {priority.name.lower(): priority for priority in Priority}
 USUAL_PRIORITIES = (Priority.NORMAL, Priority.BULK)
 """Those of a caller without `priorities`: urgent mails would make the codes of others wait."""
 
@@ -100,7 +98,7 @@ class _Reader:
         self._path = path
         self._text = text
         self._methods = methods
-        self._profiles = ProfileReader(rules, path.parent, lambda at, what: self._add(*at, what=what), self._unknown)
+        self._profiles = ProfileReader(rules, path.parent, self._add, self._unknown)
         self._by_token: dict[bytes, Caller] = {}
         self._by_certificate: dict[str, Caller] = {}
         self.problems: list[str] = []
@@ -124,7 +122,7 @@ class _Reader:
             anonymous = caller
         callers = tables.get("callers", {})
         if not isinstance(callers, dict):
-            self._add("callers", what="is no table; write a table for each caller, such as [callers.shop]")
+            self._add(("callers",), "is no table; write a table for each caller, such as [callers.shop]")
             callers = {}
         entries = [self._entry(name, table) for name, table in callers.items()]
         if not (entries or anonymous or self.problems):
@@ -145,7 +143,7 @@ class _Reader:
     def _entry(self, name: str, table: object) -> Entry:
         path = ("callers", name)
         if problem := problem_of_name(name):
-            self._add(*path, what=problem)
+            self._add(path, problem)
         caller = Caller(name, self._permissions(path, table, _KEYS))
         if not isinstance(table, dict):
             return Entry(caller, 0, (), 0)
@@ -155,7 +153,7 @@ class _Reader:
             *self._list(path, "sans", table, partial(self._take_certificate, caller, san)),
         ]
         if not (table.keys() & {"tokens", "subjects", "sans"}):
-            self._add(*path, what="has neither tokens nor subjects nor sans, so nobody can call as it")
+            self._add(path, "has neither tokens nor subjects nor sans, so nobody can call as it")
         line = self._lines.find(*path) if certificates else 0
         return Entry(caller, len(tokens), tuple(certificates), line)
 
@@ -168,15 +166,19 @@ class _Reader:
 
     def _permissions(self, path: tuple[str, ...], table: object, keys: Collection[str]) -> Permissions:
         if not isinstance(table, dict):
-            self._add(*path, what="is no table")
+            self._add(path, "is no table")
             return Permissions(priorities=USUAL_PRIORITIES)
         for key, value in table.items():
             if key not in keys:
                 self._unknown(key, keys, path, is_table=isinstance(value, dict))
-        methods = frozenset(path for found in self._list(path, "methods", table, self._method) for path in found)
-        senders = frozenset(self._list(path, "from", table, _sender))
-        return_paths = frozenset(self._list(path, "return_paths", table, _sender))
-        priorities = tuple(self._list(path, "priorities", table, _priority))
+        methods = frozenset(
+            path
+            for found in self._list(path, "methods", table, partial(methods_of, among=self._methods))
+            for path in found
+        )
+        senders = frozenset(self._list(path, "from", table, sender_of))
+        return_paths = frozenset(self._list(path, "return_paths", table, sender_of))
+        priorities = tuple(self._list(path, "priorities", table, priority_of))
         return Permissions(
             methods=methods if "methods" in table else None,
             senders=senders if "from" in table else None,
@@ -194,13 +196,13 @@ class _Reader:
         """Return the rates of a caller, None where it has none."""
         found = Rates(*[self._count(path, key, table) for key in RATES])
         if found.mails_per_hour and found.mails_per_day and found.mails_per_hour > found.mails_per_day:
-            self._add(*path, "mails_per_hour", what="has no effect, as it is above mails_per_day")
+            self._add((*path, "mails_per_hour"), "has no effect, as it is above mails_per_day")
         return None if found == Rates() else found
 
     def _operator(self, path: tuple[str, ...], table: Mapping[str, Any]) -> bool:
         found = table.get("operator", False) if path[0] == "callers" else False
         if not isinstance(found, bool):
-            self._add(*path, "operator", what="must be true or false, without quotes")
+            self._add((*path, "operator"), "must be true or false, without quotes")
         return found is True
 
     def _count(self, path: tuple[str, ...], key: str, table: Mapping[str, Any]) -> int | None:
@@ -208,7 +210,7 @@ class _Reader:
         count = table.get(key)
         if count is None or (isinstance(count, int) and not isinstance(count, bool) and 0 < count <= _MOST_COUNT):
             return count
-        self._add(*path, key, what=f"must be a whole number from 1 to {_MOST_COUNT}")
+        self._add((*path, key), f"must be a whole number from 1 to {_MOST_COUNT}")
         return None
 
     def _shares(self, path: tuple[str, ...], table: Mapping[str, Any]) -> Shares | None:
@@ -217,7 +219,7 @@ class _Reader:
         for key in ("queue_share", "memory_share"):
             share = table.get(key, 1.0)
             if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
-                self._add(*path, key, what="must be a number above 0 and at most 1, such as 0.25 for a quarter")
+                self._add((*path, key), "must be a number above 0 and at most 1, such as 0.25 for a quarter")
                 share = 1.0
             shares[key] = float(share)
         found = Shares(shares["queue_share"], shares["memory_share"])
@@ -229,37 +231,25 @@ class _Reader:
         """Yield what `read` makes of each text in a list; it raises ValueError that says what is wrong."""
         values = table.get(key, [])
         if not isinstance(values, list):
-            self._add(*path, key, what=f'is no list of texts; write {key} = ["...", "..."]')
+            self._add((*path, key), f'is no list of texts; write {key} = ["...", "..."]')
             return
         for place, value in enumerate(values):
             if not isinstance(value, str):
-                self._add(*path, f"{key}[{place}]", what="is no text in quotes")
+                self._add((*path, f"{key}[{place}]"), "is no text in quotes")
                 continue
             try:
                 yield read(value)
             except ValueError as error:
-                self._add(*path, f"{key}[{place}]", what=str(error))
-
-    def _method(self, text: str) -> Collection[str]:
-        """Return the paths that a name stands for: `SendCode`, `otpmail.v1.OtpService`, or a service and its method."""
-        service, _, method = text.rpartition("/")
-        if service:
-            found = [path for path in self._methods if path == f"/{service}/{method}"]
-        else:
-            found = [path for path in self._methods if text in path[1:].split("/")]
-        if not found:
-            names = {name for path in self._methods for name in (path[1:], *path[1:].split("/"))}
-            raise ValueError(f"{quoted(text)} is no method or service{_meant(text, names)}")
-        return found
+                self._add((*path, f"{key}[{place}]"), str(error))
 
     def _unknown(self, key: str, known: Collection[str], path: tuple[str, ...] = (), *, is_table: bool = False) -> None:
-        meant = _meant(key, known)
-        if is_table and path[:1] == ("callers",) and not meant:
-            meant = f"; a name with a dot is in quotes, as in {head_of('callers', f'{path[1]}.{key}')}"
-        meant = meant or f"; there are {', '.join(known)}"
-        self._add(*path, key, what=f"is no key of this table{meant}")
+        hint = meant(key, known)
+        if is_table and path[:1] == ("callers",) and not hint:
+            hint = f"; a name with a dot is in quotes, as in {head_of('callers', f'{path[1]}.{key}')}"
+        hint = hint or f"; there are {', '.join(known)}"
+        self._add((*path, key), f"is no key of this table{hint}")
 
-    def _add(self, *path: str, what: str) -> None:
+    def _add(self, path: tuple[str, ...], what: str) -> None:
         self.problems.append(self.describe(path, what))
 
     def _at_its_line(self, path: tuple[str, ...], what: str) -> str:
@@ -276,21 +266,3 @@ def _taken(by: dict[ValueT, Caller], value: ValueT, caller: Caller, shown: str) 
     if other is not caller:
         raise ValueError(f"is {shown} that {table_of(other.name)} has too; each is of one caller")
     return value
-
-
-def _sender(text: str) -> str:
-    try:
-        return sender_key(text)
-    except InvalidArgument:
-        raise ValueError(f"{quoted(text)} is neither an address nor an @ with a domain") from None
-
-
-def _priority(text: str) -> Priority:
-    if text.lower() not in PRIORITIES:
-        raise ValueError(f"{quoted(text)} is no priority; there are {', '.join(PRIORITIES)}")
-    return PRIORITIES[text.lower()]
-
-
-def _meant(text: str, known: Collection[str]) -> str:
-    nearest = get_close_matches(text, sorted(known), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
