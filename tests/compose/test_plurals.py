@@ -19,11 +19,11 @@ IN_A_SENTENCE = {
 }
 """Forms that differ from those of CLDR, which stand alone and not in a sentence."""
 
-# Seconds up to two minutes, then whole minutes up to two hours, then hours, as a mail has them.
+# Seconds below two minutes but near none, whole minutes below two hours but no hour, then hours, as a mail has them.
 TIMES = [
-    *(("second", n, n) for n in range(1, 120)),
-    *(("minute", n, 60 * n) for n in range(2, 120)),
-    *(("hour", n, 3600 * n) for n in range(2, 25)),
+    *(("second", n, n) for n in (*range(1, 55), *range(61, 115))),
+    *(("minute", n, 60 * n) for n in (*range(1, 60), *range(61, 120))),
+    *(("hour", n, 3600 * n) for n in range(1, 25)),
 ]
 
 

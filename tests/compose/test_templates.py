@@ -74,7 +74,12 @@ def test_a_template_may_have_minutes_alone(tmp_path: Path) -> None:
     """A template without words for it has the time by symbols, and one with `$minutes` whole minutes, at least one."""
     _write(tmp_path, "en", subject="s", text="$code $valid_for, $minutes min")
     templates = Templates(tmp_path, default_locale="en")
-    for seconds, text in ((600.0, "10 min, 10 min"), (119.0, "119 s, 1 min"), (30.0, "30 s, 1 min")):
+    for seconds, text in (
+        (600.0, "10 min, 10 min"),
+        (110.0, "110 s, 1 min"),
+        (119.0, "2 min, 2 min"),
+        (30.0, "30 s, 1 min"),
+    ):
         assert templates.render("en", "login", VALUES, valid_seconds=seconds).text == f"271828 {text}"
 
 

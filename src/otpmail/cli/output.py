@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from otpmail.cli import endpoint
 from otpmail.cli.channel import unreachable
+from otpmail.compose.time_left import in_units
 from otpmail.counts import counted
 from otpmail.errors import SettingsError
 from otpmail.v1 import mail_pb2
@@ -48,13 +49,9 @@ def utc(stamp: Timestamp) -> str:
 
 
 def spoken(seconds: float) -> str:
-    """Return a time in words: seconds below two minutes, minutes below two hours, then hours."""
-    rounded = round(seconds)
-    if rounded < 120:
-        return counted(rounded, "second") if rounded % 60 or not rounded else counted(rounded // 60, "minute")
-    if rounded < 7200:
-        return counted(round(seconds / 60), "minute")
-    return counted(round(seconds / 3600), "hour")
+    """Return a time in words, as mails have it."""
+    unit, number = in_units(max(0, round(seconds)))
+    return counted(number, unit)
 
 
 def service_of(server: str) -> endpoint.Service:

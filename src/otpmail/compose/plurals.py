@@ -7,6 +7,9 @@ Rule = Callable[[int], str]
 ONE, TWO, FEW, MANY, OTHER, ZERO = "one", "two", "few", "many", "other", "zero"
 
 
+CATEGORIES = (ZERO, ONE, TWO, FEW, MANY, OTHER)
+
+
 def _one(number: int) -> str:
     return ONE if number == 1 else OTHER
 
@@ -40,7 +43,7 @@ _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     **dict.fromkeys(("zh", "ja", "ko", "th", "id", "ms"), (_never, (OTHER,))),
     **dict.fromkeys(("fr", "pt", "vi"), (_none_or_one, (ONE, OTHER))),
     "pl": (_polish, (ONE, FEW, MANY)),
-    "he": (_hebrew, (ONE, TWO, OTHER)),
+    **dict.fromkeys(("he", "iw"), (_hebrew, (ONE, TWO, OTHER))),
     "ar": (_arabic, (ZERO, ONE, TWO, FEW, MANY, OTHER)),
 }
 _USUAL = (_one, (ONE, OTHER))

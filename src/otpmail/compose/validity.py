@@ -5,12 +5,12 @@ from importlib.resources.abc import Traversable
 from typing import Self
 
 from otpmail.compose.template_files import read_text
+from otpmail.compose.time_left import SECOND, in_units, whole_minutes
 from otpmail.values import frozen
 
 FILE = "valid_for.txt"
 _FORMS = frozenset({"minutes", "second", "seconds"})
 _LINE = re.compile(r"(?P<form>[a-z]+): *(?P<words>.*\S)")
-_IN_SECONDS_BELOW = 120
 
 
 @frozen()
@@ -44,15 +44,16 @@ class ValidityWords:
         return cls(**words)
 
     def values(self, seconds: float) -> dict[str, str]:
-        """Return `valid_for` and `minutes`, for a template to be filled in with, of a time that is left.
+        """Return `valid_for` and `minutes`, for a template to be filled in with, of a time that is left, never zero.
 
-        Minutes are the nearest, so a mail that is repeated at once says the same. Seconds are rounded down, never zero.
-        The difference of two times may be a microsecond too short: a whole second is not lost by that.
+        A minute alone is 60 seconds: there is no word for one.
         """
-        whole = max(1, int(seconds + 0.001))
-        minutes = (whole + 30 if whole >= _IN_SECONDS_BELOW else whole) // 60
-        if whole >= _IN_SECONDS_BELOW:
-            words = self.minutes.replace("$n", str(minutes))
+        whole = max(1, round(seconds))
+        unit, number = in_units(whole)
+        minutes = whole_minutes(whole)
+        if unit == SECOND or minutes == 1:
+            number = number if unit == SECOND else 60
+            words = (self.second if number == 1 else self.seconds).replace("$n", str(number))
         else:
-            words = (self.second if whole == 1 else self.seconds).replace("$n", str(whole))
-        return {"valid_for": words, "minutes": str(max(1, minutes))}
+            words = self.minutes.replace("$n", str(minutes))
+        return {"valid_for": words, "minutes": str(minutes)}

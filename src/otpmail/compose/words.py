@@ -5,36 +5,45 @@ out where the product has no name.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import field
+from difflib import get_close_matches
 from typing import Any
 from unicodedata import bidirectional
 
-from otpmail.compose.plurals import rule_of
+from otpmail.compose.plurals import CATEGORIES, rule_of
 from otpmail.compose.purposes import ALL_KINDS
+from otpmail.compose.time_left import HOUR, MINUTE, SECOND, in_units, whole_minutes
 from otpmail.values import frozen
 
 OF_A_KIND = ("subject", "title", "lead", "ignore")
 OF_ALL = ("valid", "phone", "reference", "support")
-UNITS = ("hour", "minute", "second")
+UNITS = (HOUR, MINUTE, SECOND)
 
 _FIXED = ("product", "support")
 _HOLES = frozenset({"code", "time", "reference", *_FIXED})
+_DIRECTIONS = ("ltr", "rtl")
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
+_STRAY = re.compile(r"[{}\[\]]")
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("direction", *OF_ALL), ()),
+    **dict.fromkeys(ALL_KINDS, OF_A_KIND),
+    **dict.fromkeys(UNITS, CATEGORIES),
+}
+"""The parts of a file of words, each with its own parts."""
+
 _RIGHT_TO_LEFT = frozenset({"R", "AL"})
 _LEFT_MARK = "\u200e"
-_IN_SECONDS_BELOW = 120
-_IN_MINUTES_BELOW = 7200
 
 
 class TimeWords:
-    """A time in words, in the largest unit of which it has two: "2 hours", "10 minutes", "90 seconds"."""
+    """A time in the words of a language: "2 hours", "10 minutes", "90 seconds" (`compose.time_left`)."""
 
     def __init__(self, language: str, forms: Mapping[str, Mapping[str, str]]) -> None:
         self._rule, _ = rule_of(language)
         self._forms = forms
-        self._known: dict[int, str] = {}
+        self._known: dict[tuple[str, int], str] = {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TimeWords) and self._forms == other._forms
@@ -46,29 +55,16 @@ class TimeWords:
         return f"<TimeWords {self.values(600.0)['valid_for']}>"
 
     def values(self, seconds: float) -> dict[str, str]:
-        """Return `valid_for` and `minutes` of a time that is left, never zero.
-
-        Minutes are the nearest, so a mail that is repeated at once says the same. Seconds and hours are rounded down.
-        The difference of two times may be a microsecond too short: a whole second is not lost by that.
-        """
-        whole = max(1, int(seconds + 0.001))
-        minutes = (whole + 30 if whole >= _IN_SECONDS_BELOW else whole) // 60
-        if whole >= _IN_SECONDS_BELOW:
-            whole = minutes * 60 if whole < _IN_MINUTES_BELOW else whole // 3600 * 3600
+        """Return `valid_for` and `minutes` of a time that is left, never zero."""
+        whole = max(1, round(seconds))
+        span = in_units(whole)
         # fast path: a time is put into words once, 1 us; there are fewer than 300 of them in a day
-        words = self._known.get(whole)
+        words = self._known.get(span)
         if words is None:
-            words = self._known[whole] = self._in_words(whole)
-        return {"valid_for": words, "minutes": str(max(1, minutes))}
-
-    def _in_words(self, whole: int) -> str:
-        if whole < _IN_SECONDS_BELOW:
-            unit, number = "second", whole
-        elif whole < _IN_MINUTES_BELOW:
-            unit, number = "minute", whole // 60
-        else:
-            unit, number = "hour", whole // 3600
-        return self._forms[unit][self._rule(number)].replace("{n}", str(number))
+            unit, number = span
+            words = self._forms[unit][self._rule(number)].replace("{n}", str(number))
+            self._known[span] = words
+        return {"valid_for": words, "minutes": str(whole_minutes(whole))}
 
 
 @frozen()
@@ -107,7 +103,10 @@ def fill(phrase: str, values: Mapping[str, str]) -> str:
 
 
 def read_words(tag: str, table: Mapping[str, Any]) -> Words:
-    """Read the words of a language. Raises ValueError for a table that lacks one, or has a hole that is unknown."""
+    """Read the words of a language. Raises ValueError for a table that lacks one, or has a part that is unknown."""
+    _refuse_unknown(table)
+    if (direction := table.get("direction", _DIRECTIONS[0])) not in _DIRECTIONS:
+        raise ValueError('direction must be "ltr" or "rtl"')
     common = {name: _phrase(table, name) for name in OF_ALL}
     phrases = {
         kind: {**common, **{name: _phrase(table.get(kind), name, kind) for name in OF_A_KIND}} for kind in ALL_KINDS
@@ -115,7 +114,21 @@ def read_words(tag: str, table: Mapping[str, Any]) -> Words:
     language = tag.partition("-")[0]
     _, needed = rule_of(language)
     forms = {unit: {form: _phrase(table.get(unit), form, unit, holes={"n"}) for form in needed} for unit in UNITS}
-    return Words(tag, table.get("direction") == "rtl", phrases, TimeWords(language, forms))
+    return Words(tag, direction == _DIRECTIONS[1], phrases, TimeWords(language, forms))
+
+
+def _refuse_unknown(table: Mapping[str, Any]) -> None:
+    """Raise ValueError for a part that no mail has: it would be without effect, and is a slip of the pen."""
+    for name, own in table.items():
+        _refuse_unless_in(_PARTS, name)
+        for part in own if isinstance(own, dict) else ():
+            _refuse_unless_in([f"{name}.{known}" for known in _PARTS[name]], f"{name}.{part}")
+
+
+def _refuse_unless_in(known: Collection[str], place: str) -> None:
+    if place not in known:
+        nearest = get_close_matches(place, known, n=1)
+        raise ValueError(f"has an unknown part, {place}{f'; did you mean {nearest[0]}?' if nearest else ''}")
 
 
 def _phrase(table: object, name: str, where: str = "", *, holes: frozenset[str] | set[str] = _HOLES) -> str:
@@ -127,4 +140,8 @@ def _phrase(table: object, name: str, where: str = "", *, holes: frozenset[str] 
         raise ValueError(
             f"{place} has {{{min(unknown)}}}; there are {', '.join(f'{{{hole}}}' for hole in sorted(holes))}"
         )
+    if stray := _STRAY.search(_HOLE.sub("", _OPTIONAL.sub(r"\1", phrase))):
+        raise ValueError(f"{place} has a {stray[0]} without its other one")
+    if name == "subject" and "\n" in phrase.strip():
+        raise ValueError(f"{place} has more than one line")
     return phrase
