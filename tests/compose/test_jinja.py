@@ -1,5 +1,6 @@
 """Templates of Jinja2: which become formats, what they may do, and what is said of one that is wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,9 @@ def test_a_variable_that_is_missing(tmp_path: Path) -> None:
         ("hello", "en/body.txt.j2:1: has no {{ code }}"),
         ("{% if variables.x == 'never' %}{{ code }}{% endif %}", "en/body.txt.j2:1: has no {{ code }}"),
         ("\x1e{{ code }}", "en/body.txt.j2: has a control character"),
+        ("{{ code }}\0", "en/body.txt.j2:1: has a NUL, which no mail can have"),
+        ("{{ code }}\n{{ variables }}", "en/body.txt.j2:2: prints variables or words as a whole"),
+        ("{{ code }}\n{{ words }}", "en/body.txt.j2:2: prints variables or words as a whole"),
     ],
 )
 def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: str) -> None:
@@ -211,6 +215,124 @@ def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: str) -
     _write(tmp_path / "en", text=text)
     (tmp_path / "en" / "part.txt.j2").write_text("\n{{ oops }}")
     assert _problem(tmp_path).startswith(f"OTP_TEMPLATES_DIR: {line}")
+
+
+_LOOP = "{% for a in s %}"
+_UNENDING = "takes more than 10000 steps; a loop or a template may have no end"
+_TOO_DEEP = "is nested too deeply, or uses itself"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{{ code }}\n{% include 'en/body.txt.j2' %}", f"en/body.txt.j2:2: {_TOO_DEEP}"),
+        ("{{ code }}{% include 'en/part.txt.j2' %}", "en/"),
+        ("{% extends 'en/body.txt.j2' %}", f"en/body.txt.j2:1: {_TOO_DEEP}"),
+        ("{{ code }}\n{% macro a() %}\n{{ a() }}\n{% endmacro %}{{ a() }}", f"en/body.txt.j2:3: {_TOO_DEEP}"),
+        ("{{ code }}{% block a %}{{ self.a() }}{% endblock %}", f"en/body.txt.j2:1: {_TOO_DEEP}"),
+        ("{{ code }}" + "{% if 1 %}" * 300 + "{% endif %}" * 300, f"en/body.txt.j2: {_TOO_DEEP}"),
+        ("{{ code }}{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", f"en/body.txt.j2: {_TOO_DEEP}"),
+        ("{{ code }}{% set s = 'x' * 2000 %}\n" + _LOOP * 3 + "{% endfor %}" * 3, f"en/body.txt.j2:2: {_UNENDING}"),
+        ("{{ code }}{% set s = 'x' * 200 %}" + _LOOP * 2 + "\n{{ s.upper() }}" + "{% endfor %}" * 2, "en/body.txt.j2:"),
+        (
+            "{{ code }}{% macro a0() %}{% endmacro %}"
+            + "".join(f"{{% macro a{n + 1}() %}}{{{{ a{n}() }}}}{{{{ a{n}() }}}}{{% endmacro %}}" for n in range(60))
+            + "\n{{ a60() }}",
+            f"en/body.txt.j2:1: {_UNENDING}",
+        ),
+        ("{{ code }}\n{{ 'x' * 3000000000 }}", "en/body.txt.j2:2: repeats a text to more than 10000 characters"),
+        ("{{ code }}\n{{ 3000000000 * [1] }}", "en/body.txt.j2:2: repeats a text to more than 10000 characters"),
+        ("{{ code }}\n{{ 9 ** 99999999 }}", "en/body.txt.j2:2: has a power, which could take for ever"),
+    ],
+)
+def test_a_template_without_an_end(tmp_path: Path, text: str, line: str) -> None:
+    """A template that includes itself, or loops for long, ends the start with its file and line."""
+    _write(tmp_path / "en", text=text)
+    (tmp_path / "en" / "part.txt.j2").write_text("{% include 'en/body.txt.j2' %}")
+    problem = _problem(tmp_path)
+    assert problem.startswith(f"OTP_TEMPLATES_DIR: {line}")
+    assert re.search(r":\d+: |: is nested too deeply", problem)
+
+
+def test_includes_that_double(tmp_path: Path) -> None:
+    """Templates that each use the next one twice come to an end too."""
+    _write(tmp_path / "en", text="{{ code }}{% include '_p/0.j2' %}")
+    _write(tmp_path / "_p")
+    for n in range(40):
+        (tmp_path / "_p" / f"{n}.j2").write_text(f"{{% include '_p/{n + 1}.j2' %}}" * 2)
+    (tmp_path / "_p" / "40.j2").write_text("x")
+    assert _UNENDING in _problem(tmp_path)
+
+
+def test_the_loops_of_a_usual_template(tmp_path: Path) -> None:
+    """Each mail has all of its steps, and a loop knows its place and its length."""
+    loop = "{% for a in variables.all.split(',') %}{{ loop.index }}/{{ loop.length }} {{ a }}\n{% endfor %}"
+    folder = _write(tmp_path / "en", text=f"{{{{ code }}}}\n{{% set s = 'x' * 9000 %}}{_LOOP}{{% endfor %}}{loop}")
+    templates = Templates(folder.parent, default_locale="en")
+    for _ in range(3):
+        mail = templates.render("en", "login", {**VALUES, "all": "Ada,Grace"}, valid_seconds=600.0)
+        assert mail.text == "271828\n1/2 Ada\n2/2 Grace\n"
+
+
+def test_a_mail_whose_variables_make_it_too_long(tmp_path: Path) -> None:
+    """A call whose variables lead to too many steps is refused, and the next one has its mail."""
+    loop = "{% for a in variables.s %}{% for b in variables.s %}{% endfor %}{% endfor %}"
+    folder = _write(tmp_path / "en", text=f"{{{{ code }}}}{loop}")
+    with pytest.raises(
+        InvalidArgument, match=r"^variables: can't be filled into the template: fails at en/body.txt.j2:1$"
+    ):
+        _render(folder.parent, s="x" * 1000)
+    assert _render(folder.parent, s="x").text == "271828"
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<p>Hi</p><!-- {{ code }} -->",
+        "<html><head><title>{{ code }}</title></head><body>Hi</body></html>",
+        "<STYLE>.a{content:'{{ code }}'}</STYLE >Hi",
+        "{% if variables.x %}<p>Hi</p>{% endif %}<!--\n{{ spelled_code }} -->",
+    ],
+)
+def test_a_code_that_nobody_sees(tmp_path: Path, html: str) -> None:
+    """A code in a comment, in a title or in styles is none."""
+    _write(tmp_path / "en", html=html)
+    assert _problem(tmp_path) == "OTP_TEMPLATES_DIR: en/body.html.j2:1: has no {{ code }}"
+
+
+@pytest.mark.parametrize(
+    ("subject", "fault"),
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("x" * 901, "is longer than 900 characters"),
+        ("a\x07b", "has a character that no subject can have"),
+        ("a\u2028b", "has a character that no subject can have"),
+    ],
+)
+def test_a_subject_that_no_mail_can_have(tmp_path: Path, subject: str, fault: str) -> None:
+    """Each mail would be refused, so the start is. A subject of the older form is no other."""
+    _write(tmp_path / "jinja" / "en", subject=subject)
+    assert _problem(tmp_path / "jinja").startswith(f"OTP_TEMPLATES_DIR: en/subject.txt.j2: {fault}")
+    older = tmp_path / "older" / "en"
+    older.mkdir(parents=True)
+    (older / "subject.txt").write_text(subject, "utf-8")
+    (older / "body.txt").write_text("$code")
+    assert _problem(tmp_path / "older").startswith(f"OTP_TEMPLATES_DIR: en: subject.txt: {fault}")
+
+
+@pytest.mark.parametrize(
+    ("tag", "words"), [("zh-TW", "zh-hant"), ("zh_Hant_HK", "zh-hant"), ("zh-SG", "zh"), ("iw", "he")]
+)
+def test_the_words_of_a_region(tmp_path: Path, tag: str, words: str) -> None:
+    """A folder of a region has the words of its script, as a mail to a reader there."""
+    _write(tmp_path / tag, subject="{{ words.subject }}", text="{{ code }} {{ words.valid }}")
+    own, shipped = Templates(tmp_path, default_locale=tag), Templates(None, default_locale="en")
+    for seconds in (2, 600):
+        mail = own.render("", "login", VALUES, valid_seconds=seconds)
+        expected = shipped.render(words, "login", VALUES, valid_seconds=seconds)
+        assert mail.subject == expected.subject
+        assert mail.text.removeprefix("271828 ") in expected.text
 
 
 @pytest.mark.parametrize(
@@ -223,6 +345,22 @@ def test_a_mistake_has_its_file_and_line(tmp_path: Path, text: str, line: str) -
         ({"words.toml": "a = "}, "en/words.toml: "),
         ({"words.toml": "[code]\ntitle = 5"}, "en/words.toml: lacks code.title, a text in quotes"),
         ({"words.toml": "[code]\ntitle = '{cod}'"}, "en/words.toml: code.title has {cod}; there are {code}, "),
+        (
+            {"words.toml": "[sign_inn]\ntitle = 'a'"},
+            "en/words.toml: has an unknown part, sign_inn; did you mean sign_in?",
+        ),
+        (
+            {"words.toml": "[reset]\ntitel = 'a'"},
+            "en/words.toml: has an unknown part, reset.titel; did you mean reset.title?",
+        ),
+        ({"words.toml": "[hour]\nsome = 'a'"}, "en/words.toml: has an unknown part, hour.some"),
+        ({"words.toml": "direction = 'RTL'"}, 'en/words.toml: direction must be "ltr" or "rtl"'),
+        ({"words.toml": "[reset]\ntitle = 'a {code'"}, "en/words.toml: reset.title has a { without its other one"),
+        (
+            {"words.toml": "[reset]\ntitle = 'a [to {product}'"},
+            "en/words.toml: reset.title has a [ without its other one",
+        ),
+        ({"words.toml": '[reset]\nsubject = "a\\nb"'}, "en/words.toml: reset.subject has more than one line"),
         ({"readme.md": ""}, "en: subject.txt is missing, or subject.txt.j2 for a template of Jinja2"),
     ],
 )

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from otpmail.compose.checks import check_body, check_parts, check_subject, one_line
 from otpmail.compose.folders import SHIPPED_PARTS, Files, JinjaFiles, LocaleFiles, Part, PlainFiles
 from otpmail.compose.jinja import VARYING, Engine, Marks, RenderError, Space, as_format, mark
+from otpmail.compose.locales import fallbacks
 from otpmail.compose.purposes import ALL_KINDS, KINDS, NEUTRAL, kind_of, names_of
 from otpmail.compose.shown_code import BARE, SPELLED
 from otpmail.compose.templates import MailTemplate, Rendered
@@ -119,7 +121,7 @@ class _Builder:
 
     def _words_of(self, tag: str, files: LocaleFiles) -> Words | None:
         """The words of a locale: those shipped for it or its language, with its own in their places."""
-        shipped = self._shipped_words.get(tag) or self._shipped_words.get(tag.partition("-")[0])
+        shipped = next((self._shipped_words[one] for one in fallbacks(tag) if one in self._shipped_words), None)
         if files.words is None:
             return None if shipped is None else _words(tag, shipped)
         return _words(tag, _merged(shipped or {}, files.words), f"{tag}/words.toml")
@@ -131,9 +133,10 @@ class _Builder:
 
     def _plain(self, part: PlainFiles, tag: str) -> CodeMail:
         template = part.template
+        check_subject(f"{tag}: subject.txt", template.subject)
         for name, body in (("body.txt", template.text), ("body.html", template.html)):
-            if body is not None and "%(code)s" not in body:
-                raise ValueError(f"{tag}: {name}: has no $code")
+            if body is not None:
+                check_body(f"{tag}: {name}", body, {"%(code)s"}, "$code")
         return CodeMail(self._bound(template), part.times)
 
     def _jinja(self, part: JinjaFiles, kind: str, words: Words | None, tag: str) -> CodeMail:
@@ -146,12 +149,11 @@ class _Builder:
             live.check()
             return CodeMail(live, times)
         marks = {name: mark(name) for name in VARYING}
-        subject, text, html = (as_format(part) for part in live.parts(marks, Marks({})))
-        for path, (_, names) in ((part.text, text), (part.html, html)):
-            if path and not {"code", SPELLED}.intersection(names):
-                raise ValueError(f"{path}:1: has no {{{{ code }}}}")
+        rendered = live.parts(marks, Marks({}))
+        check_parts(part, rendered, {mark("code"), mark("spelled_code")})
+        subject, text, html = (as_format(part) for part in rendered)
         template = MailTemplate(
-            _one_line(subject[0], part.subject),
+            subject[0].strip(),
             text[0] if part.text else None,
             html[0] if part.html else None,
             frozenset({*subject[1], *text[1], *html[1]}),
@@ -201,10 +203,7 @@ class LiveTemplate:
     def check(self) -> None:
         """Raise ValueError, with file and line, for a template that fails or does not show the code."""
         sample = {**dict.fromkeys(VARYING, "1"), "code": _SAMPLE, "spelled_code": " ".join(_SAMPLE)}
-        parts = self.parts(sample, _Anything({}))
-        for path, body in zip((self.files.text, self.files.html), parts[1:], strict=True):
-            if path and _SAMPLE not in body and " ".join(_SAMPLE) not in body:
-                raise ValueError(f"{path}:1: has no {{{{ code }}}}")
+        check_parts(self.files, self.parts(sample, _Anything({})), {_SAMPLE, " ".join(_SAMPLE)})
 
     def render(self, values: Mapping[str, str]) -> Rendered:
         """Fill in the template. Raises ValueError, for the caller whose variables make it fail, without any value."""
@@ -215,7 +214,7 @@ class LiveTemplate:
             raise ValueError(error.missing or f"fails at {error.place}") from None
         if self.domain and text:
             text = f"{text.rstrip()}\n\n{_binding(self.domain)}{values[BARE]}\n"
-        return Rendered(_one_line(subject, self.files.subject), text, html)
+        return Rendered(one_line(subject, self.files.subject), text, html)
 
     def parts(self, varying: Mapping[str, str], variables: Space) -> tuple[str, str, str]:
         """Return subject, text and HTML, each empty where the template has none."""
@@ -242,13 +241,6 @@ class _Anything(Space):
 def _binding(domain: str) -> str:
     """How the last line binds a code to a domain, before the code (WICG, origin-bound one-time codes)."""
     return f"@{domain} #"
-
-
-def _one_line(subject: str, path: str) -> str:
-    subject = subject.strip()
-    if "\n" in subject:
-        raise ValueError(f"{path}: has more than one line")
-    return subject
 
 
 def _words(tag: str, table: Mapping[str, Any], path: str = "") -> Words:

@@ -7,6 +7,7 @@ from typing import Self
 
 from otpmail.compose.building import CodeMail, Look, ShippedMails, build
 from otpmail.compose.folders import read_files
+from otpmail.compose.locales import fallbacks, tag_of
 from otpmail.compose.purposes import kind_of
 from otpmail.compose.shown_code import BARE, SPELLED, code_values
 from otpmail.compose.templates import Rendered
@@ -15,9 +16,6 @@ from otpmail.product import Product
 from otpmail.settings import OtpSettings, quoted
 
 SHIPPED = resources.files("otpmail").joinpath("templates", "code")
-
-# Lookup only shortens a tag, which would make Traditional Chinese Simplified. The last one is the old tag of Hebrew.
-_SCRIPTS = {"zh-tw": "zh-hant", "zh-hk": "zh-hant", "zh-mo": "zh-hant", "iw": "he"}
 
 
 class Templates:
@@ -34,7 +32,7 @@ class Templates:
             self.by_locale = build(self.files, self.look)
         except ValueError as error:
             raise SettingsError(f"OTP_TEMPLATES_DIR: {error}") from None
-        found = self._find(_tag(default_locale))
+        found = self._find(tag_of(default_locale))
         if found is None:
             known = ", ".join(sorted(self.by_locale)) or "none"
             raise SettingsError(f"OTP_LOCALE: there is no template for {quoted(default_locale)}; there are: {known}")
@@ -70,7 +68,7 @@ class Templates:
             # A language has no mail before its first one, so its truth says nothing.
             found: Mapping[str, CodeMail] | None = self.by_locale.get(locale)
             if found is None:
-                found = self._find(_tag(locale))
+                found = self._find(tag_of(locale))
             mails = mails if found is None else found
         mail = mails.get(purpose) or mails[kind_of(purpose)]
         code = values["code"]
@@ -90,16 +88,4 @@ class Templates:
                 mails.build_all()
 
     def _find(self, tag: str) -> Mapping[str, CodeMail] | None:
-        while tag:
-            found = self.by_locale.get(tag)
-            if found is None:
-                found = self.by_locale.get(_SCRIPTS.get(tag, ""))
-            if found is not None:
-                return found
-            tag = tag.rpartition("-")[0]
-        return None
-
-
-def _tag(locale: str) -> str:
-    """A language tag in one spelling: pt_BR and pt-br are the same."""
-    return locale.lower().replace("_", "-")
+        return next((found for one in fallbacks(tag) if (found := self.by_locale.get(one)) is not None), None)

@@ -12,6 +12,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from otpmail.compose.jinja import SUFFIX
+from otpmail.compose.locales import tag_of
 from otpmail.compose.template_files import read_text
 from otpmail.compose.templates import FILES, MailTemplate
 from otpmail.compose.validity import FILE, ValidityWords
@@ -83,7 +84,7 @@ def read_files(folder: Traversable | None, shipped: Traversable) -> Files:
         elif entry.name.startswith("_"):
             _read_sources(entry, entry.name, sources)
         else:
-            locales[entry.name.lower().replace("_", "-")] = _read_locale(entry, sources)
+            locales[tag_of(entry.name)] = _read_locale(entry, sources)
     return Files(locales, sources, words)
 
 

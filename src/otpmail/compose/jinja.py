@@ -22,9 +22,9 @@ from jinja2 import (
     pass_eval_context,
 )
 from jinja2.nodes import EvalContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
+from otpmail.compose.sandbox import Sandbox
 from otpmail.compose.shown_code import SPELLED
 
 SUFFIX = ".j2"
@@ -44,6 +44,7 @@ SPACES = ("variables", "words")
 _OPEN, _CLOSE = "\x1e", "\x1f"
 _MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 _FRAMES = frozenset({"super", "self", "caller"})
+_TOO_DEEP = "is nested too deeply, or uses itself"
 _CAPTURES = (nodes.FilterBlock, nodes.AssignBlock, nodes.CallBlock, nodes.Macro)
 
 
@@ -70,7 +71,7 @@ class Engine:
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         self._sources = sources
-        self._env = ImmutableSandboxedEnvironment(
+        self._env = Sandbox(
             loader=FunctionLoader(self._load),
             autoescape=lambda name: bool(name) and name.endswith(f".html{SUFFIX}"),
             undefined=_Missing,
@@ -81,7 +82,6 @@ class Engine:
             auto_reload=False,
             cache_size=-1,
         )
-        self._env.globals.clear()
         self._read_before: dict[str, _Source] = {}
         self._plain: dict[str, bool] = {}
 
@@ -104,11 +104,22 @@ class Engine:
 
     def render(self, name: str, values: Mapping[str, object]) -> str:
         """Render a template that was checked."""
+        self._env.begin()
         try:
             return self._env.get_template(name).render(values)
         except TemplateSyntaxError as error:  # in one that is chosen by a value
             raise ValueError(_about_syntax(error)) from None
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except RecursionError as error:
+            raise RenderError(self._place(error, name), "", _TOO_DEEP) from error
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+            MemoryError,
+        ) as error:
             missing = str(error) if isinstance(error, UndefinedError) else ""
             raise RenderError(self._place(error, name), missing, _words_of(error)) from error
 
@@ -124,9 +135,12 @@ class Engine:
                 raise ValueError(f"{name}: has a control character")
             try:
                 tree = self._env.parse(source, name, name)
+                self._env.begin()
                 self._env.get_template(name)
             except TemplateSyntaxError as error:
                 raise ValueError(_about_syntax(error)) from None
+            except RecursionError:
+                raise ValueError(f"{name}: {_TOO_DEEP}") from None
             sets = frozenset(found.name for found in tree.find_all(nodes.Name) if found.ctx == "store")
             needs = frozenset(meta.find_undeclared_variables(tree))
             self._read_before[name] = _Source(tree, needs, sets, tuple(_used_by(tree)), is_plain(tree))
@@ -179,6 +193,9 @@ class Space:
 
     def __repr__(self) -> str:
         return f"<Space of {len(self._values)} values>"
+
+    def __str__(self) -> str:
+        raise TypeError("prints variables or words as a whole; name one, as in variables.shop")
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]
