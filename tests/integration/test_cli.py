@@ -214,7 +214,10 @@ async def test_the_port_of_http(dev: Service, command: tuple[str, ...]) -> None:
     assert found is not None
     address = found[1]
     ran = await otpmail(*command, server=address)
-    said = f"{address} speaks HTTP, and no gRPC; name the port of gRPC: PORT of the service, and not HTTP_PORT\n"
+    said = (
+        f"no call reaches the service on {address}: it speaks HTTP, and no gRPC; name the port of gRPC: PORT of the "
+        "service, and not HTTP_PORT\n"
+    )
     assert (ran.code, ran.err) == (3, said)
 
 

@@ -53,30 +53,15 @@ def unreachable(address: str, details: str = "") -> str:
 
     `details` are gRPC's own words, if there are any.
     """
-    if about_tls := _about_tls(details):
-        return f"no call reaches the service on {address}: {about_tls}"
-    if "http1.x server" in details:
-        return f"{address} speaks HTTP, and no gRPC; name the port of gRPC: PORT of the service, and not HTTP_PORT"
+    from otpmail.client.status import connection_problem
+
+    if problem := connection_problem(details):
+        return f"no call reaches the service on {address}: {problem}"
     path = endpoint.socket_path(address)
     if path and (refusal := _refusal(path)):
         return refusal
     no_socket = ", where there is no socket" if path and not Path(path).exists() else ""
     return f"no service answers on {address}{no_socket}; {_ELSEWHERE}"
-
-
-def _about_tls(details: str) -> str:
-    """Return what to change where TLS failed, empty where it was not TLS: gRPC has words for that, and no codes."""
-    if "Hostname Verification" in details:
-        return "its certificate is for another name; set OTPMAIL_TLS_NAME to one that is in it"
-    if "CERTIFICATE_VERIFY_FAILED" in details:
-        return "its certificate is not of an authority in OTPMAIL_CA_FILE, or has expired"
-    if "WRONG_VERSION_NUMBER" in details:
-        return "it does not speak TLS; do not set OTPMAIL_CA_FILE"
-    if "handshake failed" in details:
-        return "TLS fails; look at OTPMAIL_CA_FILE, and at OTPMAIL_CERT_FILE if it wants a certificate"
-    if details.startswith("failed to connect") and "Socket closed" in details:  # else it has ended during the call
-        return "it closes the connection; if it speaks TLS, set OTPMAIL_CA_FILE, and OTPMAIL_CERT_FILE if it wants one"
-    return ""
 
 
 def _is_here(address: str) -> bool:

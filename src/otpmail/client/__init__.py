@@ -7,6 +7,7 @@ from otpmail.client.aio import Client
 from otpmail.client.errors import (
     Busy,
     Cancelled,
+    Closed,
     Error,
     Expired,
     InvalidRequest,
@@ -58,6 +59,7 @@ __all__ = [
     "Cancelled",
     "Checked",
     "Client",
+    "Closed",
     "Error",
     "Expired",
     "InvalidRequest",

@@ -19,7 +19,7 @@ from otpmail.client.errors import Error
 from otpmail.client.methods import awaited
 from otpmail.client.plan import Plan, built
 from otpmail.client.retry import Attempts, Retries, checked
-from otpmail.client.status import error_of
+from otpmail.client.status import closed, error_of
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
 
@@ -81,7 +81,8 @@ class Client:
         attempts, last = self._attempts(plan.timeout, plan.usual), None
         while True:
             target = self._endpoint.target
-            method = self._channel(target).unary_stream(plan.method, **plan.octets)
+            channel = self._channel(target)
+            method = channel.unary_stream(plan.method, **plan.octets)
             call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 async for answer in call:
@@ -91,6 +92,9 @@ class Client:
                         yield mail
             except grpc.aio.AioRpcError as failure:
                 await self._sleep(attempts.wait_after(_error_of(failure, target)))
+            except asyncio.CancelledError:
+                self._raise_if_closed(channel)
+                raise
             else:
                 return
             finally:
@@ -118,10 +122,13 @@ class Client:
             raise TypeError(f"outgoing: must be an iterable of OutgoingMail, not {type(outgoing).__name__}")
         target = self._endpoint.target
         attempts = self._attempts(timeout, None)
+        channel = self._channel(target)
 
         def open_call() -> Any:
             """Begin a stream."""
-            method = self._channel(target).stream_stream(
+            if not self._is_open(channel):
+                raise closed()
+            method = channel.stream_stream(
                 f"{mails.SERVICE}/SendMails",
                 request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
                 response_deserializer=mail_pb2.SendMailsResponse.FromString,
@@ -134,21 +141,40 @@ class Client:
 
         stream = MailStream(outgoing, target, self._retries)
         async with aclosing(stream.results(open_call, on_failure, attempts.succeeded)) as results:
-            async for result in results:
-                yield result
+            try:
+                async for result in results:
+                    yield result
+            except asyncio.CancelledError:
+                self._raise_if_closed(channel)
+                raise
 
     async def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
         target = self._endpoint.target
-        call = self._channel(target).unary_unary(plan.method, **plan.octets)
+        channel = self._channel(target)
+        call = channel.unary_unary(plan.method, **plan.octets)
         attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
-        while True:
+        while self._is_open(channel):
             try:
                 answer = await call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.aio.AioRpcError as failure:
                 await self._sleep(attempts.wait_after(_error_of(failure, target)))
+            except asyncio.CancelledError:
+                self._raise_if_closed(channel)
+                raise
             else:
                 return plan.read(answer)
+        raise closed()
+
+    def _is_open(self, channel: grpc.aio.Channel) -> bool:
+        """Whether a channel of the running loop was not closed."""
+        return channel in self._channels.get(asyncio.get_running_loop(), {}).values()
+
+    def _raise_if_closed(self, channel: grpc.aio.Channel) -> None:
+        """Raise Closed where `close` has cancelled a call, and not its caller, who expects his own cancel alone."""
+        task = asyncio.current_task()
+        if not self._is_open(channel) and (task is None or not task.cancelling()):
+            raise closed() from None
 
     def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
         given = seconds(timeout, "timeout") if timeout is not None else self._timeout

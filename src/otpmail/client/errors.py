@@ -12,6 +12,7 @@ Error                                  retry_after, http_status
 │   ├── RelayDown                      the service can't reach its relay
 │   └── Busy                           the queue or the memory of the service is full
 ├── TimedOut (TimeoutError)            no answer in time: mail_id, if the service accepted a mail
+├── Closed                             the client was closed during the call
 ├── ServiceError                       a fault of the service, or an answer that is not its own: error_id
 ├── NotSent                            the mail has settled, and did not reach everyone: mail
 │   ├── Refused                        the relay refused it for good: reply, code, enhanced_code
@@ -119,6 +120,12 @@ class TimedOut(Error, TimeoutError):
     def __init__(self, text: str, *, mail_id: str = "") -> None:
         super().__init__(text)
         self.mail_id = mail_id
+
+
+class Closed(Error):
+    """The client was closed during the call, which may have been made. With its `request_id` it is safe to repeat."""
+
+    http_status = 503
 
 
 class ServiceError(Error):

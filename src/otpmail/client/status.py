@@ -17,6 +17,23 @@ _BUSY = frozenset({"QUEUE_FULL", "SHARE_SPENT", "MEMORY_FULL"})
 _Code = grpc.StatusCode
 _NUMBERS = {code.value[0]: code for code in _Code}
 
+_CLOSED = "Channel closed!"
+"""In gRPC's words where `close` has ended a call, which has one code or another."""
+
+_PROBLEMS: Mapping[str, str] = MappingProxyType(
+    {
+        "http1.x server": "it speaks HTTP, and no gRPC; name the port of gRPC: PORT of the service, and not HTTP_PORT",
+        "Hostname Verification": "its certificate is for another name; set OTPMAIL_TLS_NAME to one that is in it",
+        "CERTIFICATE_VERIFY_FAILED": "its certificate is not of an authority in OTPMAIL_CA_FILE, or has expired",
+        "WRONG_VERSION_NUMBER": "it does not speak TLS; do not set OTPMAIL_CA_FILE",
+        "create security handshaker": (
+            "OTPMAIL_CA_FILE holds no certificate, or OTPMAIL_CERT_FILE and OTPMAIL_KEY_FILE do not belong together"
+        ),
+        "handshake failed": "TLS fails; look at OTPMAIL_CA_FILE, and at OTPMAIL_CERT_FILE if it wants a certificate",
+    }
+)
+"""What to change, by gRPC's own words for a connection that fails; the first that fits. It has no codes for these."""
+
 _KINDS: Mapping[grpc.StatusCode, Callable[[str], errors.Error]] = MappingProxyType(
     {
         _Code.INVALID_ARGUMENT: errors.InvalidRequest,
@@ -59,9 +76,16 @@ def error_of(code: grpc.StatusCode, details: str | None, trailers: Metadata | No
     return of_code(code, text, error_id=info.metadata["error_id"] if info is not None else "")
 
 
+def closed() -> errors.Closed:
+    """Return the error for a call of a client that was closed meanwhile."""
+    return errors.Closed("the client was closed during the call")
+
+
 def of_code(code: grpc.StatusCode | int, text: str, *, error_id: str = "") -> errors.Error:
     """Return the error for a code without details, such as that of one mail of a stream."""
     found = _NUMBERS.get(code) if isinstance(code, int) else code
+    if _CLOSED in text and not error_id:
+        return closed()
     if found is _Code.UNAUTHENTICATED:
         text += "; the client reads the token from OTPMAIL_TOKEN"
     kind = _KINDS.get(found) if found is not None else None
@@ -87,9 +111,18 @@ def _exhausted(
 
 def _unavailable(text: str, info: ErrorInfo | None, retry_after: float | None, target: str) -> errors.Unavailable:
     if info is None:
+        if problem := connection_problem(text):
+            return errors.Unreachable(f"no call reaches the service on {target}: {problem}")
         return errors.Unreachable(f"no service answers on {target}: {text}")
     kind = errors.RelayDown if info.reason == "RELAY_DOWN" else errors.Unavailable
     return kind(text, retry_after=retry_after)
+
+
+def connection_problem(details: str) -> str:
+    """Return what to change where a service does not answer, empty where gRPC's words for it name nothing known."""
+    if details.startswith("failed to connect") and "Socket closed" in details:  # else it has ended during the call
+        return "it closes the connection; if it speaks TLS, set OTPMAIL_CA_FILE, and OTPMAIL_CERT_FILE if it wants one"
+    return next((words for mark, words in _PROBLEMS.items() if mark in details), "")
 
 
 def _detail(status: Status, kind: type[MessageT]) -> MessageT | None:

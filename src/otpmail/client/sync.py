@@ -18,7 +18,7 @@ from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan, built
 from otpmail.client.retry import Attempts, Refusals, Retries, checked
-from otpmail.client.status import error_of
+from otpmail.client.status import closed, error_of
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
 
@@ -162,9 +162,12 @@ class SyncClient:
     def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
         target = self._endpoint.target
-        call = self._channel(target).unary_unary(plan.method, **plan.octets)
+        channel = self._channel(target)
+        call = channel.unary_unary(plan.method, **plan.octets)
         attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
         while True:
+            if self._channels.get(target) is not channel:
+                raise closed()
             try:
                 answer = call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.RpcError as failure:

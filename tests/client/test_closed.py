@@ -1,0 +1,129 @@
+"""A client that is closed while its calls are under way: each ends by an error of the client's own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from client.scripted import Failure, Scripted
+from otpmail import client as errors
+from otpmail.client import Client, OutgoingMail, SyncClient
+from otpmail.client.status import connection_problem, error_of
+from otpmail.v1 import mail_pb2, otp_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ADA = "ada@example.org"
+_CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "unary": (lambda client: client.send_code(ADA), None),
+    "watch": (lambda client: client.watch_mail("m"), [mail_pb2.Mail(id="m"), None]),
+    "send": (lambda client: client.send_mails([OutgoingMail(to=ADA)]), [None]),
+}
+
+
+async def _collect(made: Any) -> Any:
+    return [each async for each in made] if inspect.isasyncgen(made) else await made
+
+
+async def _until_asked(service: Scripted) -> None:
+    async with asyncio.timeout(20):
+        while not service.requests:  # noqa: ASYNC110  the service has no event for it
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("call", [*_CALLS])
+async def test_a_client_that_is_closed_during_a_call(call: str) -> None:
+    """A task that awaits the call gets an Error. A CancelledError would end it as if somebody had cancelled it."""
+    make, answer = _CALLS[call]
+    async with Scripted(answer) as service:
+        client = Client(service.address)
+        task = asyncio.create_task(_collect(make(client)))
+        await _until_asked(service)
+        await client.close()
+        with pytest.raises(errors.Closed, match="the client was closed during the call"):
+            await task
+
+
+@pytest.mark.parametrize("call", [*_CALLS])
+async def test_a_client_that_is_closed_by_another_thread(call: str) -> None:
+    """So it is where the call blocks."""
+    make, answer = _CALLS[call]
+    async with Scripted(answer) as service:
+        client = SyncClient(service.address)
+
+        def run() -> Any:
+            """Make the call, and return all that it yields."""
+            made = make(client)
+            return list(made) if inspect.isgenerator(made) else made
+
+        task = asyncio.create_task(asyncio.to_thread(run))
+        await _until_asked(service)
+        client.close()
+        with pytest.raises(errors.Closed, match="the client was closed during the call"):
+            await task
+
+
+@pytest.mark.parametrize("call", [*_CALLS])
+async def test_a_caller_that_is_cancelled_is_no_client_that_is_closed(call: str) -> None:
+    """The cancel of a caller stays one, also if the client is closed then, as `async with` does."""
+    make, answer = _CALLS[call]
+    async with Scripted(answer) as service:
+
+        async def run() -> None:
+            """Make the call with a client that is closed at the end."""
+            async with Client(service.address) as client:
+                await _collect(make(client))
+
+        task = asyncio.create_task(run())
+        await _until_asked(service)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_client_that_is_closed_between_two_attempts() -> None:
+    """No further attempt is made, over a connection that `close` was to end."""
+    down = Failure(grpc.StatusCode.UNAVAILABLE, "away")
+    async with Scripted(down, otp_pb2.SendCodeResponse(), down, otp_pb2.SendCodeResponse()) as service:
+
+        async def close(_: float) -> None:
+            """Close the client instead of a wait."""
+            await client.close()
+
+        client = Client(service.address, sleep=close)
+        with pytest.raises(errors.Closed):
+            await client.send_code(ADA)
+        assert (await client.send_code(ADA, timeout=20)) is not None  # a later call opens a new connection
+        blocking = SyncClient(service.address, sleep=lambda _: blocking.close())
+        with pytest.raises(errors.Closed):
+            await asyncio.to_thread(blocking.send_code, ADA)
+    assert len(service.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ("failed to connect to all addresses; last error: (Trying to connect an http1.x server)", "HTTP_PORT"),
+        ("Tls handshake failed: WRONG_VERSION_NUMBER", "does not speak TLS"),
+        ("Tls handshake failed: CERTIFICATE_VERIFY_FAILED", "OTPMAIL_CA_FILE"),
+        ("Hostname Verification Check failed.", "OTPMAIL_TLS_NAME"),
+        ("UNKNOWN: Failed to create security handshaker.", "holds no certificate"),
+        ("failed to connect to all addresses; last error: Socket closed", "if it speaks TLS"),
+    ],
+)
+def test_what_to_change_where_no_call_arrives(details: str, words: str) -> None:
+    """The client says what to change, as the command line does, rather than that no service answers."""
+    error = error_of(grpc.StatusCode.UNAVAILABLE, details, None, "localhost:1")
+    assert isinstance(error, errors.Unreachable)
+    assert str(error).startswith("no call reaches the service on localhost:1: ")
+    assert words in str(error)
+
+
+def test_a_connection_that_ends_during_a_call() -> None:
+    """A service that ends says nothing of TLS."""
+    assert connection_problem("Socket closed") == ""
