@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lifelines import Lifeline
+from ports import HeldPort
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class MailServer(ABC):
         self._cert_file = cert_file
         self._key_file = key_file
         self._settings = dict(settings or {})
-        self._reserved: list[socket.socket] = []
+        self._held: list[HeldPort] = []
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: Lifeline | None = None
@@ -100,8 +100,8 @@ class MailServer(ABC):
         """Start it on two free ports and return when it listens on both."""
         with ExitStack() as undo:
             undo.callback(self.stop)
-            self._reserved = _reserve_ports(2)
-            self.port, self.tls_port = (reserved.getsockname()[1] for reserved in self._reserved)
+            self._held = [HeldPort(), HeldPort()]  # Postfix, with SO_REUSEPORT, would not notice another server
+            self.port, self.tls_port = (held.port for held in self._held)
             self._directory = self._prepare()
             self._launch()
             undo.pop_all()
@@ -109,9 +109,8 @@ class MailServer(ABC):
     def stop(self) -> None:
         """Stop what `start` started, wait until it is gone, and remove its directory; `mails` and `port` stay."""
         self._terminate()
-        for reserved in self._reserved:
-            reserved.close()
-        self._reserved = []
+        while self._held:
+            self._held.pop().close()
         if self._directory is not None:
             self._collect()
             shutil.rmtree(self._directory)
@@ -270,24 +269,6 @@ def find_program(name: str, *folders: Path) -> Path | None:
 def printed(*command: str | Path) -> str:
     """Run a command that only prints; return what it printed."""
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _reserve_ports(count: int) -> list[socket.socket]:
-    """Bind sockets to free ports, which reserves them until the server listens there too, with SO_REUSEPORT.
-
-    Neither server can listen on port 0. Another process could take a port that was merely found free, and Postfix, with
-    SO_REUSEPORT, would not notice.
-    """
-    with ExitStack() as undo:
-        reserved = []
-        for _ in range(count):
-            holder = undo.enter_context(socket.socket())
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind((HOST, 0))
-            reserved.append(holder)
-        undo.pop_all()
-        return reserved
 
 
 def _members(group: int) -> list[int]:
