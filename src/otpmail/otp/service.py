@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from functools import partial
 
 from otpmail.callers import Call
 from otpmail.code_record import STRANGERS
 from otpmail.compose.catalog import Templates
-from otpmail.compose.draft import Draft
 from otpmail.delivery.job import Job
 from otpmail.delivery.waiters import Outcome
 from otpmail.errors import InvalidArgument, LimitExceeded
@@ -16,9 +14,10 @@ from otpmail.events import CodeChecked, LimitReached, Observer
 from otpmail.mail.service import MailService
 from otpmail.mail.submission import Submission
 from otpmail.mail.undoing import CLOSE_SECONDS, Undoing
-from otpmail.model import FIXED_KEY, LETTERS, Challenge, Check, IssuedCode, Mail, MailState, Priority, Reached, Sending
+from otpmail.model import Challenge, Check, IssuedCode, Priority, Reached, Sending
 from otpmail.otp.addresses import AddressService
-from otpmail.otp.codes import CodeBook, KeyGoneError, new_challenge_id, reference
+from otpmail.otp.code_mails import NOT_SENT, CodeMails
+from otpmail.otp.codes import CodeBook, KeyGoneError, new_challenge_id
 from otpmail.otp.devices import DeviceTokens, new_device
 from otpmail.otp.fixed import FixedCodes
 from otpmail.otp.issuing import Issuing
@@ -41,9 +40,6 @@ from otpmail.store.base import Issue
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
 from otpmail.store.erasing import person_of
 
-CODE_HEADER = "One-Time-Code"
-
-_NOT_SENT = frozenset({MailState.FAILED, MailState.EXPIRED, MailState.CANCELLED})
 _NO_ATTEMPTS = "this code or this address has no attempts left"
 
 
@@ -78,6 +74,7 @@ class OtpService:
         self._quotas = Quotas(settings)
         self.profiles = Profiles(settings, relays, templates)
         self._usual = self.profiles.usual
+        self._writing = CodeMails(settings, codes, self.profiles, mails.limits)
         self._fixed = FixedCodes(store, mails, codes, self._devices, observer)
         self.checks_at_once = store.checks_at_once
 
@@ -118,7 +115,7 @@ class OtpService:
             await self._store.void(place.key, place.scope, gone.challenge_id, place.earlier)
             return await self.send_code(call, request)
         mail = job.mail if request.wait_for.guarantees else await self._mails.outcome(call, job)
-        return self._sent(mail, terms)
+        return self._writing.answer(mail, terms)
 
     async def validate_code(self, call: Call, request: CheckRequest) -> Checked:
         """Check a code. In one step of the store the attempt is counted, and a right code is used up.
@@ -196,7 +193,7 @@ class OtpService:
             room = memory.codes.octets < memory.for_records
             # A repeated call goes on where its process ended: its own mail may be the one that was sent just now.
             spaced = mail_id not in self._mails.resumed
-            submission = partial(self._submission, request, place, terms, now)
+            submission = partial(self._writing.submission, request, place, terms, now)
             key = place.key
             device = self._devices.read(token, key, now) if (token := request.device_token) else STRANGERS
             quotas: tuple[Quota, ...] = ()
@@ -244,57 +241,10 @@ class OtpService:
             self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
         return job
 
-    def _submission(
-        self, request: CodeRequest, place: Place, terms: Terms, now: float, issued: IssuedCode
-    ) -> Submission:
-        """The mail of a code: urgent, and not sent once the code has expired."""
-        challenge = issued.challenge
-        left = challenge.expires - now
-        code = self._codes.code(challenge)
-        values = {**request.variables, "code": code, "reference": reference(challenge.id), "email": place.address.spec}
-        templates = terms.templates or self.profiles.templates
-        mail = templates.render(request.locale, request.purpose or DEFAULT_PURPOSE, values, valid_seconds=left)
-        return Submission(
-            draft=Draft(
-                limits=self._mails.limits,
-                to=(place.address,),
-                from_=terms.sender,
-                subject=mail.subject,
-                text=mail.text,
-                html=mail.html,
-                headers=((CODE_HEADER, code),) if self._settings.code_header else (),
-                automatic=True,
-                code=code,
-            ),
-            priority=Priority.URGENT,
-            wait_for=request.wait_for,
-            ttl=left,
-            request_id=request.request_id,
-            fingerprint=request.fingerprint,
-            issued=issued,
-            labels=request.labels,
-            relay=terms.relay,
-        )
-
-    def _sent(self, mail: Mail, terms: Terms) -> SentCode:
-        issued = mail.issued
-        if issued is None and mail.recipients and (found := mail.recipients[0].suppression) is not None:
-            return SentCode(IssuedCode(Challenge(b"", "", 0.0), found.until), "", mail, 0)
-        if issued is None:  # the fingerprint covers the method, so this is another kind of request's id
-            raise InvalidArgument("request_id", "was used before for another request")
-        is_returned = self._settings.return_code and issued.challenge.key_id != FIXED_KEY
-        code = self._codes.code_of(issued) if is_returned else ""
-        if mail.settle_time is not None and mail.state in _NOT_SENT:
-            issued = replace(issued, next_send_time=mail.settle_time)
-        elif terms.wait:  # the record counts by the service's own
-            issued = replace(issued, next_send_time=issued.next_send_time + terms.wait)
-        length = issued.challenge.length & ~LETTERS or self._codes.digits
-        return SentCode(issued, reference(issued.challenge.id), mail, length, code)
-
     def _on_mail_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
         """Void a code whose address the relay refuses; one whose mail never left may be asked for again at once.
 
         Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
         """
-        if job.state in _NOT_SENT:
+        if job.state in NOT_SENT:
             self._undoing.begin(partial(self._store.refuse if job.is_refused else self._store.unsend, key, sending))
