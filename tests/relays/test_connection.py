@@ -5,6 +5,7 @@ import contextlib
 import gc
 import ssl
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,8 +14,12 @@ from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.relays.connection import Connection
 from otpmail.relays.message_limit import Bounds
+from otpmail.relays.protocol import RelayProtocol
+from otpmail.relays.watchdog import Watchdog
 from otpmail.settings import RelaySettings
 from otpmail.smtp.mode import Mode
+from otpmail.smtp.session import Session
+from otpmail.smtp.transaction import Outcome
 from outcomes import outcome_of
 from relay import HOST, Certificates, Faults, Relay
 from relays.dials import open_connection
@@ -55,28 +60,56 @@ def _mail(number: int = 0, size: int = 10) -> Envelope:
     return Envelope("a@x.org", (f"p{number}@y.org",), lines * (size // 64) + b"x" * (size % 64) + b"\r\n")
 
 
-async def test_the_memory_of_tls_is_free_at_once(certificates: Certificates) -> None:
-    """What TLS needs is gone with its connection, without a collection of garbage: those of all objects are rare.
+@pytest.mark.parametrize("end", ["closed", "421", "cut", "unanswered"])
+@pytest.mark.parametrize("security", ["plain", "tls"])
+async def test_the_memory_of_a_connection_is_free_at_once(certificates: Certificates, security: str, end: str) -> None:
+    """All that a connection needs is gone with it, without a collection of garbage: those of all objects are rare.
 
     A relay may end a connection after each few mails.
     """
-    async with Relay(Faults(auth=(), security="tls"), certificates=certificates) as relay:
+    tls = certificates.client_context() if security == "tls" else None
+    async with Relay(Faults(auth=(), security=security), certificates=certificates) as relay:  # type: ignore[arg-type]
         gc.collect()
-        before = _tls_objects()
+        before = _parts()
         gc.disable()
         try:
             for _ in range(3):
-                async with _connected(relay, certificates.client_context()):
-                    assert _tls_objects() > before
-            async with asyncio.timeout(10):
-                while _tls_objects() > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
+                await _open_and_end(relay, tls, end)
+            async with asyncio.timeout(20):
+                while _parts() > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
                     await asyncio.sleep(0.01)
         finally:
             gc.enable()
 
 
-def _tls_objects() -> int:
-    return sum(isinstance(one, ssl.SSLObject) for one in gc.get_objects())
+async def _open_and_end(relay: Relay, tls: ssl.SSLContext | None, end: str) -> None:
+    """Send a mail over a connection whose callbacks hold it, as a worker's do, and let it end in that way."""
+    before = _parts()
+    async with _connected(relay, tls) as connection:
+        assert _parts() > before
+        lost, outcomes = asyncio.Event(), list[Outcome]()
+        connection.on_closed = partial(_note, [], 0, connection)
+        connection.watch(
+            on_lost=lost.set,
+            on_available=partial(_note, [], 0, connection),
+            on_limit=partial(_note, [], 0, connection),
+        )
+        await outcome_of(connection, _mail())
+        silent_at, closing_at = ("MAIL" if end == one else None for one in ("unanswered", "421"))
+        relay.faults = replace(relay.faults, silent_at=silent_at, closing_at=closing_at)
+        if end == "cut":
+            relay.cut_connections()
+        elif end != "closed":
+            connection.send(_mail(), outcomes.append)  # an error that is raised would hold all frames on its way
+        if end in {"421", "cut"}:
+            await lost.wait()
+    assert [type(outcome) for outcome in outcomes] == ([ConnectionLost] if end in {"421", "unanswered"} else [])
+    relay.faults = replace(relay.faults, silent_at=None, closing_at=None)
+
+
+def _parts() -> int:
+    kinds = (Connection, RelayProtocol, Session, Watchdog, ssl.SSLObject)
+    return sum(isinstance(one, kinds) for one in gc.get_objects())
 
 
 @pytest.mark.parametrize("security", ["plain", "tls"])

@@ -294,3 +294,5 @@ class Connection:
             self._client.close()
             if self.on_closed is not None:
                 self.on_closed()
+            self.on_closed = None  # what is called may hold the connection: its memory would wait for a collection
+            self.watch(on_lost=lambda: None, on_available=lambda: None)

@@ -278,7 +278,7 @@ class RelayProtocol(asyncio.Protocol):
 
     def _stop(self, cause: str) -> None:
         """Send nothing more, and call back for each mail in flight."""
-        self._watchdog.stop()
+        self._watchdog.close()
         first = not self.lost_cause
         self.lost_cause = self.lost_cause or cause
         # The last mail first: each goes to the front of the queue, so there they stand in their order.

@@ -61,6 +61,11 @@ class Watchdog:
             self._timer.cancel()
             self._timer = None
 
+    def close(self) -> None:
+        """Watch no more, and hold nothing of the connection, whose memory is free without a collection of garbage."""
+        self.stop()
+        self._unacknowledged, self._end = float, _nothing
+
     def _start(self, seconds: float, then: Callable[[], None]) -> None:
         self.stop()
         self.is_awake = True
@@ -98,3 +103,7 @@ class Watchdog:
         self.stop()
         self._session.stayed_open()
         self._end(self._session.goodbye)
+
+
+def _nothing(_: str) -> None:
+    """Stand in for the end of a connection that has ended."""
