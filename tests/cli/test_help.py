@@ -37,9 +37,15 @@ def test_the_states_of_a_mail() -> None:
         ("mail list --foo", "otpmail mail list: no such option: --foo"),
         ("mail get a b", "otpmail mail get: got unexpected extra argument(s) (b); see otpmail mail get --help"),
         ("mail send --to", "otpmail mail send: option '--to' requires an argument; see otpmail mail send --help"),
+        ("mail list --limit 0", "otpmail mail list: invalid value for '--limit': must be 1 or more; see otpmail"),
+        ("mail list --limit x", "otpmail mail list: invalid value for '--limit': must be a whole number; see otpmail"),
         (
-            "mail list --limit 0",
-            "otpmail mail list: invalid value for '--limit': Input should be greater than or equal",
+            "mail list --limit 1.5",
+            "otpmail mail list: invalid value for '--limit': must be a whole number; see otpmail",
+        ),
+        (
+            f"mail list --limit {'9' * 5000}",
+            "otpmail mail list: invalid value for '--limit': must be a whole number; see otpmail",
         ),
         ("nope", "otpmail: no such command 'nope'; see otpmail --help"),
         ("mail nope", "otpmail mail: no such command 'nope'; see otpmail mail --help"),

@@ -144,6 +144,8 @@ def _mail(state: mail_pb2.Mail.State.ValueType, *recipients: mail_pb2.RecipientR
 _ADA, _BOB = "ada@example.org", "bob@example.org"
 _UNTIL = Timestamp(seconds=1_800_000_000)
 _REJECTED = mail_pb2.RecipientResult(address=_ADA, code=550, enhanced_code="5.1.1", reply="no such user")
+_DEFERRED = mail_pb2.RecipientResult(address=_ADA, code=452, enhanced_code="4.2.2", reply="full")
+_BROKEN = mail_pb2.RecipientResult(address=_ADA, reply="the relay said: 421 bye")
 _KEPT = mail_pb2.Suppression(reason="550 5.1.1", until=_UNTIL, scope=mail_pb2.Suppression.SCOPE_ALL)
 _OUTCOMES = [
     (_mail(mail_pb2.Mail.STATE_FAILED, _REJECTED), errors.Refused, "ada@example.org: 550 5.1.1 no such user"),
@@ -152,13 +154,20 @@ _OUTCOMES = [
         errors.Suppressed,
         "until 2027-01-15 08:00 UTC: 550 5.1.1",
     ),
-    (_mail(mail_pb2.Mail.STATE_FAILED), errors.NotSent, "not sent"),
+    (_mail(mail_pb2.Mail.STATE_FAILED), errors.NotSent, "not sent$"),
     (
         _mail(mail_pb2.Mail.STATE_PARTIAL, _REJECTED, mail_pb2.RecipientResult(address=_BOB, code=250)),
         errors.PartlySent,
         "not to ada@example.org$",
     ),
-    (_mail(mail_pb2.Mail.STATE_EXPIRED), errors.Expired, "in its time"),
+    (
+        _mail(mail_pb2.Mail.STATE_FAILED, _DEFERRED),
+        errors.NotSent,
+        "not sent; the relay said: 452 4.2.2 full$",
+    ),
+    (_mail(mail_pb2.Mail.STATE_FAILED, _BROKEN), errors.NotSent, "not sent; the relay said: 421 bye$"),
+    (_mail(mail_pb2.Mail.STATE_EXPIRED), errors.Expired, "in its time$"),
+    (_mail(mail_pb2.Mail.STATE_EXPIRED, _DEFERRED), errors.Expired, "in its time; the relay said: 452 "),
     (_mail(mail_pb2.Mail.STATE_CANCELLED), errors.Cancelled, "cancelled"),
     (_mail(mail_pb2.Mail.STATE_UNCERTAIN), errors.Uncertain, "may arrive"),
 ]

@@ -1,5 +1,6 @@
 """The commands' classes: how --help shows flags and arguments, and one line about a command that is used wrongly."""
 
+import re
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
@@ -11,6 +12,16 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from otpmail.cli.output import AS_JSON, EXIT_FAILED, wrong_usage
 
 _PYDANTIC_PREFIX = "Value error, "  # before the text of a ValueError
+_RULES = (  # pydantic's words for a value that is wrong, and ours
+    (re.compile(r"Input should be greater than or equal to (\S+)"), r"must be \1 or more"),
+    (re.compile(r"Input should be less than or equal to (\S+)"), r"must be \1 or less"),
+    (
+        re.compile(r"Input should be a valid integer.*|Unable to parse input string as an integer.*"),
+        "must be a whole number",
+    ),
+    (re.compile(r"Input should be a valid number.*"), "must be a number"),
+    (re.compile(r"Input should be"), "must be"),
+)
 
 if TYPE_CHECKING:
     _Base = TyperCommand
@@ -66,6 +77,8 @@ class Group(_PlainFlags, TyperGroup):
 def _explain(error: typer.TyperException) -> typer.Exit:
     """Print what is wrong about a command, and where help is; nothing if its help is printed, for want of arguments."""
     words = " ".join(error.format_message().split()).removesuffix(".").replace(_PYDANTIC_PREFIX, "")
+    for pydantic, ours in _RULES:
+        words = pydantic.sub(ours, words)
     if not words:
         return typer.Exit(error.exit_code)
     context: Any = getattr(error, "ctx", None)

@@ -83,7 +83,7 @@ def outcome(settled: Mail) -> errors.NotSent | None:
             names = ", ".join(found.address for found in refused)
             return errors.PartlySent(f"the mail was relayed, but not to {names}", settled)
         case State.EXPIRED:
-            return errors.Expired(f"the mail to {whose} was not sent in its time", settled)
+            return errors.Expired(f"the mail to {whose} was not sent in its time{_last_reply(settled)}", settled)
         case State.CANCELLED:
             return errors.Cancelled(f"the mail to {whose} was cancelled", settled)
         case State.UNCERTAIN:
@@ -100,9 +100,23 @@ def _failure(settled: Mail, whose: str) -> errors.NotSent:
             return errors.Suppressed(text, settled, reason=reason, until=until)
     for recipient in settled.recipients:
         if recipient.code >= _REFUSED_FOR_GOOD:
-            words = " ".join(filter(None, (str(recipient.code), recipient.enhanced_code, recipient.reply)))
-            return errors.Refused(f"the relay refused {recipient.address}: {words}", settled, recipient)
-    return errors.NotSent(f"the mail to {whose} was not sent", settled)
+            return errors.Refused(f"the relay refused {recipient.address}: {_reply(recipient)}", settled, recipient)
+    return errors.NotSent(f"the mail to {whose} was not sent{_last_reply(settled)}", settled)
+
+
+def _reply(recipient: RecipientResult) -> str:
+    return " ".join(filter(None, (str(recipient.code), recipient.enhanced_code, recipient.reply)))
+
+
+def _last_reply(settled: Mail) -> str:
+    """Return the words for the last failure of a mail that reached nobody, empty where nothing is known.
+
+    Without a code it was no reply to the recipient, and the service has worded it.
+    """
+    found = next((recipient for recipient in settled.recipients if recipient.reply), None)
+    if found is None:
+        return ""
+    return f"; the relay said: {_reply(found)}" if found.code else f"; {found.reply}"
 
 
 def sent_code(answer: otp_pb2.SendCodeResponse) -> SentCode:
