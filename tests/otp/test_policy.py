@@ -10,6 +10,7 @@ from otp.trying import DEVICE, LIFESPAN, POLICY, Typed, check, fail, fresh, send
 from otpmail.code_record import STRANGERS, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded, MemoryFull
 from otpmail.model import DAY, HOUR, LONG, Challenge, Check, CheckResult, Sending
+from otpmail.otp.policy import Policy
 from otpmail.store.challenges import NO_SCOPE, Attempt, Send
 from otpmail.store.record_codec import ends_of
 
@@ -194,6 +195,23 @@ def test_a_refusal_by_several_limits_is_for_the_one_that_lasts_longest() -> None
     with pytest.raises(LimitExceeded, match="wrong codes") as caught:
         send(record, now, "more", policy=LOCKING)
     assert caught.value.retry_after == HOUR
+
+
+@pytest.mark.parametrize("policy", [POLICY, LOCKING])
+def test_the_time_of_a_check_is_that_of_a_new_code(policy: Policy) -> None:
+    """TOO_MANY_ATTEMPTS says when SendCode mails again, by each limit that would refuse it; not a second too soon."""
+    record: CodeRecord | None = None
+    for number in range(10):
+        record, _ = send(record, 60.0 * number, "code" if number == 9 else f"c{number}", scope=bytes([number % 2]) * 8)
+    now, scope = 541.0, bytes([1]) * 8
+    record = fail(record, now, 3, Attempt(scope))
+    told = check(record, now, policy=policy, attempt=Attempt(scope))[1]
+    assert (told.result, told.retry_time) == (TOO_MANY, HOUR)
+    with pytest.raises(LimitExceeded):
+        send(record, HOUR - 1.0, "more", scope=scope, policy=policy)
+    assert send(record, float(HOUR), "more", scope=scope, policy=policy)
+    shown = check(record, now, policy=replace(policy, shadows=frozenset({"address"})), attempt=Attempt(scope))[1]
+    assert shown.retry_time == 540.0 + policy.resend
 
 
 def test_mails_are_limited_by_hour_and_by_day() -> None:

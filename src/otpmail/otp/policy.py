@@ -106,7 +106,8 @@ class Policy(SendingRules):
         until = now + ANSWER_SECONDS
         if is_spent or (is_live and left <= 0):
             is_locked = is_spent and (self.locks or attempt.compat)
-            told = Check(CheckResult.TOO_MANY_ATTEMPTS, 0, spent if is_locked else max(now, slot.next_send + self.wait))
+            again = self.next_code_at(slot, lane, now, compat=attempt.compat, locked=spent if is_locked else 0.0)
+            told = Check(CheckResult.TOO_MANY_ATTEMPTS, 0, again)
             until = min(until, spent) if is_locked else until
         elif not is_live:
             told = Check(CheckResult.NO_LIVE_CODE)

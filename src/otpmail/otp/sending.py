@@ -95,6 +95,14 @@ class SendingRules:
             raise self.refusal(name, device=lane.device != STRANGERS, retry_after=free - now)
         return reached
 
+    def next_code_at(self, slot: Slot, lane: Lane, now: float, *, compat: bool, locked: float) -> float:
+        """Return when a code may be requested again, where the lane gets none before `locked`.
+
+        The limits of mails are in shadow for the original's contract.
+        """
+        mails = 0.0 if compat or "address" in self.shadows else self.sends.free_at(lane.sends) - self.resend
+        return locked if compat and locked else max(now, locked, mails, slot.next_send + self.wait)
+
     def _choose(self, slot: Slot, now: float, fresh: Challenge, *, attacked: bool) -> tuple[Sending, Replaced | None]:
         """Return the challenge that is mailed now, and the one that it has replaced, now or earlier."""
         live, replaced = slot.challenge, slot.replaced

@@ -25,7 +25,7 @@ local found, now, places, old = open(1, names, ARGV[1], tonumber(ARGV[3]))
 local rules, at = rules_of(4)
 local asked = {
   scope = ARGV[at], device = ARGV[at + 1], only = ARGV[at + 2], request = ARGV[at + 3], new_device = ARGV[at + 4],
-  locks = rules.locks or ARGV[at + 5] == '1', now = now, reached = {},
+  compat = ARGV[at + 5] == '1', locks = rules.locks or ARGV[at + 5] == '1', now = now, reached = {},
   lengths = { [tonumber(ARGV[at + 6])] = true, [tonumber(ARGV[at + 7])] = true }
 }
 local proofs
@@ -70,15 +70,22 @@ local refused, counts = admit(asked, names, not is_limited)
 if refused then return cmsgpack.pack(refused) end
 
 local left = most_of(challenge, rules) - challenge.attempts
-local next_send = math.max(now, slot.next_send + rules.wait)
+local is_spent = spent > now and not (is_live and challenge.length == LONG)
+local is_locked = is_spent and asked.locks
+-- When a code may be requested again (otp.sending.SendingRules.next_code_at).
+local again = math.max(now, slot.next_send + rules.wait)
+if asked.compat then -- the limits of mails are in shadow there
+  again = is_locked and spent or again
+else
+  if not rules.shadows.address then again = math.max(again, free_at(rules.sends, lane.sends) - rules.resend) end
+  if is_locked then again = math.max(again, spent) end
+end
 local answer = { 'no_live_code', 0, false, '', 0 }
 local is_used, is_counted = false, false
 local until_then = now + ANSWER
-if spent > now and not (is_live and challenge.length == LONG) then
-  answer = { 'too_many_attempts', 0, asked.locks and spent or next_send, '', 0 }
-  if asked.locks then until_then = math.min(until_then, spent) end
-elseif is_live and left <= 0 then
-  answer = { 'too_many_attempts', 0, next_send, '', 0 }
+if is_spent or (is_live and left <= 0) then
+  if is_locked then until_then = math.min(until_then, spent) end
+  answer = { 'too_many_attempts', 0, again, '', 0 }
 elseif is_live and matches then
   is_used = true
   local device = asked.device == STRANGERS and asked.new_device or asked.device
