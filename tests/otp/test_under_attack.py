@@ -27,6 +27,7 @@ class Mailbox:
 
     random: Random
     policy: Policy = POLICY
+    life: float = LIFE
     now: float = 1e9
     record: CodeRecord | None = None
     mails: dict[bytes, list[float]] = field(default_factory=dict)
@@ -36,7 +37,7 @@ class Mailbox:
 
     def send(self, scope: bytes, device: bytes = STRANGERS) -> Challenge | None:
         """Ask for a code; None where none is mailed."""
-        fresh = Challenge(self.random.randbytes(16), "k1", self.now + LIFE, length=6)
+        fresh = Challenge(self.random.randbytes(16), "k1", self.now + self.life, length=6)
         try:
             self.record, sending = self.policy.send(self.record, Send(b"", self.now, fresh, scope=scope, device=device))
         except LimitExceeded as error:
@@ -219,3 +220,30 @@ def test_a_person_with_many_devices() -> None:
     later = mailbox.send(b"session ", b"device19")
     assert later is not None
     assert [lane.device for lane in mailbox.record.lanes] == [b"device19"]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_day_of_tokens_without_number(most: int, *, is_first: bool) -> None:
+    """Within the limits of mails that ship no number of tokens ends a code of an owner with two, be it good for a day.
+
+    `most` is how many codes each token asks for. An owner who is not the first has no lane of its own.
+    """
+    mailbox = Mailbox(Random(4), life=DAY)
+    tokens = _tokens(80)
+
+    def ask_all() -> None:
+        for token in mailbox.random.sample(tokens, len(tokens)):
+            for number in range(most):
+                mailbox.send(b"theirs %d" % number, token)
+
+    if not is_first:
+        for token in tokens[:16]:
+            mailbox.send(b"theirs 0", token)
+    mine = [mailbox.send(scope, DEVICE) for scope in (b"session1", b"session2")]
+    for _ in range(24):
+        ask_all()
+        mailbox.now += HOUR - 1
+    for scope, challenge in zip((b"session1", b"session2"), mine, strict=True):
+        assert challenge is not None
+        assert mailbox.check(challenge, Attempt(scope, DEVICE)).result is CheckResult.VALID
