@@ -172,6 +172,23 @@ async def test_run_passes_every_signal_on(tree: Path, signs: tuple[signal.Signal
         socket.create_connection(("127.0.0.1", port), 10)
 
 
+async def test_the_first_signal_decides(tree: Path) -> None:
+    """`scripts/run` ends by its first signal, also where the second one comes before the script has gone on."""
+    _write_script(tree / "scripts/venv", "exit 0")
+    passing_on = 'kill -s "$2" "$service" 2>/dev/null || true'
+    script = tree / "scripts/run"
+    assert script.read_text().count(passing_on) == 1
+    script.write_text(script.read_text().replace(passing_on, f"{passing_on}; sleep 1"))
+    process = await _start(script, LAMEDUCK_SECONDS="90", HOST="127.0.0.1", PORT="0", LOG_LEVEL="info")
+    await _lines_until(process, "  curl ")
+    process.send_signal(signal.SIGTERM)
+    await _lines_until(process, "stopping")
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(30):
+        await process.communicate()
+    assert process.returncode == 143
+
+
 async def test_run_where_the_service_ends(tree: Path) -> None:
     """If `otpmail dev` ends, `scripts/run` says so at once, below the service's own message."""
     _write_script(tree / "scripts/venv", "exit 0")
