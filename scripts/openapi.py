@@ -48,6 +48,17 @@ _ERROR: Schema = {
         },
     },
 }
+_IN_WORDS: Schema = {
+    "type": "string",
+    "description": "A status in words: no such path, another verb than POST, a type that the method does not take, "
+    "or a request that may not come in or can't be read.",
+}
+_OF_A_LINE = {
+    ".otpmail.v1.SendMailsRequest": ".otpmail.v1.SendMailRequest",
+    ".otpmail.v1.SendMailsResponse": ".otpmail.v1.SendMailsResponse.Result",
+}
+"""What a line of JSON is, by the message that has many of it."""
+
 _FIELD_OF_MESSAGE, _NESTED_MESSAGE, _NESTED_ENUM, _MESSAGE, _ENUM, _SERVICE, _METHOD = 2, 3, 4, 4, 5, 6, 2
 
 
@@ -130,10 +141,10 @@ def _operation(service: str, method: Any, comment: str) -> Schema:
         forms = ("application/connect+json", "application/connect+proto")
 
     def content(kind: str) -> Schema:
-        """Return a body in each form; that of protobuf is octets."""
-        return {form: {"schema": {} if form.endswith("proto") else _reference(kind)} for form in forms}
+        """Return a body in each form."""
+        return {form: {"schema": _schema_of(form, kind)} for form in forms}
 
-    error = {"application/json": {"schema": _reference(".connect.Error")}}
+    error = {"application/json": {"schema": _reference(".connect.Error")}, "text/plain": {"schema": _IN_WORDS}}
     operation = {
         "operationId": f"{service}.{method.name}",
         "tags": [service],
@@ -144,6 +155,15 @@ def _operation(service: str, method: Any, comment: str) -> Schema:
         },
     }
     return _described(operation, comment)
+
+
+def _schema_of(form: str, kind: str) -> Schema:
+    """Return the schema of a message in a form. Octets have none, and OpenAPI has none for lines."""
+    if form.startswith("application/connect+"):
+        return {"description": f"{kind.removeprefix('.')} in envelopes of Connect"}
+    if form == "application/jsonl":
+        return {**_reference(_OF_A_LINE[kind]), "description": "Each line is one of these."}
+    return {"description": f"{kind.removeprefix('.')} in protobuf"} if form.endswith("proto") else _reference(kind)
 
 
 def _described(schema: Schema, comment: str) -> Schema:

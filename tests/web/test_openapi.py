@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from http1 import JSON, request
+from http1 import JSON, SEND_CODE, request
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 
 if TYPE_CHECKING:
@@ -51,6 +51,34 @@ def test_fields_have_their_names_in_json() -> None:
     assert mail["createTime"]["format"] == "date-time"
     assert mail["labels"]["additionalProperties"] == {"type": "string"}
     assert "STATE_RELAYED" in _DESCRIBED["components"]["schemas"]["otpmail.v1.Mail.State"]["enum"]
+
+
+def test_bodies_are_described_as_they_are() -> None:
+    """A line is one mail or result, envelopes are no JSON, and an error may be a status in words."""
+    content = {
+        path.rpartition("/")[2]: (
+            item["post"]["requestBody"]["content"],
+            item["post"]["responses"]["200"]["content"],
+            item["post"]["responses"]["default"]["content"],
+        )
+        for path, item in _DESCRIBED["paths"].items()
+    }
+    lines, results, _ = content["SendMails"]
+    assert lines["application/jsonl"]["schema"]["$ref"].endswith("/otpmail.v1.SendMailRequest")
+    assert results["application/jsonl"]["schema"]["$ref"].endswith("/otpmail.v1.SendMailsResponse.Result")
+    asked, states, _ = content["WatchMail"]
+    assert not any("$ref" in form["schema"] for form in (*asked.values(), *states.values()))
+    assert all(set(errors) == {"application/json", "text/plain"} for _, _, errors in content.values())
+
+
+@pytest.mark.service(HTTP_PORT=0)
+async def test_an_error_has_a_type_that_is_described(service: Service) -> None:
+    """Refusals in front of a method are text, and those of a method JSON, as the description says."""
+    described = _DESCRIBED["paths"][SEND_CODE]["post"]["responses"]["default"]["content"]
+    for body, headers, status in ((b"{}", {}, 415), (b"{}", JSON | {"host": "evil.example"}, 403), (b"{}", JSON, 400)):
+        answer = await request(service, SEND_CODE, body, headers)
+        assert answer.status == status
+        assert answer.fields["content-type"].partition(";")[0] in described
 
 
 @pytest.mark.service(HTTP_PORT=0)
