@@ -98,6 +98,21 @@ async def test_a_line_that_is_no_mail_ends_the_stream(service: Service) -> None:
     assert "subjekt" in last["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "broken", [b"no JSON", b'{"subjekt":"x"}', b'{"text":"' + b"x" * 20_000_000], ids=["text", "field", "long"]
+)
+@pytest.mark.service(**OPEN)
+async def test_the_mails_before_a_line_that_is_none_are_sent(service: Service, broken: bytes) -> None:
+    """Each mail in front of such a line has its result, also where all of them come at once."""
+    lines = [json.dumps(_mail(number)).encode() for number in range(3)]
+    answer = await request(service, SEND_MAILS, b"\n".join((*lines, broken, lines[0], b"")), LINES)
+    *results, last = map(json.loads, answer.text.splitlines())
+    assert {result["requestId"]: result["mail"]["state"] for result in results} == dict.fromkeys(
+        ("r0", "r1", "r2"), "STATE_RELAYED"
+    )
+    assert last["error"]["code"] == "invalid_argument"
+
+
 @asynccontextmanager
 async def _stream_of_lines(service: Service) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Begin a stream of lines, of which none is sent yet."""

@@ -46,6 +46,8 @@ class LinesContext(CallContext):
         self._counted = 0  # octets of both in the memory
         self._count = 0
         self._has_ended = False
+        self._broken: InvalidArgument | None = None
+        """The line that can't be read, for which those before it wait."""
         self._reading: asyncio.Task[Any] | None = None
 
     async def read(self) -> bytes:
@@ -59,10 +61,15 @@ class LinesContext(CallContext):
             self._reading = None
 
     async def read_batch(self) -> Any:
-        """Return the lines that are there as one batch in protobuf. Raises InvalidArgument and MemoryFull."""
-        while not self._lines and not self._has_ended:
+        """Return the lines that are there as one batch in protobuf. Raises InvalidArgument and MemoryFull.
+
+        The lines in front of one that can't be read are mails all the same: they are a batch of their own.
+        """
+        while not self._lines and not self._has_ended and self._broken is None:
             await self._read_more()
         if not self._lines:
+            if self._broken is not None:
+                raise self._broken
             return End()
         taken, self._lines = self._lines[:_MOST_OF_BATCH], self._lines[_MOST_OF_BATCH:]
         batch = mail_pb2.SendMailsRequest()
@@ -71,9 +78,13 @@ class LinesContext(CallContext):
             try:
                 octets = await decode(JSON, line, mail_pb2.SendMailRequest, self._memory, self._turn)
             except InvalidArgument as error:
-                raise InvalidArgument(f"line {self._count}: {error.field}", error.description) from None
+                self._broken = InvalidArgument(f"line {self._count}: {error.field}", error.description)
+                self._lines = []
+                break
             batch.mails.add().ParseFromString(octets)
         self._weigh()
+        if self._broken is not None and not batch.mails:
+            raise self._broken
         return batch.SerializeToString()
 
     async def _read_more(self) -> None:
@@ -90,7 +101,8 @@ class LinesContext(CallContext):
         if self._has_ended and rest.strip():
             self._lines.append(bytes(rest))
         if len(rest) > self.most:
-            raise InvalidArgument("request", f"has a line of more than {self.most} octets")
+            rest.clear()
+            self._broken = InvalidArgument("request", f"has a line of more than {self.most} octets")
 
     def _weigh(self) -> None:
         """Count what is there now in the memory. Raises MemoryFull where calls take their part of it."""
