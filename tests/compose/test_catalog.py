@@ -2,6 +2,7 @@
 
 import html
 import re
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +165,28 @@ def test_what_a_request_has_is_text(value: str) -> None:
     shown = value.replace("<b>", "&lt;b&gt;").replace("ü", "&#252;")
     assert shown in mail.html
     assert value not in mail.subject
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_the_address_of_the_support_is_a_link(locale: str) -> None:
+    """Readers write to the support by a tap; signs of an address are no parameters of its link (RFC 6068)."""
+    look = Look(Product(name="Acme", support_address="help?cc=x&y%z@acme.example"))
+    mail = Templates(None, default_locale="en", look=look).render(locale, "login", VALUES, valid_seconds=600.0)
+    link = re.search(r'<a [^>]*href="mailto:help%3Fcc%3Dx%26y%25z@acme\.example"[^>]*>([^<]*)</a>', mail.html)
+    assert link is not None
+    assert link[1] == "help?cc=x&amp;y%z@acme.example"
+    line = next(line for line in mail.text.splitlines() if "help?cc" in line)
+    assert html.unescape(re.sub("<[^>]*>", "", mail.html)).count(line) == 1
+
+
+def test_a_phrase_without_the_address_has_no_link(tmp_path: Path) -> None:
+    """Words of one's own for the support need not name the address."""
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "words.toml").write_text("support = 'Ask at the desk, or not.'")
+    look = Look(Product(support_address="help@acme.example"))
+    mail = Templates(tmp_path, default_locale="en", look=look).render("", "login", VALUES, valid_seconds=600.0)
+    assert ">Ask at the desk, or not.</p>" in mail.html.replace("\n", "")
+    assert "mailto:" not in mail.html
 
 
 def test_the_reference_can_be_left_out() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from otpmail.compose.checks import check_body, check_parts, check_subject, one_line
 from otpmail.compose.folders import SHIPPED_PARTS, Files, JinjaFiles, LocaleFiles, Part, PlainFiles
@@ -172,6 +173,7 @@ class _Builder:
             "product_text_color": product.on_accent,
             "has_color": bool(product.color),
             "support_address": product.support_address,
+            **_around_address(product.support_address, self._phrases(kind, words).get("support", "")),
             "kind": kind,
             "lang": tag,
             "dir": "ltr" if words is None else words.direction,
@@ -236,6 +238,14 @@ class _Anything(Space):
 
     def __getitem__(self, name: str) -> str:
         return "1"
+
+
+def _around_address(address: str, phrase: str) -> dict[str, str]:
+    """Return the link to an address, and what stands before and behind it; no link where a phrase lacks its hole."""
+    before, hole, after = phrase.partition("{support}")
+    is_linked = address and hole and "{" not in before + after
+    link = f"mailto:{quote(address, safe='@')}" if is_linked else ""  # RFC 6068
+    return {"support_link": link, "support_before": before, "support_after": after}
 
 
 def _binding(domain: str) -> str:

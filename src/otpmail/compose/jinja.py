@@ -34,7 +34,8 @@ VARYING = ("code", "spelled_code", "valid_for", "minutes", "reference", "email")
 
 FIXED = (
     *("product_name", "product_url", "product_logo_url", "product_color", "product_text_color", "has_color"),
-    *("support_address", "kind", "lang", "dir", "shows_reference"),
+    *("support_address", "support_link", "support_before", "support_after"),
+    *("kind", "lang", "dir", "shows_reference"),
 )
 """The names of values that a template's mails share."""
 
