@@ -3,6 +3,7 @@
 import pytest
 
 from otpmail.product import Product
+from otpmail.settings.product import product_name
 from settings.conftest import Load, Problems
 
 
@@ -23,6 +24,16 @@ def test_a_product(load: Load) -> None:
         color="#0a7c66",
         support_address="Help@acme.example",
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f469\u200d\U0001f467 Family"]
+)
+def test_a_name_whose_letters_are_joined(name: str) -> None:
+    """The joiners of Unicode are parts of some names; alone they are none."""
+    assert product_name(name) == name
+    with pytest.raises(ValueError, match="not visible"):
+        product_name("\u200d\u200c")
 
 
 @pytest.mark.parametrize(

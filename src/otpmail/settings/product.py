@@ -14,6 +14,9 @@ from otpmail.settings.section import Section, broken_rule
 
 _MOST_NAME = 64
 _MOST_URL = 1000
+_JOINERS = dict.fromkeys((0x200C, 0x200D))
+"""Names of Persian and Hindi may need these to be spelled right, and an emoji of several is joined by one."""
+
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _URL = re.compile(r"[!#-;=?-\[\]_a-z~]+")  # the characters of a URL (RFC 3986), without quotes
 
@@ -22,7 +25,8 @@ def product_name(text: str) -> str:
     """Return the name of a product. Raises ValueError where it could not stand in a subject."""
     if len(text) > _MOST_NAME:
         raise ValueError(f"is longer than {_MOST_NAME} characters")
-    if text and not (text.isprintable() and text.strip()):
+    visible = text.translate(_JOINERS)
+    if text and not (visible.isprintable() and visible.strip()):
         raise ValueError("has a character that is not visible, such as a line end")
     return text.strip()
 
