@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.x509 import NameOID
 
 from otpmail.errors import SettingsError
+from otpmail.settings import ClientSettings, load_section
 from otpmail.settings.certificates import CertificateFiles, Validity
 
 
@@ -152,3 +153,24 @@ def test_a_file_that_is_not_there(files: Files, name: str, setting: str) -> None
     path = getattr(files, name)
     path.unlink()
     assert files.problem() == f"TLS_{setting}_FILE: {path} does not exist"
+
+
+def test_files_of_the_commands(files: Files) -> None:
+    """A command names the variable of a file that TLS can't use, rather than to say that nobody answers."""
+
+    def problem(**settings: Path) -> str:
+        """Return the line about these settings."""
+        with pytest.raises(SettingsError) as caught:
+            load_section(ClientSettings, **{name: str(path) for name, path in settings.items()})
+        (line,) = caught.value.problems
+        return line
+
+    good = {"OTPMAIL_CA_FILE": files.ca, "OTPMAIL_CERT_FILE": files.cert, "OTPMAIL_KEY_FILE": files.key}
+    assert load_section(ClientSettings, **{name: str(path) for name, path in good.items()}).key_file == files.key
+    none = "holds no certificate in PEM form, or one that can't be read"
+    assert problem(OTPMAIL_CA_FILE=files.key) == f"OTPMAIL_CA_FILE: {none}"
+    assert problem(**good | {"OTPMAIL_CERT_FILE": files.key}) == f"OTPMAIL_CERT_FILE: {none}"
+    lonely = problem(OTPMAIL_CA_FILE=files.ca, OTPMAIL_CERT_FILE=files.cert)
+    assert lonely == "OTPMAIL_CERT_FILE: holds no private key in PEM form that can be used"
+    files.key.write_bytes(files.authority.issue_cert("localhost").private_key_pem.bytes())
+    assert problem(**good) == "OTPMAIL_KEY_FILE: the key is not that of the certificate in OTPMAIL_CERT_FILE"

@@ -71,7 +71,7 @@ class CertificateFiles:
         chain = _read("TLS_CERT_FILE", cert_file)
         key = chain if key_file is None else _read("TLS_KEY_FILE", key_file)
         authorities = None if ca_file is None else _read("TLS_CLIENT_CA_FILE", ca_file)
-        own = _check_pair(chain, key, "TLS_CERT_FILE" if key_file is None else "TLS_KEY_FILE")
+        own = _check_pair(chain, key, "TLS_CERT_FILE", "TLS_CERT_FILE" if key_file is None else "TLS_KEY_FILE")
         validities: list[tuple[str, Validity]] = []
         if authorities is not None:
             found = _certificates(authorities, "TLS_CLIENT_CA_FILE")
@@ -121,12 +121,25 @@ def _certificates(octets: bytes, name: str) -> "list[Certificate]":
         raise SettingsError(f"{name}: holds no certificate in PEM form, or one that can't be read") from None
 
 
-def _check_pair(chain: bytes, key: bytes, key_name: str) -> "Certificate":
+def check_client_files(ca_file: Path, cert_file: Path | None, key_file: Path | None) -> None:
+    """Check the files of OTPMAIL_CA_FILE, OTPMAIL_CERT_FILE and OTPMAIL_KEY_FILE. Raises SettingsError with one line.
+
+    gRPC would say of a wrong one that nobody answers.
+    """
+    ca, cert, key_name = "OTPMAIL_CA_FILE", "OTPMAIL_CERT_FILE", "OTPMAIL_KEY_FILE"
+    _certificates(_read(ca, ca_file), ca)
+    if cert_file is not None:
+        chain = _read(cert, cert_file)
+        key, name = (chain, cert) if key_file is None else (_read(key_name, key_file), key_name)
+        _check_pair(chain, key, cert, name)
+
+
+def _check_pair(chain: bytes, key: bytes, cert_name: str, key_name: str) -> "Certificate":
     """Return the certificate that the key belongs to: the first in the chain. Raises SettingsError."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    first, *_ = _certificates(chain, "TLS_CERT_FILE")
+    first, *_ = _certificates(chain, cert_name)
     try:
         private = load_pem_private_key(key, password=None)
     except TypeError:
@@ -134,5 +147,5 @@ def _check_pair(chain: bytes, key: bytes, key_name: str) -> "Certificate":
     except (ValueError, UnsupportedAlgorithm):
         raise SettingsError(f"{key_name}: holds no private key in PEM form that can be used") from None
     if private.public_key() != first.public_key():
-        raise SettingsError(f"{key_name}: the key is not that of the certificate in TLS_CERT_FILE")
+        raise SettingsError(f"{key_name}: the key is not that of the certificate in {cert_name}")
     return first

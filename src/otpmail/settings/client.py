@@ -6,6 +6,8 @@ from pathlib import Path
 from pydantic import SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from otpmail.errors import SettingsError
+from otpmail.settings.certificates import check_client_files
 from otpmail.settings.problems import Problem
 from otpmail.settings.section import Section, broken_rule, readable_file
 
@@ -32,7 +34,7 @@ class ClientSettings(Section):
     _readable = field_validator("ca_file", "cert_file", "key_file")(readable_file)
 
     def conflicts(self) -> Iterator[Problem]:
-        """Yield a problem for each setting that has no effect without another."""
+        """Yield a problem for each setting that has no effect without another, and one for files that TLS can't use."""
         others = (("OTPMAIL_CERT_FILE", self.cert_file), ("OTPMAIL_TLS_NAME", self.tls_name))
         for name, value in others:
             if value and self.ca_file is None:
@@ -43,3 +45,8 @@ class ClientSettings(Section):
             yield Problem(
                 "OTPMAIL_KEY_FILE: is set, and OTPMAIL_CERT_FILE is not", ("OTPMAIL_KEY_FILE", "OTPMAIL_CERT_FILE")
             )
+        if self.ca_file is not None:
+            try:
+                check_client_files(self.ca_file, self.cert_file, self.key_file)
+            except SettingsError as error:
+                yield Problem(error.problems[0], ("OTPMAIL_CA_FILE", "OTPMAIL_CERT_FILE", "OTPMAIL_KEY_FILE"))
