@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -194,7 +195,10 @@ async def test_the_command(running: Service, relay: Relay) -> None:
     for mail_id in ids.values():
         assert (await _settled(running, mail_id)).state == Mail.STATE_RELAYED
     both = await otpmail("mail", "retry", *ids.values(), "--json", server=running.address)
-    assert (both.code, both.out, both.err.count("the mail has settled: RELAYED")) == (1, "", 2)
+    assert (both.code, both.err.count("the mail has settled: RELAYED")) == (1, 2)
+    errors = [json.loads(line)["error"] for line in both.out.splitlines()]
+    assert [(error["code"], error["id"]) for error in errors] == [("FAILED_PRECONDITION", one) for one in ids.values()]
+    assert all("the mail has settled: RELAYED" in error["message"] for error in errors)
     none = await otpmail("mail", "retry", "--state", "partial", server=running.address)
     assert (none.code, none.out, none.err) == (0, "", "no such mails\n")
     wrong = await otpmail("mail", "retry", "--state", "failed", "--to", "ada", server=running.address)

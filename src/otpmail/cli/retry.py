@@ -12,7 +12,7 @@ from otpmail.cli.call import TIMEOUT_SECONDS, failure
 from otpmail.cli.channel import open_channel
 from otpmail.cli.lookup import print_state
 from otpmail.cli.options import AllCallers, Json, OfCaller, Server, complete_from, value_of, whose
-from otpmail.cli.output import describe_error, err, exit_unless, service_of, wrong_usage
+from otpmail.cli.output import describe_error, err, exit_unless, print_error, service_of, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 _PAGE = 1000
@@ -88,7 +88,9 @@ def _retry(
     except grpc.RpcError as error:
         if error.code() not in _REFUSALS:
             raise
-        err.print(escape(f"mail {request.id}: {describe_error(error, address, TIMEOUT_SECONDS)}"), style="red")
+        said = describe_error(error, address, TIMEOUT_SECONDS)
+        err.print(escape(f"mail {request.id}: {said}"), style="red")
+        print_error(error.code().name, said, id=request.id)
         return False
     print_state(answer, as_json=as_json)
     return True
