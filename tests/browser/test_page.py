@@ -421,6 +421,17 @@ async def test_answers_are_in_plain_words(page: Page, url: str) -> None:
     await expect(answer).to_have_text("wrong code, 1 attempt left")
 
 
+async def test_a_code_that_is_deferred(page: Page) -> None:
+    """The form says why a code takes time, rather than that it is being sent, until the next action."""
+    answer = page.locator("#answer")
+    await page.get_by_label("Address").fill("452@fail.example")
+    await page.get_by_role("button", name="Send a code").click()
+    await expect(answer).to_have_text("The relay defers it, and otpmail tries again: 452 4.2.2 the mailbox is full")
+    await page.get_by_label("Address").fill(ADA)
+    await page.get_by_role("button", name="Send a code").click()
+    await expect(answer).to_have_text("The mail is relayed: 250 2.6.0 caught")
+
+
 async def test_an_answer_goes_when_a_new_action_begins(page: Page) -> None:
     """A field that the browser refuses, and a code that a mail puts into the form, take the old answer away."""
     answer, code = page.locator("#answer"), page.get_by_label("Code", exact=True)

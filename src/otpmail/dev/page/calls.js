@@ -13,6 +13,7 @@ const EXAMPLE = "ada@example.org";
 let language = "curl";
 let last = null;
 let calls = 0;
+let waits = false; // for the answer to SendCode
 
 const email = () => $("send").elements.email.value;
 const token = () => $("token").querySelector("input").value;
@@ -114,6 +115,7 @@ const say = (words, kind) => {
 // Takes the answer of an earlier action away, also one that has not come yet.
 const forget = () => {
   calls++;
+  waits = false;
   say("", "");
 };
 
@@ -121,10 +123,12 @@ const call = async (method, message) => {
   last = [method, message];
   showCall();
   const number = ++calls; // a call whose answer comes after a newer one began shows nothing
-  say(method === "SendCode" ? "sending …" : "checking …", "");
+  waits = method === "SendCode";
+  say(waits ? "sending …" : "checking …", "");
   try {
     const { ok, value } = await post(method, message);
     if (number !== calls) return;
+    waits = false;
     const isGood = ok && GOOD.has(value.result ?? value.mail.state);
     say(ok ? describe(value) : describeError(value), isGood ? "good" : "bad");
     if (value.code === "unauthenticated") {
@@ -133,8 +137,15 @@ const call = async (method, message) => {
       $("answer").textContent += ". This service asks who calls: give the token of a caller.";
     }
   } catch (error) {
-    if (number === calls) say(`The service gave no answer (${error.message}).`, "bad");
+    if (number !== calls) return;
+    waits = false;
+    say(`The service gave no answer (${error.message}).`, "bad");
   }
+};
+
+// Says that the relay has deferred the code which a call waits for: without this the form would be silent for a minute.
+export const sayDeferred = (reply) => {
+  if (waits && reply?.startsWith("4")) say(`The relay defers it, and otpmail tries again: ${reply}`, "");
 };
 
 // Puts an address and its code into the forms.

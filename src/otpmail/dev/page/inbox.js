@@ -1,5 +1,5 @@
 // The inbox of `otpmail dev`: the list, the search, the keys, and the part behind # that says which mail is open.
-import { fillIn, serveForms } from "./calls.js";
+import { fillIn, sayDeferred, serveForms } from "./calls.js";
 import { $, make } from "./dom.js";
 import { openMail, showLoading, showMail } from "./mail.js";
 import { time } from "./times.js";
@@ -37,7 +37,7 @@ const count = () => {
   document.title = `${unread ? `(${unread}) ` : ""}otpmail dev: inbox`;
   $("clear").disabled = mails.length === 0;
   $("empty").hidden = shown().length > 0;
-  $("empty").textContent = mails.length ? `No mail has "${$("search").value.trim()}".` : "No mail yet. Send a code to begin.";
+  $("empty").textContent = mails.length ? `No mail has "${$("search").value.trim().slice(0, 100)}".` : "No mail yet. Send a code to begin.";
 };
 
 const showList = () => {
@@ -262,6 +262,7 @@ const onMail = ({ mail, oldest }) => {
   const others = mails.filter((one) => one.id >= oldest);
   mails = known ? others.map((one) => (one.id === mail.id ? mail : one)) : [mail, ...others];
   const wanted = mail.to.includes(awaited) && !known;
+  if (wanted) sayDeferred(mail.refused[0]?.reply);
   if (wanted) awaited = null;
   if (wanted || (empty && wide.matches && location.hash !== "#/help")) visit(mail.id);
   else if (chosen !== null && chosen < oldest) visit(mails[0].id, true);
