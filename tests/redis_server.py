@@ -131,6 +131,22 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(sign)
 
+    def pause(self) -> None:
+        """Let it answer nothing, with its connections open, until `resume`."""
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
+
+    def demote(self) -> None:
+        """Make it a replica of nobody that answers: it takes no changes until `promote`."""
+        self.command("REPLICAOF", HOST, 1)
+
+    def promote(self) -> None:
+        """Make it a master."""
+        self.command("REPLICAOF", "NO", "ONE")
+
     def kill(self) -> None:
         """End it by SIGKILL; what it had in memory and not in its files is lost."""
         if self._process is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc.aio
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import otpmail
@@ -138,6 +139,14 @@ class Service:
         """Start the process and return once it listens. Raises ServiceExitedError if it ends instead."""
         await self.spawn()
         await self.wait_for_log("listening", timeout=timeout)
+
+    async def refused(self, exit_code: int) -> list[str]:
+        """Start in vain: return why, by the lines of the log, once the process has ended with this exit code."""
+        with pytest.raises(ServiceExitedError) as caught:
+            async with self:
+                pass
+        assert caught.value.exit_code == exit_code, caught.value
+        return caught.value.refusals
 
     async def spawn(self) -> None:
         """Start the process and return at once."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import ssl
 from collections import Counter
@@ -244,4 +243,4 @@ def _store(store: str, folder: Path, stack: AsyncExitStack) -> tuple[dict[str, A
         path, away = folder / "store.db", folder / "away.db"
         return keys | {"STORE_URL": f"sqlite:{path}"}, lambda: path.rename(away), lambda: away.rename(path)
     server = stack.enter_context(RedisServer())
-    return keys | {"STORE_URL": server.url}, lambda: server.send(signal.SIGSTOP), lambda: server.send(signal.SIGCONT)
+    return keys | {"STORE_URL": server.url}, server.pause, server.resume

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -97,22 +96,6 @@ def relay_state(relay: Relay, certificates: Certificates, tmp_path: Path) -> dic
     return relay_settings(relay, certificates, tmp_path / "token")
 
 
-def _stop(server: RedisServer) -> None:
-    server.send(signal.SIGSTOP)
-
-
-def _go_on(server: RedisServer) -> None:
-    server.send(signal.SIGCONT)
-
-
-def _demote(server: RedisServer) -> None:
-    server.command("REPLICAOF", "127.0.0.1", 1)
-
-
-def _promote(server: RedisServer) -> None:
-    server.command("REPLICAOF", "NO", "ONE")
-
-
 def _fill(server: RedisServer) -> None:
     server.command("CONFIG", "SET", "maxmemory", 1)
 
@@ -122,9 +105,9 @@ def _make_room(server: RedisServer) -> None:
 
 
 AWAY: dict[str, tuple[Callable[[RedisServer], None], Callable[[RedisServer], None]]] = {
-    "stopped": (_stop, _go_on),
+    "stopped": (RedisServer.pause, RedisServer.resume),
     "killed": (RedisServer.kill, RedisServer.start),
-    "made a replica": (_demote, _promote),
+    "made a replica": (RedisServer.demote, RedisServer.promote),
     "without memory": (_fill, _make_room),
 }
 FORGETS = ((("SCRIPT", "FLUSH"), Result.RESULT_VALID), (("FLUSHALL",), Result.RESULT_NO_LIVE_CODE))

@@ -20,7 +20,7 @@ from faults.queues import CountingRelay, fill, processor_seconds, resident
 from guaranteed import Callers, Copies, message_ids, names, send, sqlite_settings
 from otpmail.v1 import mail_pb2
 from relay import Faults
-from service import Service, ServiceExitedError, relay_settings
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -95,11 +95,7 @@ async def test_a_place_that_can_only_be_read(state: dict[str, Any], small_disk: 
     _forbid_writing(small_disk)
     before = path.read_bytes() if exists else None
     other = Service(**state)
-    with pytest.raises(ServiceExitedError) as caught:
-        async with other:
-            pass
-    assert caught.value.exit_code == 5
-    (line,) = caught.value.refusals
+    (line,) = await other.refused(5)
     assert line.startswith(f"STORE_URL: {path} can't be written")
     assert len(other.output) == 1
     assert (path.read_bytes() if path.exists() else None) == before

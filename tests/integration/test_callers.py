@@ -16,7 +16,7 @@ from commands import otpmail
 from integration.callers import DENIED, RELAYED, UNKNOWN, as_caller, hello, open_channel, status_of, table, write
 from otpmail.original import mail_pb2 as original_pb2
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
-from service import Service, ServiceExitedError
+from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -280,11 +280,7 @@ async def test_tls_1_1(serve: Callable[..., Awaitable[Service]], tls: Tls) -> No
 
 
 async def _line_of_failed_start(**settings: Any) -> str:
-    with pytest.raises(ServiceExitedError) as caught:
-        async with Service(**settings):
-            pass
-    assert caught.value.exit_code == 2
-    (line,) = caught.value.refusals
+    (line,) = await Service(**settings).refused(2)
     return line
 
 

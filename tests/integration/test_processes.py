@@ -22,7 +22,7 @@ from otpmail.rpc.transport import server_options
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
 from redis_server import KINDS, RedisServer, find_server
 from relay import Faults, Relay
-from service import Service, ServiceExitedError, relay_settings
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -275,13 +275,8 @@ async def test_no_other_server_gets_the_port(start: Callable[..., Any]) -> None:
     stranger = grpc.aio.server(options=server_options(most_octets=1 << 20, connections=10, shares_port=True))
     with pytest.raises(RuntimeError):
         stranger.add_insecure_port(service.address)
-    with pytest.raises(ServiceExitedError) as caught:
-        async with Service(
-            PORT=port, PROCESSES=2, STORE_URL="redis://127.0.0.1", OTP_KEYS=KEYS, EMAIL_HOST="127.0.0.1"
-        ):
-            pass
-    assert caught.value.exit_code == 2
-    (line,) = caught.value.refusals
+    settings: dict[str, Any] = {"PROCESSES": 2, "OTP_KEYS": KEYS, "EMAIL_HOST": "127.0.0.1"}
+    (line,) = await Service(PORT=port, STORE_URL="redis://127.0.0.1", **settings).refused(2)
     assert line.startswith(f"PORT: can't listen on 127.0.0.1:{port}; another server is there")
 
 
@@ -290,8 +285,5 @@ async def test_a_store_that_cannot_be_opened_is_reported_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens there
         url = f"redis://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ServiceExitedError) as caught:
-            async with Service(PROCESSES=2, STORE_URL=url, OTP_KEYS=KEYS, EMAIL_HOST="127.0.0.1"):
-                pass
-    assert caught.value.exit_code == 5
-    assert sum("STORE_URL: " in line for line in caught.value.refusals) == 1
+        lines = await Service(PROCESSES=2, STORE_URL=url, OTP_KEYS=KEYS, EMAIL_HOST="127.0.0.1").refused(5)
+    assert sum("STORE_URL: " in line for line in lines) == 1

@@ -26,7 +26,7 @@ from guaranteed import names
 from http1 import JSON, SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request, url_of
 from otpmail.v1 import otp_pb2
 from ports import HOST, HeldPort
-from service import Service, ServiceExitedError
+from service import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -307,10 +307,6 @@ async def test_a_port_that_is_taken(state: dict[str, Any], taken: str) -> None:
         if taken == "by another":
             opened.enter_context(socket.create_server((HOST, port)))
         given = {"PROCESSES": 2, "HTTP_PORT": port, "PORT": port if taken == "by PORT" else 0}
-        with pytest.raises(ServiceExitedError) as caught:
-            async with Service(**state | given):
-                pass
-    assert caught.value.exit_code == 2
-    (line,) = caught.value.refusals
+        (line,) = await Service(**state | given).refused(2)
     there = "another server is there" if taken == "by another" else "no server is there, but a program has the port"
     assert line.startswith(f"HTTP_HOST, HTTP_PORT: can't listen on 127.0.0.1:{port}; {there}, perhaps ")

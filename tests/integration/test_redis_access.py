@@ -10,7 +10,7 @@ from guaranteed import KEYS, send
 from otpmail.v1 import otp_pb2
 from ports import HOST, HeldPort
 from redis_server import RedisServer
-from service import Service, ServiceExitedError, relay_settings
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,11 +101,7 @@ async def test_a_sign_in_that_fails(
         "STORE_CA_FILE": certificates.ca_file,
         **{name: value and value.format(port=tls_port) for name, value in change.items()},
     }
-    with pytest.raises(ServiceExitedError) as caught:
-        async with Service(**settings):
-            pass
-    (line,) = [line for line in caught.value.refusals if "STORE_URL" in line]
-    assert caught.value.exit_code == 5
+    (line,) = [line for line in await Service(**settings).refused(5) if "STORE_URL" in line]
     assert f"the server at localhost:{tls_port} " in line
     assert words in line
     assert "hunter" not in line
@@ -113,11 +109,7 @@ async def test_a_sign_in_that_fails(
 
 async def test_a_server_that_is_not_there(state: dict[str, Any]) -> None:
     """The start ends at once with exit code 5, and a line that names the setting and the server."""
-    with pytest.raises(ServiceExitedError) as caught:
-        async with Service(**state, STORE_URL=f"redis://{HOST}:1"):
-            pass
-    assert caught.value.exit_code == 5
-    (line,) = caught.value.refusals
+    (line,) = await Service(**state, STORE_URL=f"redis://{HOST}:1").refused(5)
     assert f"STORE_URL: the server at {HOST}:1 can't be reached: " in line
 
 
@@ -126,10 +118,6 @@ async def test_files_that_are_no_certificates(state: dict[str, Any], tmp_path: P
     file = tmp_path / "rubbish.pem"
     file.write_text("hunter2")
     for name, words in (("STORE_CA_FILE", "holds no certificates"), ("STORE_CERT_FILE", "can't be used with its key")):
-        with pytest.raises(ServiceExitedError) as caught:
-            async with Service(**state | {"STORE_URL": f"rediss://{HOST}:1", name: file}):
-                pass
-        assert caught.value.exit_code == 5
-        (line,) = caught.value.refusals
+        (line,) = await Service(**state | {"STORE_URL": f"rediss://{HOST}:1", name: file}).refused(5)
         assert f"{name}: {file} {words}" in line
         assert "hunter2" not in line

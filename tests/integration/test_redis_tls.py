@@ -11,7 +11,7 @@ from guaranteed import KEYS, send
 from integration.servers import CertificateFiles
 from otpmail.v1 import otp_pb2
 from redis_layouts import Cluster, WatchedServers
-from service import Service, ServiceExitedError, relay_settings
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,11 +125,8 @@ async def test_what_is_wrong_is_one_line(
 ) -> None:
     """A wrong authority, name or password ends the start with 5, and one line names the server and the setting."""
     servers: Any = request.getfixturevalue("watched" if layout == "sentinel" else "cluster")
-    with pytest.raises(ServiceExitedError) as caught:
-        async with Service(**state | {"STORE_URL": _as_user(servers.url), **change}):
-            pass
-    assert caught.value.exit_code == 5
-    (line,) = [line for line in caught.value.refusals if "STORE_URL" in line]
+    lines = await Service(**state | {"STORE_URL": _as_user(servers.url), **change}).refused(5)
+    (line,) = [line for line in lines if "STORE_URL" in line]
     assert "STORE_URL: the server at 127.0.0.1:" in line
     assert words in line
     assert "hunter" not in line
@@ -138,10 +135,6 @@ async def test_what_is_wrong_is_one_line(
 async def test_a_wrong_password_of_the_sentinels(state: dict[str, Any], watched: WatchedServers) -> None:
     """Sentinels that refuse the password end the start with 5, and one line names its setting."""
     settings = state | {"STORE_URL": _as_user(watched.url), "STORE_SENTINEL_PASSWORD": "hunter4"}
-    with pytest.raises(ServiceExitedError) as caught:
-        async with Service(**settings):
-            pass
-    assert caught.value.exit_code == 5
-    (line,) = [line for line in caught.value.refusals if "STORE_" in line]
+    (line,) = [line for line in await Service(**settings).refused(5) if "STORE_" in line]
     assert "STORE_SENTINEL_PASSWORD" in line
     assert "hunter" not in line

@@ -14,7 +14,7 @@ from earlier import FILES, unpack
 from guaranteed import Callers, names, send, sqlite_settings
 from otpmail.v1 import mail_pb2, otp_pb2
 from relay import Faults
-from service import Service, ServiceExitedError, relay_settings
+from service import Service, relay_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,10 +191,5 @@ async def test_a_store_that_can_not_be_opened(state: dict[str, Any], tmp_path: P
     elif spoil == "text":
         path.write_text("a text\n" * 1000)
     async with Service(**state) if spoil == "locked" else nullcontext():
-        other = Service(**state)
-        with pytest.raises(ServiceExitedError) as caught:
-            async with other:
-                pass
-    assert caught.value.exit_code == 5
-    (line,) = caught.value.refusals
+        (line,) = await Service(**state).refused(5)
     assert line.startswith(f"STORE_URL: {path} {words}")

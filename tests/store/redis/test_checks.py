@@ -93,7 +93,7 @@ async def test_the_aof_of_a_volatile_server_is_not_watched(
 
 async def test_a_replica_is_refused(server: RedisServer, make_client: MakeClient) -> None:
     """A replica takes no changes, so the service would never work."""
-    server.command("REPLICAOF", "127.0.0.1", 1)
+    server.demote()
     assert await _problem(make_client(server)) == (
         "STORE_URL: the server at SERVER is a replica; name its master, or the Sentinels with redis+sentinel://"
     )

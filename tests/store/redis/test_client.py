@@ -1,7 +1,6 @@
 """The client of a Redis server: batches, scripts that a server has forgotten, lost answers, refusals."""
 
 import asyncio
-import signal
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -113,10 +112,10 @@ async def test_a_server_that_hangs(own_server: RedisServer, make_client: MakeCli
     faults: list[Fault] = []
     client.failed = faults.append
     await client.run(ADD, [key], [1])
-    own_server.send(signal.SIGSTOP)
+    own_server.pause()
     with pytest.raises(AnswerLost):
         await client.run(ADD, [key], [1])
-    own_server.send(signal.SIGCONT)
+    own_server.resume()
     assert await client.run(ADD, [key], [1]) == 3
     endpoint = f"127.0.0.1:{own_server.port}"
     assert faults == [(f"STORE_URL: the server at {endpoint} can't be reached: it did not answer in time", True)]
@@ -155,13 +154,13 @@ async def test_a_replica_refuses(own_server: RedisServer, make_client: MakeClien
     client = make_client(own_server)
     faults: list[Fault] = []
     client.failed = faults.append
-    own_server.command("REPLICAOF", "127.0.0.1", 1)
+    own_server.demote()
     with pytest.raises(StoreRefuses, match="is a replica") as caught:
         await client.run(WRITE, [key], ["x"])
     assert caught.value.kind == "READONLY"
     endpoint = f"127.0.0.1:{own_server.port}"
     assert faults == [(f"STORE_URL: the server at {endpoint} is a replica, and takes no changes", True)]
-    own_server.command("REPLICAOF", "NO", "ONE")
+    own_server.promote()
     assert await client.run(WRITE, [key], ["x"]) == b"OK"
 
 

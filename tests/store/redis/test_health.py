@@ -1,7 +1,6 @@
 """The health of a Redis store: away and back, full and not, a master that has become a replica."""
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -74,28 +73,12 @@ async def watch(client: Client) -> AsyncIterator[Watch]:
         await task
 
 
-def _stop(server: RedisServer) -> None:
-    server.send(signal.SIGSTOP)
-
-
-def _go_on(server: RedisServer) -> None:
-    server.send(signal.SIGCONT)
-
-
-def _demote(server: RedisServer) -> None:
-    server.command("REPLICAOF", "127.0.0.1", 1)
-
-
-def _promote(server: RedisServer) -> None:
-    server.command("REPLICAOF", "NO", "ONE")
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ((_stop, _go_on), "can't be reached: it did not answer in time"),
+        ((RedisServer.pause, RedisServer.resume), "can't be reached: it did not answer in time"),
         ((RedisServer.kill, RedisServer.start), "can't be reached: "),
-        ((_demote, _promote), "is a replica, and takes no changes"),
+        ((RedisServer.demote, RedisServer.promote), "is a replica, and takes no changes"),
     ],
 )
 async def test_away_and_back(
