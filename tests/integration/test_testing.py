@@ -20,7 +20,7 @@ from otpmail.testing import CaughtMail, Namespace, NoMailError, Service, Service
 from otpmail.testing.service import SERVICE_ENVIRONMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
 _ADA = "ada@example.org"
@@ -282,6 +282,32 @@ def test_a_failure_that_is_none(otpmail: Namespace, reply: int | str) -> None:
     for seconds in (-1.0, float("nan"), -float("inf")):
         with pytest.raises(ValueError, match="forward only"):
             otpmail.clock.advance(seconds)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "words"),
+    [
+        (lambda otpmail: otpmail.inbox("ada"), ValueError, "address: is not a mailbox address .+: 'ada'"),
+        (lambda otpmail: otpmail.inbox(5), TypeError, "address: must be text, not int"),
+        (lambda otpmail: otpmail.inbox(""), ValueError, "address: is empty: ''"),
+        (lambda otpmail: otpmail.inbox(_ADA).code("1"), TypeError, "wait: must be a number, not str"),
+        (lambda otpmail: otpmail.inbox(_ADA).mail(None), TypeError, "wait: must be a number, not NoneType"),
+        (lambda otpmail: otpmail.fail(550, 5).__enter__(), TypeError, "address: must be text, not int"),
+        (lambda otpmail: otpmail.fail(550, [_ADA]).__enter__(), TypeError, "address: must be text, not list"),
+        (lambda otpmail: otpmail.fail(550, "ada").__enter__(), ValueError, "address: is not a mailbox"),
+        (lambda otpmail: otpmail.fail(550, times="1").__enter__(), ValueError, "times must be a whole number"),
+        (lambda otpmail: otpmail.fail(550, times=1.5).__enter__(), ValueError, "times must be a whole number"),
+        (lambda otpmail: otpmail.clock.advance("1"), TypeError, "seconds: must be a number, not str"),
+        (lambda otpmail: otpmail.clock.advance(minutes=None), TypeError, "minutes: must be a number, not NoneType"),
+    ],
+)
+def test_an_argument_that_is_wrong(
+    otpmail: Namespace, act: Callable[[Any], Any], error: type[Exception], words: str
+) -> None:
+    """It is named at once: no test waits for a mail that can't come, and the service lives on for the other tests."""
+    with pytest.raises(error, match=words):
+        act(otpmail)
+    assert otpmail.mails == []
 
 
 def test_the_end_of_time() -> None:

@@ -5,9 +5,28 @@ from collections.abc import Callable
 from threading import Condition
 from time import monotonic
 
+from otpmail.address import parse_address
 from otpmail.dev.caught import CaughtMail, key_of
+from otpmail.errors import InvalidArgument
 
 WAIT_SECONDS = 5.0
+
+
+def mailbox_of(address: object) -> str:
+    """Return the name of a mailbox. A test whose address is none would wait for a mail that can't come."""
+    if not isinstance(address, str):
+        raise TypeError(f"address: must be text, not {type(address).__name__}")
+    try:
+        return parse_address(address, "address").key
+    except InvalidArgument as error:
+        raise ValueError(f"{error}: {address!r}") from None
+
+
+def number(value: object, name: str) -> float:
+    """Return an argument that is to be a number. Raises TypeError."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name}: must be a number, not {type(value).__name__}")
+    return value
 
 
 class NoMailError(AssertionError):
@@ -99,11 +118,11 @@ class Inbox:
         return await asyncio.to_thread(self.mail, wait)
 
     def _of(self, mails: list[CaughtMail]) -> list[CaughtMail]:
-        wanted = key_of(self.address)
+        wanted = mailbox_of(self.address)
         return [mail for mail in mails if wanted in map(key_of, mail.recipients)]
 
     def _next(self, what: str, wait: float, fits: Callable[[CaughtMail], bool]) -> CaughtMail:
-        count = 0
+        count, wait = 0, number(wait, "wait")
 
         def find(mails: list[CaughtMail]) -> CaughtMail | None:
             """Return the latest mail that fits, if it is a new one."""

@@ -14,9 +14,9 @@ from threading import Condition, Lock, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from otpmail.dev.caught import CaughtMail, key_of
+from otpmail.dev.caught import CaughtMail
 from otpmail.extras import install_command
-from otpmail.testing.inbox import Inbox, Mailroom
+from otpmail.testing.inbox import Inbox, Mailroom, mailbox_of, number
 
 _START_SECONDS = 30.0  # on a busy machine
 _ANSWER_SECONDS = 30.0
@@ -210,6 +210,8 @@ class Clock:
 
         Raises ValueError for a time that is negative, and where more than 10000 days would pass in all.
         """
+        given = {"seconds": seconds, "minutes": minutes, "hours": hours, "days": days}
+        seconds, minutes, hours, days = (number(value, name) for name, value in given.items())
         passed = seconds + 60 * (minutes + 60 * (hours + 24 * days))
         if not passed >= 0:
             raise ValueError(f"time passes forward only: {passed} s")
@@ -251,8 +253,8 @@ class Namespace:
         return self._service.mailroom.of(self._name)
 
     def inbox(self, address: str) -> Inbox:
-        """Return the inbox of an address, always the same one: it knows which codes the test has had."""
-        name = key_of(address)
+        """Return the inbox of a mailbox address, always the same one: it knows which codes the test has had."""
+        name = mailbox_of(address)
         if name not in self._inboxes:
             self._inboxes[name] = Inbox(self._service.mailroom, self._name, address, self._service.catch_up)
         return self._inboxes[name]
@@ -266,12 +268,14 @@ class Namespace:
         `reply` is a code or a whole reply. It holds for the mails of this namespace, which are those sent with its
         token, and ends with the block. In a block within it, the inner one comes first. With `suppress` the service
         suppresses the addresses as it does for a real relay, also after the block. Raises ValueError for a reply that
-        refuses nothing.
+        refuses nothing, and for what is no mailbox address.
         """
         if not _REFUSAL.fullmatch(str(reply)):
             raise ValueError(f"no reply of a relay that refuses: {reply!r}; take 400 to 599, or such as '550 5.1.1 no'")
-        if times is not None and times < 1:
-            raise ValueError(f"times must be 1 or more: {times}")
+        for address in addresses:
+            mailbox_of(address)
+        if times is not None and (not isinstance(times, int) or times < 1):
+            raise ValueError(f"times must be a whole number, 1 or more: {times!r}")
         failure = self._service.ask(
             "fail", namespace=self._name, reply=reply, addresses=addresses, times=times, suppress=suppress
         )
