@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import socket
 import ssl
@@ -17,6 +18,7 @@ from otpmail.limits.descriptors import FOR_PROBES
 from otpmail.web.connection import Connection
 from otpmail.web.ending import LEAST_RATE, STALLED_SECONDS, TIMES, Pace, Times, _in_kernel
 from otpmail.web.listener import Listener
+from otpmail.web.requests import RequestReader
 from web.listening import listening
 from web.tls_files import files_of
 
@@ -136,7 +138,6 @@ async def test_a_request_that_comes_with_its_connection_is_answered_once() -> No
         assert transport.sent.count(b"HTTP/1.1 ") == 1
         assert b"connection: close\r\n\r\nok" in transport.sent
         connection.connection_lost(None)
-        go.set()
 
 
 class _Transport(asyncio.Transport):
@@ -387,3 +388,46 @@ async def test_a_connection_without_another_request_is_closed() -> None:
         assert await reader.read() == b""
         assert asyncio.get_running_loop().time() - before > 0.4
         writer.close()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("at", ["answered", "refused", "reading"])
+async def test_the_memory_of_a_connection_is_free_at_once(
+    secure: bool,  # noqa: FBT001  pytest's own
+    at: str,
+    certificates: Certificates,
+    tmp_path: Path,
+) -> None:
+    """All that a connection needs is gone with it, without a collection of garbage: those of all objects are rare."""
+    begun = asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        begun.set()
+        await exchange.answer(200, b"%d" % len(await exchange.read_all(1 << 20)))
+
+    length = b"content-length: 2\r\n" if at == "reading" else b""
+    octets = b"no request\r\n\r\n" if at == "refused" else b"POST / HTTP/1.1\r\nhost: x\r\n" + length + b"\r\na"
+    listener = Listener(answer, most=10)
+    async with listening(listener, files_of(certificates, tmp_path) if secure else None) as port:
+        gc.collect()
+        before = _parts()
+        gc.disable()
+        try:
+            for _ in range(3):
+                begun.clear()
+                with await asyncio.to_thread(_connect_slow, port, certificates if secure else None) as client:
+                    await asyncio.to_thread(client.sendall, octets)
+                    if at == "reading":
+                        await begun.wait()
+                    else:
+                        assert await asyncio.to_thread(client.recv, 100)
+                    assert _parts() > before
+            while _parts() > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
+                await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
+
+
+def _parts() -> int:
+    kinds = (Connection, RequestReader, ssl.SSLObject)
+    return sum(isinstance(one, kinds) for one in gc.get_objects())

@@ -28,6 +28,8 @@ _MOST_HEADS = 4  # that are learned one after the other, and each time in vain
 Begin = Callable[[Head], Exchange | None]
 """Begins to answer a request by its head. None where too many requests wait for their answers."""
 
+_ENDED = HttpRequestParser(object())  # in place of the parser of a connection that has ended: it calls nobody
+
 
 class RequestReader:
     """Reads octets. `begin` is called for each request once its head is read; its exchange then takes the body."""
@@ -54,6 +56,11 @@ class RequestReader:
 
     def __repr__(self) -> str:
         return f"<RequestReader{' in a head' * self.is_in_head}>"
+
+    def close(self) -> None:
+        """Read no more, and hold nothing of the connection, whose memory is free without a collection of garbage."""
+        self._begin, self.latest = _refuse, None
+        self._parser = _ENDED
 
     def feed(self, data: bytes) -> int:
         """Read octets. Returns the status of a request that can't be taken, after which nothing is read; else 0."""
@@ -233,3 +240,7 @@ def _target_of(url: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
             headers[b"host"] = name if parsed.port is None else b"%b:%d" % (name, parsed.port)
     path = raw.decode("ascii")
     return unquote(path) if "%" in path else path, query
+
+
+def _refuse(_: Head) -> None:
+    """Begin no request any more."""
