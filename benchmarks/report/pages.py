@@ -271,7 +271,7 @@ def resources() -> str:
             ["longest turn of the event loop with them", f"{codes['stall_ms issuing']:.1f} ms"],
             ["start to the first call", f"{start['first call s']:.2f} s"],
             ["memory at rest", f"{start['MiB at rest']:.0f} MiB"],
-            ["memory after ten minutes of mixed load, times that before", f"{soak[0]['figure']:.2f}"],
+            ["memory after twenty minutes of mixed load, times that before", f"{soak[0]['figure']:.2f}"],
         ],
     )
 
