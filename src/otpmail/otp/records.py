@@ -28,7 +28,7 @@ def recent(record: CodeRecord, now: float, resend: float) -> CodeRecord:
     # fast path: nothing has ended in most lanes, 3 us; held to the full path by tests/otp/test_records.py
     for lane in lanes:
         failures, sends = lane.failures, lane.sends
-        if (failures and failures[0] + DAY <= now) or (sends and sends[0] + DAY - resend <= now):
+        if (failures and failures[0] + DAY <= now) or (sends and min(sends) + DAY - resend <= now):
             lanes = recent_lanes(record.lanes, now, resend)
     if answers:
         answers = tuple([answer for answer in answers if answer.until > now])
