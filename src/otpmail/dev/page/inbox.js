@@ -5,7 +5,6 @@ import { openMail, showLoading, showMail } from "./mail.js";
 import { time } from "./times.js";
 import { offerUndo, serveUndo, undo } from "./undo.js";
 
-const SOON = 100; // ms
 const wide = matchMedia("(min-width: 60rem)");
 let mails = []; // the newest first
 let found = null; // the ids that a search has found, null without one
@@ -85,7 +84,7 @@ const markRead = (id) => {
 // Shows a mail. If it takes time, the one before makes room for it at once: the keys act on the one that is chosen.
 const fetchMail = async (id) => {
   const known = mails.find((one) => one.id === id);
-  const slow = known && setTimeout(() => { if (chosen === id) showLoading(known); }, SOON);
+  const slow = known && setTimeout(() => { if (chosen === id) showLoading(known); }, 100);
   try {
     const answer = await fetch(`/mails/${id}`);
     const mail = answer.ok ? await answer.json() : undefined;
@@ -192,14 +191,15 @@ const searchSoon = () => {
 const remove = async () => {
   if (chosen === null) return;
   const id = chosen;
+  const mail = mails.find((one) => one.id === id); // maybe one that the search leaves out of the list
   const list = shown();
-  const place = list.findIndex((mail) => mail.id === id);
+  const place = list.indexOf(mail);
   const next = (wide.matches && (list[place + 1] ?? list[place - 1])) || null;
   mails = mails.filter((mail) => mail.id !== id);
   const lost = items.get(id)?.contains(document.activeElement);
   visit(next && next.id, true);
   if (lost) (next ? linkOf(next.id) : $("search")).focus();
-  offerUndo(list[place]);
+  offerUndo(mail);
   await fetch(`/mails/${id}`, { method: "DELETE" });
 };
 
