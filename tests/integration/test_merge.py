@@ -298,9 +298,8 @@ async def test_the_port_of_http(service: Service, here: Path) -> None:
     address = url_of(service).removeprefix("http://")
     ran = await otpmail(*COMMAND, server=address, here=here)
     assert ran.code == 3
-    assert ran.err.splitlines() == [
-        f"{address} speaks HTTP, and no gRPC; name the port of gRPC: PORT of the service, and not HTTP_PORT"
-    ]
+    problem = "it speaks HTTP, and no gRPC; name the port of gRPC: PORT of the service, and not HTTP_PORT"
+    assert ran.err.splitlines() == [f"no call reaches the service on {address}: {problem}"]
     assert _files(here) == {"people.csv"}
 
 
