@@ -151,7 +151,7 @@ async def test_a_mail_that_was_deleted_is_put_back(page: Page, url: str) -> None
         await page.keyboard.up("Delete")
         await expect(mails).to_have_text(["Three", "One"])
         await expect(page.locator("#undo")).to_contain_text("Deleted: Two")
-        await expect(page.locator("#said")).to_have_text("Deleted. The key u puts it back.")
+        await expect(page.get_by_role("status").last).to_have_text("Deleted. The key u puts it back.")  # not hidden
         await press
         await expect(mails).to_have_text(["Three", "Two", "One"])
         await expect(page.locator("#undo")).to_be_hidden()
