@@ -86,10 +86,13 @@ async def test_a_caller_that_is_cancelled_is_no_client_that_is_closed(call: str)
             await task
 
 
-async def test_a_client_that_is_closed_between_two_attempts() -> None:
-    """No further attempt is made, over a connection that `close` was to end."""
-    down = Failure(grpc.StatusCode.UNAVAILABLE, "away")
-    async with Scripted(down, otp_pb2.SendCodeResponse(), down, otp_pb2.SendCodeResponse()) as service:
+@pytest.mark.parametrize("call", [*_CALLS])
+async def test_a_client_that_is_closed_between_two_attempts(call: str) -> None:
+    """No further attempt is made, over a connection that `close` was to end. A later call opens a new one."""
+    make, answer = _CALLS[call]
+    failure = Failure(grpc.StatusCode.UNAVAILABLE, "away")
+    down = failure if answer is None else [failure]
+    async with Scripted(down, otp_pb2.SendCodeResponse(), down) as service:
 
         async def close(_: float) -> None:
             """Close the client instead of a wait."""
@@ -97,11 +100,17 @@ async def test_a_client_that_is_closed_between_two_attempts() -> None:
 
         client = Client(service.address, sleep=close)
         with pytest.raises(errors.Closed):
-            await client.send_code(ADA)
-        assert (await client.send_code(ADA, timeout=20)) is not None  # a later call opens a new connection
+            await _collect(make(client))
+        assert (await client.send_code(ADA, timeout=20)) is not None
         blocking = SyncClient(service.address, sleep=lambda _: blocking.close())
+
+        def run() -> None:
+            """Make the call, and take all that it yields."""
+            made = make(blocking)
+            list(made) if inspect.isgenerator(made) else made
+
         with pytest.raises(errors.Closed):
-            await asyncio.to_thread(blocking.send_code, ADA)
+            await asyncio.to_thread(run)
     assert len(service.requests) == 3
 
 

@@ -79,10 +79,10 @@ class Client:
         """
         plan = built(mails.watch_mail, mail_id, request_id=request_id, caller=caller, timeout=timeout)
         attempts, last = self._attempts(plan.timeout, plan.usual), None
-        while True:
-            target = self._endpoint.target
-            channel = self._channel(target)
-            method = channel.unary_stream(plan.method, **plan.octets)
+        target = self._endpoint.target
+        channel = self._channel(target)
+        method = channel.unary_stream(plan.method, **plan.octets)
+        while self._is_open(channel):
             call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 async for answer in call:
@@ -99,6 +99,7 @@ class Client:
                 return
             finally:
                 call.cancel()
+        raise closed()
 
     async def list_mails(
         self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""

@@ -77,9 +77,11 @@ class SyncClient:
         """
         plan = built(mails.watch_mail, mail_id, request_id=request_id, caller=caller, timeout=timeout)
         attempts, last = self._attempts(plan.timeout, plan.usual), None
+        target = self._endpoint.target
+        channel = self._channel(target)
+        method = channel.unary_stream(plan.method, **plan.octets)
         while True:
-            target = self._endpoint.target
-            method = self._channel(target).unary_stream(plan.method, **plan.octets)
+            self._raise_if_closed(target, channel)
             call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 for answer in call:
@@ -125,12 +127,14 @@ class SyncClient:
         """Send the mails of a feed over one stream after another, until each has its result."""
         target = self._endpoint.target
         attempts, refusals = self._attempts(timeout, None), Refusals(self._retries)
+        channel = self._channel(target)
+        method = channel.stream_stream(
+            f"{mails.SERVICE}/SendMails",
+            request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
+            response_deserializer=mail_pb2.SendMailsResponse.FromString,
+        )
         while True:
-            method = self._channel(target).stream_stream(
-                f"{mails.SERVICE}/SendMails",
-                request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
-                response_deserializer=mail_pb2.SendMailsResponse.FromString,
-            )
+            self._raise_if_closed(target, channel)
             call = method(feed.begin(), timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 for message in (each for response in call for each in response.results):
@@ -166,14 +170,18 @@ class SyncClient:
         call = channel.unary_unary(plan.method, **plan.octets)
         attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
         while True:
-            if self._channels.get(target) is not channel:
-                raise closed()
+            self._raise_if_closed(target, channel)
             try:
                 answer = call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.RpcError as failure:
                 self._sleep(attempts.wait_after(_error_of(failure, target)))
             else:
                 return plan.read(answer)
+
+    def _raise_if_closed(self, target: str, channel: grpc.Channel) -> None:
+        """Raise Closed where `close` has ended a call, before its next attempt opens another connection."""
+        if self._channels.get(target) is not channel:
+            raise closed()
 
     def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
         given = seconds(timeout, "timeout") if timeout is not None else self._timeout
