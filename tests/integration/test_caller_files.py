@@ -176,3 +176,4 @@ async def test_callers_by_certificates_without_authorities(file: Path) -> None:
     check = partial(otpmail, "caller", "check", "--file", str(file), here=file.parent)
     assert words in (await check()).err
     assert (await check(TLS_CLIENT_CA_FILE="ca.pem", TLS_CERT_FILE="cert.pem")).err == ""
+    assert (await check(TLS_CLIENT_CA_FILE="ca.pem"))[::2] == (0, "")  # settings with a fault are those of no service
