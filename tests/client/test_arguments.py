@@ -58,6 +58,8 @@ _PAIRS = "must be a sequence, each a pair of a name and a value"
         ("send_mail", {"to": ADA, "headers": {"X-A": "b"}}, f"headers: {_PAIRS}, not dict"),
         ("send_mail", {"to": ADA, "headers": ["X-A: b"]}, "headers[0]: must be a pair of a name and a value, not str"),
         ("send_mail", {"to": ADA, "headers": [("X-A", 5)]}, "headers[0][1]: must be text, not int"),
+        ("send_mail", {"to": ADA, "headers": {"X-A: b"}}, "headers[0]: must be a pair of a name and a value, not str"),
+        ("send_mail", {"to": ADA, "attachments": {b"a"}}, "attachments[0]: must be an Attachment, not bytes"),
         ("send_mail", {"to": ADA, "attachments": [b"a"]}, "attachments[0]: must be an Attachment, not bytes"),
         (
             "send_mail",

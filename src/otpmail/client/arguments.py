@@ -1,6 +1,6 @@
 """Names the argument whose value no request can have, where one could not be written. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from math import inf, isnan
@@ -64,7 +64,7 @@ def _holds(value: object, text: str) -> bool:
         return text in value or text in value.values()
     if is_dataclass(value):
         return any(_holds(getattr(value, each.name), text) for each in fields(value))
-    return isinstance(value, Sequence) and any(_holds(each, text) for each in value)
+    return isinstance(value, Collection) and any(_holds(each, text) for each in value)
 
 
 def _misfit(value: object, kind: Any, place: str) -> _Misfit | None:
@@ -101,7 +101,7 @@ def _of_sequence(value: object, kind: Any, place: str) -> _Misfit | None:
             return _Misfit(place, value, kind)
         kinds = parts
     else:
-        kinds = parts * len(value) if isinstance(value, Sequence) else ()
+        kinds = parts * len(value) if isinstance(value, Collection) else ()
     found = (
         _misfit(each, part, f"{place}[{number}]") for number, (each, part) in enumerate(zip(value, kinds, strict=False))
     )
