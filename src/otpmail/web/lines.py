@@ -47,7 +47,7 @@ class LinesContext(CallContext):
         self._count = 0
         self._has_ended = False
         self._broken: InvalidArgument | None = None
-        """The line that can't be read, for which those before it wait."""
+        """The error of a line that can't be read, raised once the lines before it were a batch."""
         self._reading: asyncio.Task[Any] | None = None
 
     async def read(self) -> bytes:

@@ -13,7 +13,7 @@ _SHARDS = 1024  # one dict with a million keys would hold the loop while it grow
 _RELEASED = 4  # counts that were reached, and are spare from now on, for a new one: it takes two
 _RELEASED_BY_SWEEP = 1000  # of a shard: a millisecond
 _DROPPED = 2  # for a new one, which may be larger
-_RUNS = 1024  # of so many callers at a time
+_RUNS = 1024  # keys that have a run at a time: one or two for each caller
 _FULL = "limits that are reached take their part"
 
 _Shard = dict[bytes, bytes]
