@@ -12,6 +12,7 @@ import pytest
 from client.scripted import Failure, Scripted
 from otpmail import client as errors
 from otpmail.client import Client, OutgoingMail, SyncClient
+from otpmail.client.endpoint import Endpoint
 from otpmail.client.status import connection_problem, error_of
 from otpmail.v1 import mail_pb2, otp_pb2
 
@@ -28,6 +29,10 @@ _CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
 
 async def _collect(made: Any) -> Any:
     return [each async for each in made] if inspect.isasyncgen(made) else await made
+
+
+def _take_all(made: Any) -> Any:
+    return list(made) if inspect.isgenerator(made) else made
 
 
 async def _until_asked(service: Scripted) -> None:
@@ -56,12 +61,7 @@ async def test_a_client_that_is_closed_by_another_thread(call: str) -> None:
     async with Scripted(answer) as service:
         client = SyncClient(service.address)
 
-        def run() -> Any:
-            """Make the call, and return all that it yields."""
-            made = make(client)
-            return list(made) if inspect.isgenerator(made) else made
-
-        task = asyncio.create_task(asyncio.to_thread(run))
+        task = asyncio.create_task(asyncio.to_thread(lambda: _take_all(make(client))))
         await _until_asked(service)
         client.close()
         with pytest.raises(errors.Closed, match="the client was closed during the call"):
@@ -103,15 +103,25 @@ async def test_a_client_that_is_closed_between_two_attempts(call: str) -> None:
             await _collect(make(client))
         assert (await client.send_code(ADA, timeout=20)) is not None
         blocking = SyncClient(service.address, sleep=lambda _: blocking.close())
-
-        def run() -> None:
-            """Make the call, and take all that it yields."""
-            made = make(blocking)
-            list(made) if inspect.isgenerator(made) else made
-
         with pytest.raises(errors.Closed):
-            await asyncio.to_thread(run)
+            await asyncio.to_thread(lambda: _take_all(make(blocking)))
     assert len(service.requests) == 3
+
+
+@pytest.mark.parametrize("call", [*_CALLS])
+def test_a_client_that_is_closed_while_a_call_begins(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is in the moment before gRPC has the call, for which it has a ValueError."""
+    make, _ = _CALLS[call]
+    client = SyncClient("127.0.0.1:1")
+
+    def close(_: Endpoint) -> tuple[tuple[str, str], ...]:
+        """Close the client, as another thread may, once all but the metadata is there."""
+        client.close()
+        return ()
+
+    monkeypatch.setattr(Endpoint, "metadata", close)
+    with pytest.raises(errors.Closed):
+        _take_all(make(client))
 
 
 @pytest.mark.parametrize(

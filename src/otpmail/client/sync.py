@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -81,8 +82,8 @@ class SyncClient:
         channel = self._channel(target)
         method = channel.unary_stream(plan.method, **plan.octets)
         while True:
-            self._raise_if_closed(target, channel)
-            call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
+            with self._unless_closed(target, channel):
+                call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 for answer in call:
                     attempts.succeeded()
@@ -134,8 +135,8 @@ class SyncClient:
             response_deserializer=mail_pb2.SendMailsResponse.FromString,
         )
         while True:
-            self._raise_if_closed(target, channel)
-            call = method(feed.begin(), timeout=attempts.left(), metadata=self._endpoint.metadata())
+            with self._unless_closed(target, channel):
+                call = method(feed.begin(), timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 for message in (each for response in call for each in response.results):
                     if refusals.is_repeated(message, all_taken=feed.all_taken):
@@ -170,18 +171,28 @@ class SyncClient:
         call = channel.unary_unary(plan.method, **plan.octets)
         attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
         while True:
-            self._raise_if_closed(target, channel)
             try:
-                answer = call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
+                with self._unless_closed(target, channel):
+                    answer = call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.RpcError as failure:
                 self._sleep(attempts.wait_after(_error_of(failure, target)))
             else:
                 return plan.read(answer)
 
-    def _raise_if_closed(self, target: str, channel: grpc.Channel) -> None:
-        """Raise Closed where `close` has ended a call, before its next attempt opens another connection."""
+    @contextmanager
+    def _unless_closed(self, target: str, channel: grpc.Channel) -> Iterator[None]:
+        """Begin an attempt. Raises Closed where `close` has ended the call, before another connection is opened.
+
+        Another thread may close the channel at any moment. gRPC raises a ValueError for a call that begins then.
+        """
         if self._channels.get(target) is not channel:
             raise closed()
+        try:
+            yield
+        except ValueError:
+            if self._channels.get(target) is channel:
+                raise
+            raise closed() from None
 
     def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
         given = seconds(timeout, "timeout") if timeout is not None else self._timeout
