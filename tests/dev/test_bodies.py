@@ -171,6 +171,7 @@ def _seconds(html: str) -> float:
         ("<p>Hi</p>", '<base target="_blank"><p>Hi</p>'),
         ("", '<base target="_blank">'),
         ("\n<!DOCTYPE html>\n<html>", '\n<!DOCTYPE html><base target="_blank">\n<html>'),
+        ("<!-- a --><?b?>\n<!doctype html><p>", '<!-- a --><?b?>\n<!doctype html><base target="_blank"><p>'),
     ],
 )
 def test_links_open_in_a_tab_of_their_own(html: str, expected: str) -> None:
