@@ -25,8 +25,8 @@ class _Misfit(NamedTuple):
 def named(error: Exception, values: Mapping[str, object], kinds: Mapping[str, Any]) -> Exception:
     """Return the error that names the value which a request could not be written of, else `error` itself.
 
-    A value of another type is a TypeError, since the program is wrong. A word that is none of its kind, and text that
-    is none, may come from elsewhere: they are InvalidRequest.
+    A value of another type is a TypeError, since the program is wrong. An unknown word, and text with a surrogate, may
+    come from elsewhere: they are InvalidRequest.
     """
     if isinstance(error, UnicodeEncodeError):
         return _unwritable(error, values)

@@ -55,7 +55,7 @@ class Endpoint:
 
     @property
     def target(self) -> str:
-        """The address of the service, as gRPC takes it. Raises ValueError for what is none."""
+        """The address of the service, as gRPC takes it. Raises ValueError for text that is no address."""
         return self.server or _well_formed(self.name, "OTPMAIL_SERVER")
 
     @property
@@ -66,7 +66,7 @@ class Endpoint:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call. The token is read for each call, so it may be exchanged.
 
-        Raises ValueError for what is no token.
+        Raises ValueError for text that is no token.
         """
         token = _sendable(os.environ.get("OTPMAIL_TOKEN", ""), "OTPMAIL_TOKEN") if self.token is None else self.token
         return (("authorization", f"Bearer {token}"),) if token else ()

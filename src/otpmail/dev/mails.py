@@ -41,7 +41,7 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
 
 
 def _read_number(text: str) -> int:
-    """Return the number of a mail, 0 for what is none."""
+    """Return the number of a mail, 0 for text that is no number."""
     return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 

@@ -128,7 +128,7 @@ class ServerSettings(Section):
     def door_of_strangers(self) -> Door | None:
         """The first door by which calls of other machines come in once callers are asked, None without one.
 
-        HTTP_PORT is one too. Where callers are not asked, strangers have no calls there.
+        HTTP_PORT is one too. Where callers are not asked, it serves no methods to other machines.
         """
         if (address := self.open_to_strangers) is not None:
             return Door("HOST", address.host)

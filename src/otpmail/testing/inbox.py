@@ -13,7 +13,10 @@ WAIT_SECONDS = 5.0
 
 
 def mailbox_of(address: object) -> str:
-    """Return the name of a mailbox. A test whose address is none would wait for a mail that can't come."""
+    """Return the name of a mailbox. Raises TypeError and ValueError for an address to which no mail can come.
+
+    A test would wait for that mail in vain.
+    """
     if not isinstance(address, str):
         raise TypeError(f"address: must be text, not {type(address).__name__}")
     try:
