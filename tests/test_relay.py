@@ -566,7 +566,7 @@ async def test_a_transport_that_has_ended_is_left_alone(steps: str, calls: list[
 
 @open_relay
 async def test_comes_back_on_its_port(relay: Relay) -> None:
-    """A closed relay refuses connections, cuts the open ones, and can start again where it was."""
+    """A closed relay refuses connections, cuts the open ones, and starts again on its port, which nobody else gets."""
     async with greeted(relay) as raw:
         port = relay.port
         await relay.close()

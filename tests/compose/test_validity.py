@@ -46,7 +46,7 @@ def test_a_difference_of_two_times_is_not_a_minute_short(minutes: int, later: fl
 
 @given(st.floats(0, 86_400))
 def test_no_more_is_promised_than_there_is(left: float) -> None:
-    """The time in the mail is at most half a minute more than what is left, in seconds at most five of them."""
+    """A mail promises at most half a minute more than what is left in minutes, and at most five seconds in seconds."""
     number, unit = ENGLISH.values(left)["valid_for"].split()
     assert int(number) * (60 if unit == "minutes" else 1) <= max(1.0, left + (30.5 if unit == "minutes" else 5.5))
 

@@ -82,7 +82,7 @@ async def test_a_client_that_reads_nothing_is_left(requests: bytes, times: Times
 
 
 async def _until_the_kernel_takes_no_more(listener: Listener, count: int) -> None:
-    """Wait until so many connections can't be written to, and the kernel acknowledges no more; what it took counts."""
+    """Wait until so many connections can't be written to and the kernel takes no more; each counts what it took."""
     before, seen = [-1], list[int]()
     while before != seen or [one.is_writable for one in listener._open.open] != [False] * count:
         await asyncio.sleep(0.3)  # seconds; more than an acknowledgement is delayed
