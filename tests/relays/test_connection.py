@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from alive import alive
 from otpmail.errors import ConnectFailed, ConnectionLost, ProbeFailed
 from otpmail.model import Envelope
 from otpmail.relays.connection import Connection
@@ -23,6 +24,8 @@ from otpmail.smtp.transaction import Outcome
 from outcomes import outcome_of
 from relay import HOST, Certificates, Faults, Relay
 from relays.dials import open_connection
+
+_PARTS = (Connection, RelayProtocol, Session, Watchdog, ssl.SSLObject)
 
 
 @pytest.fixture(autouse=True)
@@ -70,13 +73,13 @@ async def test_the_memory_of_a_connection_is_free_at_once(certificates: Certific
     tls = certificates.client_context() if security == "tls" else None
     async with Relay(Faults(auth=(), security=security), certificates=certificates) as relay:  # type: ignore[arg-type]
         gc.collect()
-        before = _parts()
+        before = alive(*_PARTS)
         gc.disable()
         try:
             for _ in range(3):
                 await _open_and_end(relay, tls, end)
             async with asyncio.timeout(20):
-                while _parts() > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
+                while alive(*_PARTS) > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
                     await asyncio.sleep(0.01)
         finally:
             gc.enable()
@@ -84,9 +87,9 @@ async def test_the_memory_of_a_connection_is_free_at_once(certificates: Certific
 
 async def _open_and_end(relay: Relay, tls: ssl.SSLContext | None, end: str) -> None:
     """Send a mail over a connection whose callbacks hold it, as a worker's do, and let it end in that way."""
-    before = _parts()
+    before = alive(*_PARTS)
     async with _connected(relay, tls) as connection:
-        assert _parts() > before
+        assert alive(*_PARTS) > before
         lost, outcomes = asyncio.Event(), list[Outcome]()
         connection.on_closed = partial(_note, [], 0, connection)
         connection.watch(
@@ -105,11 +108,6 @@ async def _open_and_end(relay: Relay, tls: ssl.SSLContext | None, end: str) -> N
             await lost.wait()
     assert [type(outcome) for outcome in outcomes] == ([ConnectionLost] if end in {"421", "unanswered"} else [])
     relay.faults = replace(relay.faults, silent_at=None, closing_at=None)
-
-
-def _parts() -> int:
-    kinds = (Connection, RelayProtocol, Session, Watchdog, ssl.SSLObject)
-    return sum(isinstance(one, kinds) for one in gc.get_objects())
 
 
 @pytest.mark.parametrize("security", ["plain", "tls"])

@@ -14,6 +14,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from alive import alive
 from otpmail.limits.descriptors import FOR_PROBES
 from otpmail.web.connection import Connection
 from otpmail.web.ending import LEAST_RATE, STALLED_SECONDS, TIMES, Pace, Times, _in_kernel
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from relay import Certificates
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+_PARTS = (Connection, RequestReader, ssl.SSLObject)
 LAST = b"GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 _LARGE = bytes(16 << 20)  # more than the kernel keeps for a client that reads nothing
 
@@ -410,7 +412,7 @@ async def test_the_memory_of_a_connection_is_free_at_once(
     listener = Listener(answer, most=10)
     async with listening(listener, files_of(certificates, tmp_path) if secure else None) as port:
         gc.collect()
-        before = _parts()
+        before = alive(*_PARTS)
         gc.disable()
         try:
             for _ in range(3):
@@ -421,13 +423,8 @@ async def test_the_memory_of_a_connection_is_free_at_once(
                         await begun.wait()
                     else:
                         assert await asyncio.to_thread(client.recv, 100)
-                    assert _parts() > before
-            while _parts() > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
+                    assert alive(*_PARTS) > before
+            while alive(*_PARTS) > before:  # noqa: ASYNC110  the loop closes the transports in its next turns
                 await asyncio.sleep(0.01)
         finally:
             gc.enable()
-
-
-def _parts() -> int:
-    kinds = (Connection, RequestReader, ssl.SSLObject)
-    return sum(isinstance(one, kinds) for one in gc.get_objects())
