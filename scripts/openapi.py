@@ -57,7 +57,7 @@ _OF_A_LINE = {
     ".otpmail.v1.SendMailsRequest": ".otpmail.v1.SendMailRequest",
     ".otpmail.v1.SendMailsResponse": ".otpmail.v1.SendMailsResponse.Result",
 }
-"""What a line of JSON is, by the message that has many of it."""
+"""The message in each line of JSON, by the message of the method, which has many of it."""
 
 _FIELD_OF_MESSAGE, _NESTED_MESSAGE, _NESTED_ENUM, _MESSAGE, _ENUM, _SERVICE, _METHOD = 2, 3, 4, 4, 5, 6, 2
 

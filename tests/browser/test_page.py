@@ -186,7 +186,7 @@ async def test_a_mail_that_takes_time_is_not_the_one_before(page: Page, url: str
 
 
 async def test_a_link_in_a_mail_opens_a_tab(page: Page, url: str) -> None:
-    """A person can follow a link. The page that it opens is told neither of the inbox, nor where it came from."""
+    """A person can follow a link. The page that it opens learns neither of the inbox, nor where it came from."""
     html = f'<!doctype html><a href="{url}/mails/1/source?link">Reset</a>'
     fields = {"to": [ADA], "subject": "Reset", "html": html.replace("/mails/1/source", "/openapi.json")}
     await call(url.replace("localhost", "127.0.0.1"), SEND_MAIL, fields)

@@ -159,7 +159,7 @@ async def test_a_time_without_end(kind: str, timeout: float) -> None:
 
 
 async def test_a_timeout_that_is_no_number(kind: str) -> None:
-    """What is no number is no timeout, of a call or of a client."""
+    """A call and a client refuse a timeout that is no number."""
     with pytest.raises(ValueError, match="timeout: nan is no time in seconds"):
         await call(kind, "127.0.0.1:1", "send_code", ADA, timeout=math.nan)
     made: type[Any] = Client if kind == "async" else SyncClient

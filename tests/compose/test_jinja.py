@@ -295,7 +295,7 @@ def test_a_mail_whose_variables_make_it_too_long(tmp_path: Path) -> None:
     ],
 )
 def test_a_code_that_nobody_sees(tmp_path: Path, html: str) -> None:
-    """A code in a comment, in a title or in styles is none."""
+    """A code in a comment, in a title or in styles does not count as shown."""
     _write(tmp_path / "en", html=html)
     assert _problem(tmp_path) == "OTP_TEMPLATES_DIR: en/body.html.j2:1: has no {{ code }}"
 

@@ -833,7 +833,7 @@ async def test_a_check_does_the_same_work_in_every_state(rig: Rig) -> None:
 
 
 async def test_half_of_a_limit_is_said_once_in_an_hour() -> None:
-    """A caller whose codes go around half of its limit is told of in one event, until an hour later."""
+    """One event in an hour tells of a caller whose codes go around half of its limit."""
     rig = Rig(sends_per_caller_hour=4)
     told = []
     for number, wait in enumerate((0, 3000, 1200, 7800, 10)):
