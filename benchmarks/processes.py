@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -16,6 +17,8 @@ import otpmail
 from benchmarks.memory import resident
 
 _PATH = os.pathsep.join(str(path) for path in (Path(otpmail.__file__).parents[1], Path(__file__).parents[1]))
+_SETPRIV = shutil.which("setpriv")
+_WITH_PARENT = () if _SETPRIV is None else (_SETPRIV, "--pdeathsig", "KILL")  # a killed run leaves nothing behind
 _LONGEST_LINE = 1 << 20
 _TIMEOUT_SECONDS = 240  # the longest measurement takes a quarter of that
 
@@ -37,6 +40,7 @@ class Process:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
+            *_WITH_PARENT,
             sys.executable,
             *self._command,
             cwd=self._directory.name,
