@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 _TRIES = 1000
 
 
-class HeldPort:
+class ReservedPort:
     """A port that is held by a socket which never listens: a free one of `host`, or this `port`.
 
     Those that are `above` it by so many are held too. The system refuses connections to it, and gives it to nobody as a
@@ -39,7 +39,7 @@ class HeldPort:
         raise problem
 
     def __repr__(self) -> str:
-        return f"<HeldPort {self.port}>"
+        return f"<ReservedPort {self.port}>"
 
     def close(self) -> None:
         """Let go of it."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import pytest
 
 from lifelines import with_parent
-from ports import HOST, HeldPort
+from ports import HOST, ReservedPort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +170,7 @@ class RedisServer:
         return ""
 
     def _hold(self) -> int:
-        return self._held.enter_context(HeldPort(_BUS)).port
+        return self._held.enter_context(ReservedPort(_BUS)).port
 
     def _launch(self) -> subprocess.Popen[bytes]:
         with (self._directory / "log").open("ab") as log:

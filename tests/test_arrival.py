@@ -16,7 +16,7 @@ import pytest
 from attacks import arrival, targets
 from attacks.targets import Limits, System, through
 from otpmail.v1 import otp_pb2
-from ports import HOST, HeldPort
+from ports import HOST, ReservedPort
 from relay import Faults, Relay
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def _server(*statuses: grpc.StatusCode) -> AsyncIterator[str]:
 
 async def test_nobody_listens() -> None:
     """A port that nobody listens on is named at once."""
-    with HeldPort() as held:
+    with ReservedPort() as held:
         address = f"{HOST}:{held.port}"
         assert (await _why_unusable(_system(address))).startswith(f"--target {address}: no service answers there (")
 

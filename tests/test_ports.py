@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from ports import HOST, HeldPort
+from ports import HOST, ReservedPort
 from redis_server import RedisServer
 
 _IP_LOCAL_PORT_RANGE = 51  # of linux/in.h: the ports from which the system chooses one for this socket
@@ -26,7 +26,7 @@ def _choosing(opened: ExitStack, port: int) -> socket.socket:
 
 def test_the_system_gives_a_held_port_to_nobody() -> None:
     """Neither an outgoing connection nor a server on any free port gets it."""
-    with HeldPort() as held, ExitStack() as opened:
+    with ReservedPort() as held, ExitStack() as opened:
         server = opened.enter_context(socket.create_server((HOST, 0)))
         for options in ((), (socket.SO_REUSEADDR,), (socket.SO_REUSEADDR, socket.SO_REUSEPORT)):
             chooser = _choosing(opened, held.port)
@@ -40,7 +40,7 @@ def test_the_system_gives_a_held_port_to_nobody() -> None:
 
 def test_a_server_listens_on_a_held_port_again_and_again() -> None:
     """Between two servers connections to it are refused, also while the last connections are being closed."""
-    with HeldPort() as held:
+    with ReservedPort() as held:
         for _ in range(2):
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection((HOST, held.port))
@@ -54,7 +54,7 @@ def test_a_server_listens_on_a_held_port_again_and_again() -> None:
 
 def test_neighbours_are_held_together() -> None:
     """A port is held with those that are so many above it."""
-    with HeldPort(1, 100) as held:
+    with ReservedPort(1, 100) as held:
         for port in (held.port, held.port + 1, held.port + 100):
             with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
                 other.bind((HOST, port))

@@ -16,7 +16,7 @@ from client.scripted import Failure, Scripted
 from otpmail import client as errors
 from otpmail.client import Client, Retries, State, SyncClient
 from otpmail.v1 import mail_pb2, otp_pb2
-from ports import HOST, HeldPort
+from ports import HOST, ReservedPort
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -262,7 +262,7 @@ async def test_a_wrong_field_is_named(kind: str) -> None:
 async def test_no_service_answers(kind: str) -> None:
     """Without a service the error has its address, after the attempts."""
     service, waits = Scripted(), list[float]()
-    with HeldPort() as held:
+    with ReservedPort() as held:
         service.address = f"{HOST}:{held.port}"
         with pytest.raises(errors.Unreachable, match=f"no service answers on {service.address}"):
             await _both(service, waits, kind=kind, retries=Retries(attempts=3))("check_code", _ADA, "123456")

@@ -13,7 +13,7 @@ import yaml
 from compose_spec import PyCompose
 
 from deployment.files import DEPLOY, NAMES, ROOT, SECRETS, documents, load_settings, make_secrets
-from ports import HeldPort
+from ports import ReservedPort
 from redis_server import find_server
 
 if TYPE_CHECKING:
@@ -127,13 +127,13 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def held_port() -> Iterator[HeldPort]:
+def held_port() -> Iterator[ReservedPort]:
     """Hold a port for a server that can't listen on port 0."""
-    with HeldPort() as held:
+    with ReservedPort() as held:
         yield held
 
 
-def test_the_store(tmp_path: Path, held_port: HeldPort) -> None:
+def test_the_store(tmp_path: Path, held_port: ReservedPort) -> None:
     """The store asks for the password, keeps an append-only file, evicts nothing, and ends by the signal of a stop."""
     program = find_server("valkey-9")
     assert program is not None

@@ -19,7 +19,7 @@ from deployment.envoy import CONFIG, PROGRAM, Envoy
 from deployment.files import DEPLOY, documents
 from guaranteed import redis_settings
 from otpmail.v1 import mail_pb2, mail_pb2_grpc, otp_pb2, otp_pb2_grpc
-from ports import HeldPort
+from ports import ReservedPort
 from redis_server import RedisServer
 from relay import Faults, Relay
 from service import Service, relay_settings
@@ -83,7 +83,7 @@ async def pair(request: pytest.FixtureRequest, certificates: Certificates, tmp_p
         relays = [await stack.enter_async_context(Relay(Faults(), certificates=certificates)) for _ in range(2)]
         settings = [
             relay_settings(relay, certificates, tmp_path / "token") | shared | {"PORT": held.port}
-            for relay, held in ((relay, stack.enter_context(HeldPort())) for relay in relays)
+            for relay, held in ((relay, stack.enter_context(ReservedPort())) for relay in relays)
         ]
         replicas = [await stack.enter_async_context(Service(**given)) for given in settings]
         for replica, relay in zip(replicas, relays, strict=True):

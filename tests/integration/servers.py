@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lifelines import Lifeline
-from ports import HeldPort
+from ports import ReservedPort
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class MailServer(ABC):
         self._cert_file = cert_file
         self._key_file = key_file
         self._settings = dict(settings or {})
-        self._held: list[HeldPort] = []
+        self._held: list[ReservedPort] = []
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: Lifeline | None = None
@@ -100,7 +100,7 @@ class MailServer(ABC):
         """Start it on two free ports and return when it listens on both."""
         with ExitStack() as undo:
             undo.callback(self.stop)
-            self._held = [HeldPort(), HeldPort()]  # Postfix, with SO_REUSEPORT, would not notice another server
+            self._held = [ReservedPort(), ReservedPort()]  # Postfix, with SO_REUSEPORT, would not notice another server
             self.port, self.tls_port = (held.port for held in self._held)
             self._directory = self._prepare()
             self._launch()

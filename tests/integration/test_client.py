@@ -13,7 +13,7 @@ import pytest
 
 from otpmail import client as errors
 from otpmail.client import Client, Outcome, OutgoingMail, State, SyncClient, WaitFor
-from ports import HOST, HeldPort
+from ports import HOST, ReservedPort
 from relay import Faults
 from service import Service, relay_settings
 
@@ -123,7 +123,7 @@ async def test_the_relays_words(relay: Relay, certificates: Certificates, tmp_pa
 
 async def test_a_restart_is_not_noticed() -> None:
     """A call that comes while the service is restarted is answered by the next process."""
-    with HeldPort() as held:
+    with ReservedPort() as held:
         async with Client(f"{HOST}:{held.port}", retries=errors.Retries(attempts=40)) as client:
             async with Service(command="dev", PORT=held.port):
                 await client.send_code(_ADA)

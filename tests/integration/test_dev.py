@@ -17,7 +17,7 @@ from commands import ended, start
 from http1 import request, url_of
 from otpmail.settings import StoreSettings
 from otpmail.v1 import mail_pb2, otp_pb2
-from ports import HeldPort
+from ports import ReservedPort
 from service import Service, relay_settings
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ async def test_dev_names_the_port_that_it_has(http_port: int | None) -> None:
 
 async def test_dev_listens_behind_its_port() -> None:
     """Without HTTP_PORT it is the port behind PORT, on HTTP_HOST, also where another address has that port taken."""
-    with HeldPort(1) as held, socket.create_server(("127.0.0.2", held.port + 1)):
+    with ReservedPort(1) as held, socket.create_server(("127.0.0.2", held.port + 1)):
         async with Service(command="dev", PORT=held.port) as service:
             assert await _http_port(service) == held.port + 1
 
@@ -137,7 +137,7 @@ async def test_dev_listens_behind_its_port() -> None:
 @pytest.mark.parametrize("taken_by", ["a server", "an outgoing connection"])
 async def test_dev_where_the_port_behind_its_own_is_taken(taken_by: str) -> None:
     """Without HTTP_PORT it is any other port of HTTP_HOST where the one behind PORT is taken there."""
-    with HeldPort(1) as held, socket.socket() as taken, socket.create_server(("127.0.0.2", 0)) as far:
+    with ReservedPort(1) as held, socket.socket() as taken, socket.create_server(("127.0.0.2", 0)) as far:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.2", held.port + 1))
         if taken_by == "a server":

@@ -25,7 +25,7 @@ from calls import scrape
 from guaranteed import names
 from http1 import JSON, SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request, url_of
 from otpmail.v1 import otp_pb2
-from ports import HOST, HeldPort
+from ports import HOST, ReservedPort
 from service import Service
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ async def test_a_killed_process_loses_its_own_calls_alone(start: Callable[..., A
 async def test_a_port_that_is_taken(state: dict[str, Any], taken: str) -> None:
     """The service ends with 2 and one line that names the settings, before any process starts."""
     with ExitStack() as opened:
-        port = opened.enter_context(HeldPort()).port
+        port = opened.enter_context(ReservedPort()).port
         if taken == "by another":
             opened.enter_context(socket.create_server((HOST, port)))
         given = {"PROCESSES": 2, "HTTP_PORT": port, "PORT": port if taken == "by PORT" else 0}

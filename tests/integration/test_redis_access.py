@@ -8,7 +8,7 @@ import pytest
 
 from guaranteed import KEYS, send
 from otpmail.v1 import otp_pb2
-from ports import HOST, HeldPort
+from ports import HOST, ReservedPort
 from redis_server import RedisServer
 from service import Service, relay_settings
 
@@ -47,7 +47,7 @@ def tls_port(certificate_files: CertificateFiles) -> Iterator[int]:
         *("--tls-cert-file", str(certificate_files.cert_file), "--tls-key-file", str(certificate_files.key_file)),
         *("--tls-auth-clients", "no"),
     )
-    with HeldPort() as held, RedisServer("redis-7", *options) as server:
+    with ReservedPort() as held, RedisServer("redis-7", *options) as server:
         server.command("ACL", "SETUSER", "codes", *RULES)
         assert server.command("CONFIG", "SET", "tls-port", held.port).startswith("+OK"), server.log()
         server.command("ACL", "SETUSER", "default", "off")

@@ -9,7 +9,7 @@ import socket
 from math import inf
 from typing import TYPE_CHECKING, Self
 
-from ports import HeldPort
+from ports import ReservedPort
 from relay.certificates import HOST
 from relay.faults import Faults
 from relay.session import Session
@@ -51,7 +51,7 @@ class Relay:
         self._sessions: set[Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors: list[BaseException] = []
-        self._held: HeldPort | None = None
+        self._held: ReservedPort | None = None
         self._listener: socket.socket | None = None
         self._changed = asyncio.Event()
         self._random = random.Random(20)  # so that a failed run can be run again
@@ -98,7 +98,7 @@ class Relay:
     async def start(self) -> None:
         """Listen; a relay that was closed comes back on the port it had, which nobody else gets within `async with`."""
         if self._held is None:
-            self._held = HeldPort(host=self.host, port=self.port)
+            self._held = ReservedPort(host=self.host, port=self.port)
             self.port = self._held.port
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self._listener = socket.create_server((self.host, self.port), family=family, backlog=1024)
