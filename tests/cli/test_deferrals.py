@@ -28,6 +28,15 @@ def test_a_deferral_has_the_reply_and_the_time() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "words"), [(7199, "2 hours"), (7200, "2 hours"), (7201, "3 hours"), (10_790, "3 hours")]
+)
+def test_no_attempt_comes_later_than_is_said(seconds: int, words: str) -> None:
+    """A wait of hours is rounded up, and the life of a code down."""
+    mail = _mail(mail_pb2.Mail.STATE_QUEUED, seconds=seconds, reply="later")
+    assert deferral(mail, lambda: _NOW).endswith(f" in {words}")
+
+
+@pytest.mark.parametrize(
     "state", [mail_pb2.Mail.STATE_QUEUED, mail_pb2.Mail.STATE_SENDING, mail_pb2.Mail.STATE_RELAYED]
 )
 def test_no_other_state_is_a_deferral(state: mail_pb2.Mail.State.ValueType) -> None:

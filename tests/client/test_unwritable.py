@@ -97,7 +97,8 @@ async def test_a_mail_of_a_stream_that_can_not_be_written(kind: str, field: str)
 @pytest.mark.parametrize(
     ("ttl", "words"),
     [
-        (1e30, r"ttl: 1e\+30 s is too long"),
+        (1e30, "ttl: is too long"),
+        pytest.param(10**5000, "ttl: is too long", id="many digits"),
         (float("nan"), "ttl: nan is no time"),
         (float("inf"), "ttl: inf is no time"),
     ],

@@ -13,6 +13,7 @@ from otpmail.cli.output import err, relay_reply, spoken
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 _PATIENCE_SECONDS = 1.0  # most mails have settled by then, and are not watched
+_HOUR = 3600
 
 
 @contextmanager
@@ -44,4 +45,6 @@ def deferral(mail: mail_pb2.Mail, now: Callable[[], float]) -> str:
         return ""
     reply = next((text for text in map(relay_reply, mail.recipients) if text), "the connection was lost")
     seconds = max(1, ceil(mail.next_attempt_time.seconds - now()))
+    if seconds > 2 * _HOUR:  # rounded up, as nobody is to look too early
+        seconds += -seconds % _HOUR
     return f"deferred by the relay: {reply}; the next attempt is in {spoken(seconds)}"

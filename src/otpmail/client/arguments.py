@@ -46,7 +46,7 @@ def seconds(value: object, name: str) -> float | None:
         return None
     if not isinstance(value, int | float):
         raise TypeError(f"{name}: must be a number of seconds, not {type(value).__name__}")
-    if isnan(value):
+    if isinstance(value, float) and isnan(value):
         raise ValueError(f"{name}: {value} is no time in seconds")
     return inf if value > _YEAR_SECONDS else value
 

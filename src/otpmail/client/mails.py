@@ -205,13 +205,13 @@ def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
     )
     setattr(request, "from", mail.from_ or "")  # a keyword in Python
     if mail.ttl is not None:
-        if not isfinite(mail.ttl):
-            raise InvalidRequest(f"ttl: {mail.ttl} is no time in seconds", field="ttl")
         ttl = Duration()
         try:
+            if not isfinite(mail.ttl):
+                raise InvalidRequest(f"ttl: {mail.ttl} is no time in seconds", field="ttl")
             ttl.FromTimedelta(timedelta(seconds=mail.ttl))
         except OverflowError:
-            raise InvalidRequest(f"ttl: {mail.ttl} s is too long", field="ttl") from None
+            raise InvalidRequest("ttl: is too long", field="ttl") from None
         request.ttl.CopyFrom(ttl)
     return request
 

@@ -188,7 +188,7 @@ const searchSoon = () => {
 };
 
 // Deletes the mail that is open, and opens the next one.
-const remove = async () => {
+const remove = () => {
   if (chosen === null) return;
   const id = chosen;
   const mail = mails.find((one) => one.id === id); // maybe one that the search leaves out of the list
@@ -199,8 +199,7 @@ const remove = async () => {
   const lost = items.get(id)?.contains(document.activeElement);
   visit(next && next.id, true);
   if (lost) (next ? linkOf(next.id) : $("search")).focus();
-  offerUndo(mail);
-  await fetch(`/mails/${id}`, { method: "DELETE" });
+  offerUndo(mail, fetch(`/mails/${id}`, { method: "DELETE" }));
 };
 
 // Goes back to a mail that was put back.

@@ -3,12 +3,14 @@ import { $ } from "./dom.js";
 
 const KEPT = 15_000; // ms
 let deleted = null;
+let deletion = null; // the request, which ends before the mail is asked back
 let end = 0;
 let reopen = null;
 let say = null;
 
-export const offerUndo = (mail) => {
+export const offerUndo = (mail, request = null) => {
   deleted = mail;
+  deletion = request;
   clearTimeout(end);
   end = setTimeout(() => offerUndo(null), KEPT);
   $("undo").hidden = !mail;
@@ -19,9 +21,11 @@ export const offerUndo = (mail) => {
 export const undo = async () => {
   if (!deleted) return;
   const { id } = deleted;
+  const before = deletion;
   const had = $("undo").contains(document.activeElement);
   offerUndo(null);
   try {
+    await before;
     const answer = await fetch(`/mails/${id}`, { method: "PUT" });
     if (answer.ok) await reopen(id, had);
     else say("The mail is gone: others were deleted after it.");
