@@ -24,7 +24,9 @@ _HELD = "no server is there, but a program has the port, perhaps for a connectio
 ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """The errors of a bind to an address that this machine lacks."""
 
-_TRIES = 20  # for PORT=0: a port that is free on one address may be taken on another
+TRIES = 20
+"""How often any port is tried: one that is free on one address may be taken on another."""
+
 _PRIVILEGED = 1024  # ports below it, unless the system is set otherwise (ip(7), ip_unprivileged_port_start)
 _SOCKETS = Path("/proc/net/tcp"), Path("/proc/net/tcp6")
 _LISTENS = "0A"  # TCP_LISTEN of linux/tcp.h
@@ -59,7 +61,7 @@ class HeldPort(NamedTuple):
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, value)
 
 
-class _Taken(SettingsError):
+class PortTakenError(SettingsError):
     """Another socket has the port."""
 
 
@@ -69,13 +71,13 @@ def hold_port(hosts: Sequence[ListenAddress], port: int) -> Iterator[HeldPort]:
 
     Raises SettingsError, which names HOST or PORT, when one of them can't be bound.
     """
-    tries = _TRIES if port == 0 else 1
+    tries = TRIES if port == 0 else 1
     while True:
         tries -= 1
         with ExitStack() as sockets:
             try:
                 held = _bind_all(hosts, port, sockets)
-            except _Taken:
+            except PortTakenError:
                 if not tries:
                     raise
                 continue
@@ -91,7 +93,7 @@ def cant_listen(setting: str, host: ListenAddress, port: int, why: str) -> str:
 
 def taken(host: ListenAddress, port: int) -> SettingsError:
     """Return the error for a port that another socket has."""
-    return _Taken(cant_listen("PORT", host, port, port_taken("PORT", port)))
+    return PortTakenError(cant_listen("PORT", host, port, port_taken("PORT", port)))
 
 
 def port_taken(setting: str, port: int) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from otpmail.errors import SettingsError
-from otpmail.held_port import ABSENT, port_taken
+from otpmail.held_port import ABSENT, TRIES, PortTakenError, port_taken
 from otpmail.probes import Probe
 from otpmail.settings import ServerSettings
 from otpmail.telemetry.logs import log_event
@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 """How many connections may wait for a process to take them."""
 
-
-_TRIES = 20  # for any port: one that is free on one address may be taken on another
-
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 """In seconds: a client whose machine or line is gone says nothing, so a stream that waits is asked for a sign of it."""
-
-
-class _TakenError(SettingsError):
-    """Another socket has the port."""
 
 
 class SharedDoor(NamedTuple):
@@ -55,11 +48,11 @@ async def open_sockets(host: str, port: int, *, any_port: bool = False) -> tuple
     With `any_port` it is any other port where `port` is taken. As for HOST, addresses of a name that this machine lacks
     are passed over, unless it lacks all of them.
     """
-    ports = [port] if port and not any_port else [port, *[0] * _TRIES]
+    ports = [port] if port and not any_port else [port, *[0] * TRIES]
     while True:
         try:
             return await _open_all(host, ports.pop(0))
-        except _TakenError:
+        except PortTakenError:
             if not ports:
                 raise
 
@@ -129,7 +122,7 @@ def _error(host: str, port: int, error: OSError | UnicodeError) -> SettingsError
     if isinstance(error, socket.gaierror) or not isinstance(error, OSError) or not error.errno:
         return SettingsError(where + str(getattr(error, "strerror", None) or error))
     if error.errno == errno.EADDRINUSE:
-        return _TakenError(where + port_taken("HTTP_PORT", port))
+        return PortTakenError(where + port_taken("HTTP_PORT", port))
     return SettingsError(where + os.strerror(error.errno))
 
 
