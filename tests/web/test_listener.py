@@ -120,7 +120,7 @@ async def test_any_port_is_free_on_every_address(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
     sockets, port = await open_sockets("localhost", 0)
     assert [opened.getsockname() for opened in sockets] == [("127.0.0.1", port), ("127.0.0.2", port)]
-    assert looked_up == 3
+    assert looked_up >= 3  # more often where another program has the port that comes next
     close_sockets(sockets)
 
 
