@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LIST_MAILS = "/otpmail.v1.MailService/ListMails"
 ADA = {"email": "ada@example.org"}
 OPEN: dict[str, object] = {"HTTP_PORT": 0, "OTP_RETURN_CODE": "true", "OTP_RESEND_SECONDS": "0"}
+NO_MAIL = "request: is no otpmail.v1.SendMailRequest in JSON"
 
 
 @pytest.mark.service(**OPEN)
@@ -95,16 +96,22 @@ async def test_an_error_has_its_details(service: Service) -> None:
 
 @pytest.mark.service(**OPEN)
 async def test_a_body_that_is_no_request(service: Service, subtests: pytest.Subtests) -> None:
-    """The error names the message or the field, and repeats no value."""
+    """The error names the field, or the message and the place in its JSON, and repeats no value."""
+    no_request = "request: is no otpmail.v1.SendCodeRequest in JSON"
     for body, words in (
-        (b"", "request: is no otpmail.v1.SendCodeRequest in JSON"),
-        (b"{", "request: is no otpmail.v1.SendCodeRequest in JSON"),
-        (b"[]", "request: is no otpmail.v1.SendCodeRequest in JSON"),
-        (b'"\xff"', "request: is no otpmail.v1.SendCodeRequest in JSON"),
-        (b"[" * 50_000, "request: is no otpmail.v1.SendCodeRequest in JSON"),
+        (b"", f"{no_request}: expecting value at line 1, column 1"),
+        (b"{", f"{no_request}: expecting property name enclosed in double quotes at line 1, column 2"),
+        (b'{\n  "email": "secret"\n  "locale": "de"}', f"{no_request}: expecting ',' delimiter at line 3, column 3"),
+        (b'{"email": "secret', f"{no_request}: unterminated string starting at line 1, column 11"),
+        (b'{"email": "secret\n"}', f"{no_request}: invalid control character at line 1, column 18"),
+        (b'{"email": "a@b.example"} secret', f"{no_request}: extra data at line 1, column 26"),
+        (b"[]", f"{no_request}: it is no object"),
+        (b'"\xff"', f"{no_request}: octet 2 is not UTF-8"),
+        (b"[" * 50_000, f"{no_request}: it is nested too deeply"),
+        (b'{"variables": {"secret": "a", "secret": "b"}}', f"{no_request}: a name comes twice"),
         (b'{"emial": "secret"}', "emial: is no field of otpmail.v1.SendCodeRequest"),
         (b'{"email": ["secret"]}', "email: has a value of another type in JSON"),
-        (b'{"email": "a@b.example", "email": "secret"}', "request: is no otpmail.v1.SendCodeRequest in JSON"),
+        (b'{"email": "a@b.example", "email": "secret"}', "email: comes twice in JSON"),
         (b'{"waitFor": "secret"}', "waitFor: has a value of another type in JSON"),
     ):
         with subtests.test(body=body):
@@ -205,14 +212,15 @@ async def _at_once() -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        (b'{"text":"%s","text":"a"}', "request: is no otpmail.v1.SendMailRequest in JSON"),
+        (b'{"text":"%s","text":"a"}', "text: comes twice in JSON"),
         (b'{"text":"%s\\ud800"}', "text: has a value of another type in JSON"),
-        (b'{"requestId":"%s","request_id":"a"}', "request: is no otpmail.v1.SendMailRequest in JSON"),
-        (b'{"request_id":"a","requestId":"%s"}', "request: is no otpmail.v1.SendMailRequest in JSON"),
+        (b'{"requestId":"%s","request_id":"a"}', "request_id: comes twice in JSON"),
+        (b'{"request_id":"a","requestId":"%s"}', "request_id: comes twice in JSON"),
         (b'{"emial":"%s"}', "emial: is no field of otpmail.v1.SendMailRequest"),
         (b'{"to":"%s"}', "to: has a value of another type in JSON"),
         (b'{"text":"%s","ttl":"x"}', "ttl: has a value of another type in JSON"),
-        (b'["%s"]', "request: is no otpmail.v1.SendMailRequest in JSON"),
+        (b'["%s"]', f"{NO_MAIL}: it is no object"),
+        (b'{"text":"%s"\n"a"', f"{NO_MAIL}: expecting ',' delimiter at line 2, column 1"),
     ],
 )
 async def test_a_large_mail_in_json_that_is_none(body: bytes, problem: str) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -22,6 +23,14 @@ _BASE64 = (
 )
 _UNKNOWN_FIELD = re.compile(r'has no field named "(\w{1,64})"')
 _BAD_FIELD = re.compile(r"Failed to parse (\w{1,64}) field")
+
+
+class _Mistake(ValueError):
+    """What is wrong in JSON that json reads. `name` is one that comes twice."""
+
+    def __init__(self, words: str, name: str = "") -> None:
+        super().__init__(words)
+        self.name = name
 
 
 def from_json(body: bytes, kind: type[Message]) -> bytes:
@@ -93,10 +102,19 @@ def _load(body: bytes) -> dict[str, Any]:
     """Return the object in a body. JSON is UTF-8 (RFC 8259, 8.1), whose mark at the start is passed over."""
     value = json.loads(body.decode().removeprefix("\ufeff"), object_pairs_hook=_once_each)
     if not isinstance(value, dict):
-        raise TypeError
-    if len({name.replace("_", "").lower() for name in value}) != len(value):  # a field has two names in JSON
-        raise ValueError
+        raise _Mistake("it is no object")
+    _check_names(value)
     return value
+
+
+def _check_names(value: dict[str, Any]) -> None:
+    """Raise _Mistake where a field has both of its names."""
+    if len({name.replace("_", "").lower() for name in value}) != len(value):
+        raise _Mistake("a name comes twice", _repeated(name.replace("_", "").lower() for name in value))
+
+
+def _repeated(names: Iterable[str]) -> str:
+    return next((name for name, count in Counter(names).items() if count > 1), "")
 
 
 @cache
@@ -112,7 +130,7 @@ def _looked_into(kind: Any) -> Mapping[str, Any]:
 
 
 def _look_into(value: dict[str, Any], kind: Any) -> None:
-    """Raise InvalidArgument for octets that are no base64, and ValueError where an inner field has both of its names.
+    """Raise InvalidArgument for octets that are no base64, and _Mistake where an inner field has both of its names.
 
     json_format passes over what is no base64, so that a URL of data, say, would become other octets. Of two names it
     takes one.
@@ -127,16 +145,15 @@ def _look_into(value: dict[str, Any], kind: Any) -> None:
                 if not isinstance(part, str) or part.encode().rstrip(b"=\r\n").translate(None, _BASE64):
                     raise InvalidArgument(field.name, "is not base64")
             elif isinstance(part, dict):
-                if len({key.replace("_", "").lower() for key in part}) != len(part):
-                    raise ValueError
+                _check_names(part)
                 _look_into(part, field.message_type)
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON. Raises ValueError where a name comes twice: readers differ in which one counts."""
+    """Return an object of JSON. Raises _Mistake where a name comes twice: readers differ in which one counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError
+        raise _Mistake("a name comes twice", _repeated(name for name, _ in pairs))
     return found
 
 
@@ -155,5 +172,28 @@ def _mistakes_in(kind: type[Message]) -> Iterator[None]:
         if (found := _BAD_FIELD.search(text)) is not None:
             raise InvalidArgument(found[1], "has a value of another type in JSON") from None
         raise InvalidArgument("request", f"is no {name} in JSON") from None
-    except (ValueError, RecursionError, TypeError, AttributeError):
-        raise InvalidArgument("request", f"is no {name} in JSON") from None
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:
+        if isinstance(error, _Mistake) and (field := _field_of(error.name, kind.DESCRIPTOR)):
+            raise InvalidArgument(field, "comes twice in JSON") from None
+        raise InvalidArgument("request", f"is no {name} in JSON{_reason_of(error)}") from None
+
+
+def _field_of(name: str, kind: Any) -> str:
+    """Return the field that a name means, by its letters alone, or nothing: other names are the caller's own."""
+    letters = name.replace("_", "").lower()
+    return next((field.name for field in kind.fields if field.name.replace("_", "") == letters), "")
+
+
+def _reason_of(error: Exception) -> str:
+    """Return why a body is no JSON, and where. No word is of the body: those of json.JSONDecodeError are fixed."""
+    match error:
+        case json.JSONDecodeError(msg=words, lineno=line, colno=column):
+            return f": {words[:1].lower()}{words[1:].removesuffix(' at')} at line {line}, column {column}"
+        case UnicodeDecodeError(start=start):
+            return f": octet {start + 1} is not UTF-8"
+        case _Mistake():
+            return f": {error}"
+        case RecursionError():
+            return ": it is nested too deeply"
+        case _:
+            return ""
