@@ -48,16 +48,16 @@ def test_a_token_names_its_caller(authorization: str) -> None:
 @pytest.mark.parametrize(
     ("authorization", "words"),
     [
-        ((), "this service wants a token: send the metadata `authorization: Bearer TOKEN`"),
+        ((), "this service wants a token: send `authorization: Bearer TOKEN`, as metadata of gRPC or a header of HTTP"),
         (("Bearer four",), "the token is not one of this service"),
         (("Bearer One",), "the token is not one of this service"),
         (("Bearer one two",), "the token is not one of this service"),
         (("Bearer \xff\u20ac",), "the token is not one of this service"),
         ((f"Bearer {'x' * 100_000}",), "the token is not one of this service"),
-        (("one",), "the metadata authorization must come once, as `Bearer TOKEN`"),
-        (("Basic one",), "the metadata authorization must come once, as `Bearer TOKEN`"),
-        (("Bearer",), "the metadata authorization must come once, as `Bearer TOKEN`"),
-        (("Bearer one", "Bearer one"), "the metadata authorization must come once, as `Bearer TOKEN`"),
+        (("one",), "`authorization` must come once, as `Bearer TOKEN`"),
+        (("Basic one",), "`authorization` must come once, as `Bearer TOKEN`"),
+        (("Bearer",), "`authorization` must come once, as `Bearer TOKEN`"),
+        (("Bearer one", "Bearer one"), "`authorization` must come once, as `Bearer TOKEN`"),
     ],
 )
 def test_a_token_that_is_missing_or_wrong(authorization: tuple[str, ...], words: str) -> None:

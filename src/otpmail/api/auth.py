@@ -31,8 +31,8 @@ _SCHEME = "bearer"
 _PEM = "x509_pem_cert"
 _USUAL = "Bearer "
 _LONGEST_NAME = 256  # characters; each mail of the caller keeps it
-_MISSING = "this service wants a token: send the metadata `authorization: Bearer TOKEN`"
-_NOT_ONE = "the metadata authorization must come once, as `Bearer TOKEN`"
+_MISSING = "this service wants a token: send `authorization: Bearer TOKEN`, as metadata of gRPC or a header of HTTP"
+_NOT_ONE = "`authorization` must come once, as `Bearer TOKEN`"
 _UNKNOWN = "the token is not one of this service"
 _NOBODY = (bytes(32), ANONYMOUS)
 

@@ -233,8 +233,8 @@ def _show(token: str) -> None:
     if token:
         print(token, flush=True)  # noqa: T201  programs read it, so no markup
         err.print(
-            "this token is shown once; the caller sends it as the metadata `authorization: Bearer TOKEN`, and the "
-            "commands read it from OTPMAIL_TOKEN"
+            "this token is shown once; the caller sends it as `authorization: Bearer TOKEN`, and the commands read it "
+            "from OTPMAIL_TOKEN"
         )
 
 
