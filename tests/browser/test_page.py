@@ -403,9 +403,9 @@ async def test_the_page_says_why_nothing_was_sent(page: Page) -> None:
     """The page shows the relay's reply; a second time it shows that the address is suppressed, which has no code."""
     await page.get_by_label("Address").fill("550+suppressed@fail.example")
     await page.get_by_role("button", name="Send a code").click()
-    await expect(page.locator("#answer")).to_have_text("The mail is failed: 550 5.1.1 there is no such mailbox")
+    await expect(page.locator("#answer")).to_have_text("The mail has failed: 550 5.1.1 there is no such mailbox")
     await page.get_by_role("button", name="Send a code").click()
-    await expect(page.locator("#answer")).to_have_text(re.compile("^The mail is failed: nothing was sent, since "))
+    await expect(page.locator("#answer")).to_have_text(re.compile("^The mail has failed: nothing was sent, since "))
 
 
 async def test_answers_are_in_plain_words(page: Page, url: str) -> None:
@@ -427,14 +427,34 @@ async def test_answers_are_in_plain_words(page: Page, url: str) -> None:
 
 
 async def test_a_code_that_is_deferred(page: Page) -> None:
-    """The form says why a code takes time, rather than that it is being sent, until the next action."""
+    """The form says why a code takes time, until the next action. List and mail call it deferred, not refused."""
     answer = page.locator("#answer")
     await page.get_by_label("Address").fill("452@fail.example")
     await page.get_by_role("button", name="Send a code").click()
     await expect(answer).to_have_text("The relay defers it, and otpmail tries again: 452 4.2.2 the mailbox is full")
+    listed = page.locator("#mails a > span", has_text="452 4.2.2").first  # otpmail tries again in 2 s
+    await expect(listed).to_have_text("Deferred: 452 4.2.2 the mailbox is full")
+    await expect(listed).not_to_have_class("bad")
+    await expect(page.locator("#refused")).to_have_text("452@fail.example deferred it: 452 4.2.2 the mailbox is full")
+    await page.get_by_role("button", name="Recipients", exact=True).click()
+    await expect(page.locator("#panel dd")).to_have_text("deferred 452 4.2.2 the mailbox is full")
     await page.get_by_label("Address").fill(ADA)
     await page.get_by_role("button", name="Send a code").click()
     await expect(answer).to_have_text("The mail is relayed: 250 2.6.0 caught")
+
+
+async def test_a_new_code_empties_the_field_of_the_old_one(page: Page) -> None:
+    """A code that was sent makes the one before useless, so the field is empty. Where no code is sent it stays."""
+    code, send = page.get_by_label("Code", exact=True), page.get_by_role("button", name="Send a code")
+    await code.fill("123456")
+    await page.get_by_label("Address").fill("550@fail.example")
+    await send.click()
+    await expect(page.locator("#answer")).to_contain_text("The mail has failed")
+    await expect(code).to_have_value("123456")
+    await page.get_by_label("Address").fill(ADA)
+    await send.click()
+    await expect(page.locator("#answer")).to_contain_text("The mail is relayed")
+    await expect(code).to_have_value("")
 
 
 async def test_an_answer_goes_when_a_new_action_begins(page: Page) -> None:

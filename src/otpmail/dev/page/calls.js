@@ -1,5 +1,5 @@
 // The forms that send and check a code, and the same call in other languages. A token stays in this page's memory.
-import { $, choices, copyOnClick } from "./dom.js";
+import { $, choices, copyOnClick, isDeferred } from "./dom.js";
 
 const PATH = "/otpmail.v1.OtpService/";
 const RESULTS = {
@@ -102,7 +102,8 @@ const describe = (value) => {
     return `${worded(value.result)}${RESULTS[value.result] ?? ""}${attempts}`;
   }
   const replies = (value.mail.recipients ?? []).map((one) => [one.code, one.enhancedCode, one.reply].filter(Boolean).join(" "));
-  return [`The mail is ${worded(value.mail.state)}`, replies.join("; ")].filter(Boolean).join(": ");
+  const state = value.mail.state === "STATE_FAILED" ? "has failed" : `is ${worded(value.mail.state)}`;
+  return [`The mail ${state}`, replies.join("; ")].filter(Boolean).join(": ");
 };
 
 const describeError = ({ code, message }) => (PLAIN.has(code) ? message : `${worded(code)}: ${message}`);
@@ -122,6 +123,7 @@ const forget = () => {
 const call = async (method, message) => {
   last = [method, message];
   showCall();
+  const typed = $("check").elements.code.value;
   const number = ++calls; // a call whose answer comes after a newer one began shows nothing
   waits = method === "SendCode";
   say(waits ? "sending …" : "checking …", "");
@@ -131,6 +133,8 @@ const call = async (method, message) => {
     waits = false;
     const isGood = ok && GOOD.has(value.result ?? value.mail.state);
     say(ok ? describe(value) : describeError(value), isGood ? "good" : "bad");
+    const field = $("check").elements.code;
+    if (isGood && method === "SendCode" && field.value === typed) field.value = ""; // a code from before the new one
     if (value.code === "unauthenticated") {
       $("token").hidden = false;
       $("token").querySelector("input").focus();
@@ -145,7 +149,7 @@ const call = async (method, message) => {
 
 // Says that the relay has deferred the code which a call waits for: without this the form would be silent for a minute.
 export const sayDeferred = (reply) => {
-  if (waits && reply?.startsWith("4")) say(`The relay defers it, and otpmail tries again: ${reply}`, "");
+  if (waits && reply && isDeferred(reply)) say(`The relay defers it, and otpmail tries again: ${reply}`, "");
 };
 
 // Puts an address and its code into the forms.

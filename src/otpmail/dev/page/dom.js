@@ -7,6 +7,9 @@ export const make = (tag, fields = {}, ...children) => {
   return element;
 };
 
+// Whether a relay refuses for now, by its reply: otpmail tries again.
+export const isDeferred = (reply) => reply.startsWith("4");
+
 export const pairs = (list) =>
   list.flatMap(([name, value]) => [
     make("dt", { textContent: name }),

@@ -1,7 +1,7 @@
 // The inbox of `otpmail dev`: the list, the search, the keys, and the part behind # that says which mail is open.
 import { fillIn, sayDeferred, serveForms } from "./calls.js";
 import { $, make } from "./dom.js";
-import { openMail, showLoading, showMail } from "./mail.js";
+import { firstRefusal, openMail, showLoading, showMail } from "./mail.js";
 import { time } from "./times.js";
 import { offerUndo, serveUndo, undo } from "./undo.js";
 
@@ -19,9 +19,7 @@ const item = (mail) => {
       make("span", { className: "unseen", textContent: "Unread: " }),
       make("strong", { dir: "auto", textContent: mail.subject || "(no subject)" }), time(mail.time)),
     make("span", { textContent: `${mail.to.join(", ") || "nobody"}${files}` }),
-    mail.refused.length
-      ? make("span", { className: "bad", textContent: `Refused: ${mail.refused[0].reply}` })
-      : make("span", { dir: "auto", textContent: mail.preview }));
+    mail.refused.length ? firstRefusal(mail.refused) : make("span", { dir: "auto", textContent: mail.preview }));
   return make("li", {}, link);
 };
 

@@ -1,5 +1,5 @@
 // The mail that is open. Its HTML goes only into a frame that is sandboxed twice, by its attribute and by its own policy.
-import { $, choices, copyOnClick, make, pairs, size } from "./dom.js";
+import { $, choices, copyOnClick, isDeferred, make, pairs, size } from "./dom.js";
 import { exact, time } from "./times.js";
 
 const TAKEN = "250 ";
@@ -37,9 +37,9 @@ const source = () => {
 };
 
 const recipient = (one) => {
-  const taken = one.reply.startsWith(TAKEN);
-  const state = make("span", { className: taken ? "good" : "bad", textContent: taken ? "taken" : "refused" });
-  return [one.address, make("span", {}, state, ` ${one.reply}`)];
+  const [className, textContent] = one.reply.startsWith(TAKEN) ? ["good", "taken"]
+    : isDeferred(one.reply) ? ["", "deferred"] : ["bad", "refused"];
+  return [one.address, make("span", {}, make("span", { className, textContent }), ` ${one.reply}`)];
 };
 
 const PANELS = {
@@ -73,8 +73,17 @@ const receivers = (to) => {
   return more > 0 ? `${to.slice(0, MOST_RECEIVERS).join(", ")} and ${more} more` : to.join(", ") || "nobody";
 };
 
-const refusal = (one) =>
-  make("p", { className: "refusal" }, make("b", { textContent: one.address }), " refused it: ", one.reply);
+const refusal = (one) => {
+  const [className, words] = isDeferred(one.reply) ? ["refusal deferred", " deferred it: "] : ["refusal", " refused it: "];
+  return make("p", { className }, make("b", { textContent: one.address }), words, one.reply);
+};
+
+// The reply that the list shows: one for good, if there is any.
+export const firstRefusal = (refused) => {
+  const { reply } = refused.find((one) => !isDeferred(one.reply)) ?? refused[0];
+  const [className, word] = isDeferred(reply) ? ["", "Deferred"] : ["bad", "Refused"];
+  return make("span", { className, textContent: `${word}: ${reply}` });
+};
 
 const showTop = (shown) => {
   $("gone").hidden = $("start").hidden = true;
