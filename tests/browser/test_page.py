@@ -164,6 +164,48 @@ async def test_a_mail_that_was_deleted_is_put_back(page: Page, url: str) -> None
     await expect(page.locator("#status")).to_have_text("The mail is gone: others were deleted after it.")
 
 
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("had", ["link", "button", "nothing"])
+async def test_the_only_mail_is_put_back(page: Page, url: str, width: int, had: str) -> None:
+    """Once no mail is left, Undo has the focus: the key u puts the mail back, and is no text of the search."""
+    await page.set_viewport_size({"width": width, "height": 800})
+    await _send(url, "One")
+    await page.locator("#mails a").click()
+    await expect(page.locator("#open")).to_be_visible()
+    if had == "link" and width == 1280:
+        await page.locator("#mails a").focus()
+    elif had == "nothing":
+        await page.evaluate("document.activeElement.blur()")
+    if had == "button":
+        await page.get_by_role("button", name="Delete", exact=True).press("Enter")
+    else:
+        await page.keyboard.press("Delete")
+    await expect(page.locator("#mails a")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Undo")).to_be_focused()
+    async with page.expect_request(lambda asked: asked.method == "PUT"):
+        await page.keyboard.press("u")
+    await expect(page.locator("#subject")).to_have_text("One")
+    await expect(page.locator("#search")).to_have_value("")
+    await expect(page.locator("#status")).to_have_text("1 mail, 0 unread")
+    await expect(page.locator("#mails a" if width == 1280 else "#subject")).to_be_focused()
+
+
+async def test_the_offer_to_put_a_mail_back_ends(page: Page, url: str) -> None:
+    """After a while the offer goes, but not while it has the focus."""
+    await page.clock.install()
+    await page.reload()
+    await _send(url, "One")
+    await expect(page.locator("#subject")).to_have_text("One")
+    await page.keyboard.press("Delete")
+    undo = page.get_by_role("button", name="Undo")
+    await expect(undo).to_be_focused()
+    await page.clock.run_for(20_000)
+    await expect(undo).to_be_focused()
+    await page.keyboard.press("/")
+    await page.clock.run_for(20_000)
+    await expect(undo).to_be_hidden()
+
+
 async def test_a_mail_that_takes_time_is_not_the_one_before(page: Page, url: str) -> None:
     """While a large mail is read, its subject stands above it at once, and nothing of the mail before."""
     await _send(url, "Small")

@@ -196,8 +196,9 @@ const remove = () => {
   mails = mails.filter((mail) => mail.id !== id);
   const lost = items.get(id)?.contains(document.activeElement);
   visit(next && next.id, true);
-  if (lost) (next ? linkOf(next.id) : $("search")).focus();
   offerUndo(mail, fetch(`/mails/${id}`, { method: "DELETE" }));
+  if (next === null) $("put-back").focus(); // what had the focus has gone, and in a field the key u would be text
+  else if (lost) linkOf(next.id).focus();
 };
 
 // Goes back to a mail that was put back.

@@ -8,11 +8,17 @@ let end = 0;
 let reopen = null;
 let say = null;
 
+// Takes the offer away, but not from under the focus.
+const expire = () => {
+  if ($("undo").contains(document.activeElement)) end = setTimeout(expire, KEPT);
+  else offerUndo(null);
+};
+
 export const offerUndo = (mail, request = null) => {
   deleted = mail;
   deletion = request;
   clearTimeout(end);
-  end = setTimeout(() => offerUndo(null), KEPT);
+  if (mail) end = setTimeout(expire, KEPT);
   $("undo").hidden = !mail;
   $("deleted").textContent = mail ? `Deleted: ${mail.subject || "(no subject)"}` : "";
   $("said").textContent = mail ? "Deleted. The key u puts it back." : "";
