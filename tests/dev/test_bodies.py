@@ -46,15 +46,27 @@ def test_tests_read_a_mail_of_an_unknown_charset() -> None:
 
 def test_the_terminal_shows_a_mail_of_an_unknown_charset() -> None:
     """`otpmail dev` prints it. An exception would refuse the mail, since the relay's hook prints."""
+    assert "code 123456 é" in _shown(CaughtMail("a@b.example", PEOPLE, UNKNOWN))
+
+
+def test_the_terminal_says_who_defers_a_mail() -> None:
+    """A recipient that the relay wants later has deferred the mail, and not refused it."""
+    refused = (("452@fail.example", "452 4.2.2 full"), ("550@fail.example", "550 5.1.1 nobody"))
+    shown = _shown(CaughtMail("a@b.example", (), UNKNOWN, refused))
+    assert "deferred by 452@fail.example: 452 4.2.2 full" in shown
+    assert "refused by 550@fail.example: 550 5.1.1 nobody" in shown
+
+
+def _shown(caught: CaughtMail) -> str:
+    """Return what `otpmail dev` prints of a mail."""
     read, write = os.pipe()
     screen = Screen(BackgroundWriter(write, lambda _count: b""))
-    caught = CaughtMail("a@b.example", PEOPLE, UNKNOWN)
     screen.show_mail(caught, caught.message)
     screen.close()
     shown = os.read(read, 10_000).decode()
     os.close(read)
     os.close(write)
-    assert "code 123456 é" in shown
+    return shown
 
 
 def test_images_of_the_mail_are_shown() -> None:

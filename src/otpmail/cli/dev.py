@@ -235,7 +235,7 @@ class Screen:
         self._render(lambda console: console.print(escape(text)))
 
     def show_mail(self, mail: "CaughtMail", message: "EmailMessage") -> None:
-        """Show a mail's envelope, subject and text, and who refused it. Control characters are escaped."""
+        """Show a mail's envelope, subject and text, and who refused or deferred it. Control characters are escaped."""
         from otpmail.dev.bodies import text_of
 
         text = text_of(message).rstrip()
@@ -245,7 +245,8 @@ class Screen:
             people = ", ".join(mail.recipients) or "nobody"
             console.rule(f"mail to {_plain(people)}", align="left")
             for address, reply in mail.refused:
-                console.print(f"refused by {_plain(address)}: {_plain(reply)}", style="bold red")
+                word, style = ("deferred", "bold") if reply.startswith("4") else ("refused", "bold red")
+                console.print(f"{word} by {_plain(address)}: {_plain(reply)}", style=style)
             console.print(f"from {_plain(mail.sender)}   subject {_plain(str(message['Subject']))}", style="bold")
             console.print("\n".join(_plain(line) for line in text.splitlines()), end="\n\n")
 
