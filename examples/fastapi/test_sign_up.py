@@ -18,7 +18,7 @@ def browser() -> TestClient:
 
 def test_a_person_signs_up(browser: TestClient, otpmail: Namespace) -> None:
     sent = browser.post("/sign-up", params={"email": ADA}).json()
-    answer = {"email": ADA, "challenge": sent["challenge"], "code": "000000"}
+    answer = {"email": ADA, "session": sent["session"], "challenge": sent["challenge"], "code": "000000"}
     assert browser.post("/sign-up/check", params=answer).json()["error"] == "WrongCode"
     answer["code"] = otpmail.inbox(ADA).code()
     assert browser.post("/sign-up/check", params=answer).json() == {"signed_up": ADA}
@@ -39,8 +39,21 @@ def test_a_mailbox_that_is_not_there(browser: TestClient, otpmail: Namespace) ->
 
 
 def test_a_second_code_has_to_wait(browser: TestClient, otpmail: Namespace) -> None:
-    browser.post("/sign-up", params={"email": ADA})
-    response = browser.post("/sign-up", params={"email": ADA})
+    sent = browser.post("/sign-up", params={"email": ADA}).json()
+    again = {"email": ADA, "session": sent["session"]}
+    response = browser.post("/sign-up", params=again)
     assert (response.status_code, response.json()["error"]) == (429, "TooSoon")
     otpmail.clock.advance(response.json()["retry_after"])
-    assert browser.post("/sign-up", params={"email": ADA}).status_code == 200
+    assert browser.post("/sign-up", params=again).json() == sent
+
+
+def test_a_stranger_uses_up_no_attempt_of_the_owner(browser: TestClient, otpmail: Namespace) -> None:
+    owner = browser.post("/sign-up", params={"email": ADA}).json()
+    code = otpmail.inbox(ADA).code()
+    stranger = browser.post("/sign-up", params={"email": ADA}).json()
+    assert stranger["challenge"] != owner["challenge"]
+    guess = {"email": ADA, "session": stranger["session"], "challenge": stranger["challenge"], "code": "000000"}
+    errors = [browser.post("/sign-up/check", params=guess).json()["error"] for _ in range(6)]
+    assert errors == ["WrongCode"] * 5 + ["TooManyAttempts"]
+    answer = {"email": ADA, "session": owner["session"], "challenge": owner["challenge"], "code": code}
+    assert browser.post("/sign-up/check", params=answer).json() == {"signed_up": ADA}
