@@ -3,6 +3,8 @@
 `pip install PATH_OF_CLONE django && python sign_in.py runserver`, beside `otpmail dev`.
 """
 
+import math
+import secrets
 import sys
 
 import django
@@ -11,7 +13,8 @@ from django.core.management import execute_from_command_line
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.urls import path
-from otpmail.client import Error, SyncClient
+from django.utils.html import format_html
+from otpmail.client import Error, InvalidRequest, NoLiveCode, Refused, Suppressed, SyncClient, WrongCode
 
 if not settings.configured:
     settings.configure(
@@ -36,34 +39,56 @@ PAGE = """<!doctype html><title>Sign in</title><p role="status">{status}</p>
 def page(request: HttpRequest, *, wants_code: bool, status: str = "", code: int = 200) -> HttpResponse:
     label, name, autocomplete = ("Code", "code", "one-time-code") if wants_code else ("E-mail", "email", "email")
     form = {"label": label, "name": name, "autocomplete": autocomplete, "token": get_token(request)}
-    return HttpResponse(PAGE.format(status=status, **form), status=code)
+    return HttpResponse(format_html(PAGE, status=status, **form), status=code)
 
 
 def sign_in(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return page(request, wants_code=False)
     try:
-        if email := request.POST.get("email"):
-            sent = otpmail.send_code(email, session=_session(request))
-            request.session["pending"] = [email, sent.challenge_id]
-            return page(
-                request, wants_code=True, status=f"A code is in your mail, with the reference {sent.reference}."
-            )
-        email, challenge = request.session["pending"]
-        otpmail.check_code(email, request.POST["code"], challenge_id=challenge, session=_session(request))
+        if "email" in request.POST:
+            return _send(request, request.POST["email"])
+        if "pending" not in request.session:  # Back, and a code once more that was right
+            return page(request, wants_code=False, status="Ask for a code first.", code=409)
+        return _check(request, request.POST.get("code", ""))
     except Error as error:
-        return page(
-            request, wants_code="pending" in request.session, status=f"{type(error).__name__}", code=error.http_status
-        )
+        same_form = "code" in request.POST and isinstance(error, WrongCode | InvalidRequest)
+        return page(request, wants_code=same_form, status=_words(error), code=error.http_status)
+
+
+def _send(request: HttpRequest, email: str) -> HttpResponse:
+    sent = otpmail.send_code(email, session=_session(request))
+    request.session["pending"] = [email, sent.challenge_id]
+    return page(request, wants_code=True, status=f"A code is in your mail, with the reference {sent.reference}.")
+
+
+def _check(request: HttpRequest, code: str) -> HttpResponse:
+    email, challenge = request.session["pending"]
+    otpmail.check_code(email, code, challenge_id=challenge, session=_session(request))
     del request.session["pending"]
     request.session["email"] = email
-    return HttpResponse(f"Signed in as {email}")
+    return HttpResponse(format_html("Signed in as {}", email))
 
 
 def _session(request: HttpRequest) -> str:
     """Return a name for this browser's sign-in: a code of one session is wrong for another."""
-    name: str = request.session.setdefault("name", get_token(request)[:32])
+    name: str = request.session.setdefault("name", secrets.token_urlsafe())
     return name
+
+
+def _words(error: Error) -> str:
+    """Say to the person what went wrong, and what to do next."""
+    if isinstance(error, WrongCode):
+        return f"This code is wrong. Tries left: {error.attempts_left}."
+    if isinstance(error, NoLiveCode):
+        return "This code is no longer valid. Ask for a new one."
+    if isinstance(error, InvalidRequest):
+        return f"Look at what you typed: it {error.description}."
+    if isinstance(error, Refused | Suppressed):
+        return "No mail reaches this address. Is it right?"
+    if error.retry_after is not None:
+        return f"Try again in {math.ceil(error.retry_after)} seconds."
+    return "We can't do this now. Try again later."
 
 
 urlpatterns = [path("", sign_in)]

@@ -3,6 +3,7 @@
 Until otpmail is released: `pip install 'PATH_OF_CLONE[testing]' django && pytest`.
 """
 
+import pytest
 import sign_in  # noqa: F401 -- it configures Django
 from django.test import Client
 from otpmail.testing import Namespace
@@ -15,9 +16,21 @@ def test_a_person_signs_in(otpmail: Namespace) -> None:
     assert b'name="email"' in browser.get("/").content
     asked = browser.post("/", {"email": ADA})
     assert b"one-time-code" in asked.content
-    assert browser.post("/", {"code": "000000"}).status_code == 422
+    wrong = browser.post("/", {"code": "000000"})
+    assert (wrong.status_code, b"one-time-code" in wrong.content) == (422, True)
+    assert b"This code is wrong. Tries left: 4." in wrong.content
     signed_in = browser.post("/", {"code": otpmail.inbox(ADA).code()})
     assert signed_in.content == b"Signed in as ada@example.org"
+
+
+def test_a_code_that_is_sent_once_more(otpmail: Namespace) -> None:
+    browser = Client()
+    browser.post("/", {"email": ADA})
+    code = otpmail.inbox(ADA).code()
+    assert browser.post("/", {"code": code}).status_code == 200
+    again = browser.post("/", {"code": code})  # Back, and the form once more
+    assert (again.status_code, b"Ask for a code first." in again.content) == (409, True)
+    assert b'name="email"' in again.content
 
 
 def test_a_code_of_another_browser_is_wrong(otpmail: Namespace) -> None:
@@ -29,7 +42,39 @@ def test_a_code_of_another_browser_is_wrong(otpmail: Namespace) -> None:
     assert owner.post("/", {"code": code}).status_code == 200
 
 
+@pytest.mark.usefixtures("otpmail")
+def test_a_typing_error() -> None:
+    answer = Client().post("/", {"email": "nonsense"})
+    assert (answer.status_code, b'name="email"' in answer.content) == (422, True)
+    words = b"Look at what you typed: it is not a mailbox address (an email address must have an @-sign)."
+    assert words in answer.content
+
+
+def test_an_address_with_markup(otpmail: Namespace) -> None:
+    browser, address = Client(), "ada&bob@example.org"
+    browser.post("/", {"email": address})
+    signed_in = browser.post("/", {"code": otpmail.inbox(address).code()})
+    assert signed_in.content == b"Signed in as ada&amp;bob@example.org"
+
+
+def test_a_code_that_has_expired(otpmail: Namespace) -> None:
+    browser = Client()
+    browser.post("/", {"email": ADA})
+    otpmail.clock.advance(minutes=10)
+    late = browser.post("/", {"code": otpmail.inbox(ADA).code()})
+    assert (late.status_code, b'name="email"' in late.content) == (422, True)
+    assert b"This code is no longer valid. Ask for a new one." in late.content
+
+
+def test_a_second_code_has_to_wait(otpmail: Namespace) -> None:
+    browser = Client()
+    browser.post("/", {"email": ADA})
+    early = browser.post("/", {"email": ADA})
+    assert (early.status_code, b"Try again in " in early.content) == (429, True)
+    assert browser.post("/", {"code": otpmail.inbox(ADA).code()}).status_code == 200
+
+
 def test_a_mailbox_that_is_not_there(otpmail: Namespace) -> None:
     with otpmail.fail(550):
         refused = Client().post("/", {"email": ADA})
-    assert (refused.status_code, b"Refused" in refused.content) == (422, True)
+    assert (refused.status_code, b"No mail reaches this address." in refused.content) == (422, True)
