@@ -31,6 +31,7 @@ if not settings.configured:
     django.setup()
 
 otpmail = SyncClient()
+DEVICE_SECONDS = 180 * 24 * 3600  # as long as a device token is good
 PAGE = """<!doctype html><title>Sign in</title><p role="status">{status}</p>
 <form method="post"><input type="hidden" name="csrfmiddlewaretoken" value="{token}">
 <label>{label} <input name="{name}" autocomplete="{autocomplete}" required></label> <button>Go on</button></form>"""
@@ -57,23 +58,40 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 
 
 def _send(request: HttpRequest, email: str) -> HttpResponse:
-    sent = otpmail.send_code(email, session=_session(request))
+    sent = otpmail.send_code(email, session=_session(request), device_token=_device(request))
     request.session["pending"] = [email, sent.challenge_id]
     return page(request, wants_code=True, status=f"A code is in your mail, with the reference {sent.reference}.")
 
 
 def _check(request: HttpRequest, code: str) -> HttpResponse:
     email, challenge = request.session["pending"]
-    otpmail.check_code(email, code, challenge_id=challenge, session=_session(request))
+    checked = otpmail.check_code(
+        email, code, challenge_id=challenge, session=_session(request), device_token=_device(request)
+    )
     del request.session["pending"]
     request.session["email"] = email
-    return HttpResponse(format_html("Signed in as {}", email))
+    response = HttpResponse(format_html("Signed in as {}", email))
+    response.set_signed_cookie(
+        "device",
+        checked.device_token,
+        max_age=DEVICE_SECONDS,
+        secure=request.is_secure(),
+        httponly=True,
+        samesite="Lax",
+    )
+    return response
 
 
 def _session(request: HttpRequest) -> str:
     """Return a name for this browser's sign-in: a code of one session is wrong for another."""
     name: str = request.session.setdefault("name", secrets.token_urlsafe())
     return name
+
+
+def _device(request: HttpRequest) -> str:
+    """Return what this browser got at an earlier sign-in: mails and wrong codes of strangers count apart from it."""
+    token: str = request.get_signed_cookie("device", "", max_age=DEVICE_SECONDS)
+    return token
 
 
 def _words(error: Error) -> str:

@@ -42,6 +42,25 @@ def test_a_code_of_another_browser_is_wrong(otpmail: Namespace) -> None:
     assert owner.post("/", {"code": code}).status_code == 200
 
 
+def test_strangers_lock_no_browser_that_has_signed_in(otpmail: Namespace) -> None:
+    owner = Client()
+    owner.post("/", {"email": ADA})
+    owner.post("/", {"code": otpmail.inbox(ADA).code()})
+    device = owner.cookies["device"]
+    assert (device["httponly"], device["samesite"], device["max-age"]) == (True, "Lax", 180 * 24 * 3600)
+    for _ in range(2):  # as many wrong codes as strangers have in an hour
+        stranger = Client()
+        stranger.post("/", {"email": ADA})
+        for _ in range(5):
+            assert stranger.post("/", {"code": "000000"}).status_code == 422
+        otpmail.inbox(ADA).code()
+    otpmail.clock.advance(minutes=1)
+    assert owner.post("/", {"email": ADA}).status_code == 200
+    code = otpmail.inbox(ADA).code()
+    assert code.isdigit()  # and not a long one, as strangers get now
+    assert owner.post("/", {"code": code}).content == b"Signed in as ada@example.org"
+
+
 @pytest.mark.usefixtures("otpmail")
 def test_a_typing_error() -> None:
     answer = Client().post("/", {"email": "nonsense"})
