@@ -43,9 +43,11 @@ func main() {
 }
 
 func signUp(ctx context.Context, codes otpmail.OtpServiceClient, email string) error {
+	session := newID() // of this sign-up alone: a stranger with the same address has another code
 	sent, err := codes.SendCode(ctx, &otpmail.SendCodeRequest{
 		Email:     email,
 		Purpose:   "sign-up",
+		Session:   session,
 		RequestId: newID(), // so that a repeated call sends no second mail
 	})
 	if err != nil {
@@ -62,6 +64,7 @@ func signUp(ctx context.Context, codes otpmail.OtpServiceClient, email string) e
 			Code:        typed,
 			Purpose:     "sign-up",
 			ChallengeId: sent.ChallengeId,
+			Session:     session,
 		})
 		if err != nil {
 			return err

@@ -37,7 +37,8 @@ async function call<Answer>(method: string, request: object): Promise<Answer> {
 }
 
 const email = process.argv[2] ?? "ada@example.org";
-const sent = await call<SentCode>("SendCode", { email, purpose: "sign-up", requestId: crypto.randomUUID() });
+const session = crypto.randomUUID(); // of this sign-up alone: a stranger with the same address has another code
+const sent = await call<SentCode>("SendCode", { email, purpose: "sign-up", session, requestId: crypto.randomUUID() });
 console.log(sent.mail.state);
 for (const code of ["000000", await codeFrom(email)]) {
   const { result } = await call<Checked>("ValidateCode", {
@@ -45,6 +46,7 @@ for (const code of ["000000", await codeFrom(email)]) {
     code,
     purpose: "sign-up",
     challengeId: sent.challengeId,
+    session,
   });
   console.log(result);
 }

@@ -28,9 +28,11 @@ function call<Answer>(method: string, request: object): Promise<Answer> {
 }
 
 const email = process.argv[2] ?? "ada@example.org";
+const session = randomUUID(); // of this sign-up alone: a stranger with the same address has another code
 const sent = await call<{ challengeId: string; mail: { state: string } }>("SendCode", {
   email,
   purpose: "sign-up",
+  session,
   requestId: randomUUID(), // so that a repeated call sends no second mail
 });
 console.log(sent.mail.state);
@@ -40,6 +42,7 @@ for (const code of ["000000", await codeFrom(email)]) {
     code,
     purpose: "sign-up",
     challengeId: sent.challengeId,
+    session,
   });
   console.log(result);
 }

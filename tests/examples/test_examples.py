@@ -8,17 +8,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 import go_programs
 from node_programs import install_modules, program
+from otpmail.client import Client, WrongCode
 from service import Service
 
 _ROOT = Path(__file__).parents[2]
 _EXAMPLES = _ROOT / "examples"
 _RUN_SECONDS = 100
+_ADA = "ada@example.org"
 _SIGN_UP = ["STATE_RELAYED", "RESULT_WRONG_CODE", "RESULT_VALID"]
 _NO_ADDRESS = "email: is not a mailbox address (an email address must have an @-sign)"
 
@@ -64,6 +68,17 @@ def test_the_sign_up_is_short_and_on_the_page() -> None:
     assert "`pip install 'PATH_OF_CLONE[testing]' fastapi httpx2" in tests
 
 
+@asynccontextmanager
+async def _stranger(service: Service) -> AsyncIterator[None]:
+    """Ask for a code of the same address first, and find that code live and with all of its attempts at the end."""
+    async with Client(service.address) as stranger:
+        sent = await stranger.send_code(_ADA, "sign-up")
+        yield
+        with pytest.raises(WrongCode) as wrong:
+            await stranger.check_code(_ADA, "000000", "sign-up", challenge_id=sent.challenge_id)
+        assert wrong.value.attempts_left == 4
+
+
 async def _url_of(service: Service) -> str:
     """Return the URL at which `otpmail dev` serves HTTP."""
     line = await service.wait_for_output("and over HTTP on ")
@@ -89,7 +104,8 @@ async def test_an_example_in_node(name: str) -> None:
     await asyncio.to_thread(_build, folder)
     async with Service(command="dev") as service:
         where = {"OTPMAIL_SERVER": service.address, "OTPMAIL_HTTP": await _url_of(service)}
-        out = await _run("npm", "run", "--silent", name, folder=folder, **where)
+        async with _stranger(service):
+            out = await _run("npm", "run", "--silent", name, folder=folder, **where)
     error = {"grpc": "INVALID_ARGUMENT", "fetch": "invalid_argument"}[name]
     assert out.splitlines() == [*_SIGN_UP, f"{error}: {_NO_ADDRESS}"]
 
@@ -100,7 +116,8 @@ async def test_the_example_in_go(tmp_path: Path) -> None:
     built = await asyncio.to_thread(go_programs.build, _EXAMPLES / "go", tmp_path)
     async with Service(command="dev") as service:
         where = {"OTPMAIL_SERVER": service.address, "OTPMAIL_HTTP": await _url_of(service)}
-        out = await _run(built, folder=tmp_path, **where)
+        async with _stranger(service):
+            out = await _run(built, folder=tmp_path, **where)
     assert out.splitlines() == [*_SIGN_UP, f"InvalidArgument: {_NO_ADDRESS}"]
 
 
