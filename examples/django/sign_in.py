@@ -14,7 +14,16 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.urls import path
 from django.utils.html import format_html
-from otpmail.client import Error, InvalidRequest, NoLiveCode, Refused, Suppressed, SyncClient, WrongCode
+from otpmail.client import (
+    Error,
+    InvalidRequest,
+    NoLiveCode,
+    Refused,
+    Suppressed,
+    SyncClient,
+    TooManyAttempts,
+    WrongCode,
+)
 
 if not settings.configured:
     settings.configure(
@@ -32,6 +41,12 @@ if not settings.configured:
 
 otpmail = SyncClient()
 DEVICE_SECONDS = 180 * 24 * 3600  # as long as a device token is good
+WORDS: dict[type[Error], str] = {
+    NoLiveCode: "This code is no longer valid. Ask for a new one.",
+    TooManyAttempts: "Too many wrong codes. Ask for a new one.",
+    Refused: "No mail reaches this address. Is it right?",
+    Suppressed: "No mail reaches this address. Is it right?",
+}
 PAGE = """<!doctype html><title>Sign in</title><p role="status">{status}</p>
 <form method="post"><input type="hidden" name="csrfmiddlewaretoken" value="{token}">
 <label>{label} <input name="{name}" autocomplete="{autocomplete}" required></label> <button>Go on</button></form>"""
@@ -98,12 +113,10 @@ def _words(error: Error) -> str:
     """Say to the person what went wrong, and what to do next."""
     if isinstance(error, WrongCode):
         return f"This code is wrong. Tries left: {error.attempts_left}."
-    if isinstance(error, NoLiveCode):
-        return "This code is no longer valid. Ask for a new one."
     if isinstance(error, InvalidRequest):
         return f"Look at what you typed: it {error.description}."
-    if isinstance(error, Refused | Suppressed):
-        return "No mail reaches this address. Is it right?"
+    if type(error) in WORDS:
+        return WORDS[type(error)]
     if error.retry_after is not None:
         return f"Try again in {math.ceil(error.retry_after)} seconds."
     return "We can't do this now. Try again later."

@@ -85,6 +85,19 @@ def test_a_code_that_has_expired(otpmail: Namespace) -> None:
     assert b"This code is no longer valid. Ask for a new one." in late.content
 
 
+def test_a_code_without_attempts_left(otpmail: Namespace) -> None:
+    browser = Client()
+    browser.post("/", {"email": ADA})
+    for _ in range(5):
+        browser.post("/", {"code": "000000"})
+    spent = browser.post("/", {"code": otpmail.inbox(ADA).code()})
+    assert (spent.status_code, b'name="email"' in spent.content) == (429, True)
+    assert b"Too many wrong codes. Ask for a new one." in spent.content
+    otpmail.clock.advance(minutes=1)
+    browser.post("/", {"email": ADA})
+    assert browser.post("/", {"code": otpmail.inbox(ADA).code()}).status_code == 200
+
+
 def test_a_second_code_has_to_wait(otpmail: Namespace) -> None:
     browser = Client()
     browser.post("/", {"email": ADA})
