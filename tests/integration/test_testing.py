@@ -345,6 +345,40 @@ def test_settings_of_the_service() -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"OTP_DIGITZ": "8"}, ["OTP_DIGITZ: there is no such setting; did you mean OTP_DIGITS?"]),
+        ({"otp_digitz": "8"}, ["OTP_DIGITZ: there is no such setting; did you mean OTP_DIGITS?"]),
+        ({"OTP_LIFESPAN": "30"}, ["OTP_LIFESPAN: there is no such setting; did you mean OTP_LIFESPAN_SECONDS?"]),
+        ({"CODE_LENGTH": "8"}, ["CODE_LENGTH: there is no such setting; did you mean OTP_DIGITS?"]),
+        ({"OTPMAIL_SERVER": "a.example:1"}, ["OTPMAIL_SERVER: there is no such setting"]),
+        (
+            {"EMAIL_HOST": "mail.example", "EMAIL_RELAYS": "smtp://mail.example", "CALLERS_FILE": "callers.toml"},
+            [
+                f"{name}: is fixed in the service of the tests; remove it"
+                for name in ("EMAIL_HOST", "EMAIL_RELAYS", "CALLERS_FILE")
+            ],
+        ),
+    ],
+)
+def test_a_setting_without_effect(settings: dict[str, str], words: list[str]) -> None:
+    """A name that is no setting is an error with the one that was meant, and so is one that the tests' relay needs."""
+    with pytest.raises(ServiceFailedError) as failed, Service(settings):
+        pass
+    assert str(failed.value).splitlines()[1:] == words
+
+
+def test_a_setting_in_small_letters() -> None:
+    """The names of settings may be in small letters, as in `.env`."""
+    with (
+        Service({"otp_digits": "9"}) as service,
+        service.namespace() as namespace,
+        SyncClient(namespace.address, token=namespace.token) as own,
+    ):
+        assert own.send_code(_ADA).code_length == 9
+
+
 def test_a_service_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only the client is installed, the error says which extra is missing."""
     (tmp_path / "pydantic.py").write_text("raise ModuleNotFoundError(\"No module named 'pydantic'\")")

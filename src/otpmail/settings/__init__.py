@@ -3,7 +3,15 @@
 from otpmail.settings.client import ClientSettings
 from otpmail.settings.hosts import is_loopback, is_present
 from otpmail.settings.listen import LONGEST_PATH, grpc_target
-from otpmail.settings.loader import SECTIONS, Settings, load_section, misspelt, named_server, read_sources
+from otpmail.settings.loader import (
+    SECTIONS,
+    Settings,
+    load_section,
+    misspelt,
+    named_server,
+    read_sources,
+    unknown_settings,
+)
 from otpmail.settings.mail import FOR_REQUESTS, MailSettings
 from otpmail.settings.otp import OtpSettings, parse_keys
 from otpmail.settings.problems import quoted
@@ -38,4 +46,5 @@ __all__ = [
     "parse_keys",
     "quoted",
     "read_sources",
+    "unknown_settings",
 ]

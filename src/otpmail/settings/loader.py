@@ -1,7 +1,7 @@
 """Loads all settings in one pass: reads each source once, makes every section, and reports every mistake."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Self
@@ -144,14 +144,29 @@ def _unknown_names(lines: Mapping[str, int]) -> Iterator[Problem]:
     for name, line in lines.items():
         if _is_known(name):
             continue
-        usual = MEANT.get(name)
-        nearest = [usual] if usual else get_close_matches(name, known, n=1)
+        nearest = _nearest(name, known)
         # Otherwise it may be the rest of a secret that was broken over two lines.
         if not _LIKE_A_SETTING.fullmatch(name) or not (nearest or "_" in name):
             yield Problem(f".env: line {line}: {_NOT_SHOWN}")
             continue
         meant = f"; did you mean {nearest[0]}?" if nearest else ""
         yield Problem(f"{name}: is in .env, but there is no such setting{meant}", (name, *nearest))
+
+
+def unknown_settings(names: Iterable[str]) -> Iterator[str]:
+    """Yield a line for each name that is no setting, with the one that was probably meant."""
+    known = sorted(_SETTINGS)
+    for name in names:
+        if name not in _SETTINGS:
+            nearest = [] if name in _OTHER_NAMES else _nearest(name, known)
+            meant = f"; did you mean {nearest[0]}?" if nearest else ""
+            yield f"{name}: there is no such setting{meant}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> list[str]:
+    """Return the setting that a name probably means, none where no setting resembles it."""
+    usual = MEANT.get(name)
+    return [usual] if usual else get_close_matches(name, known, n=1)
 
 
 def misspelt(sources: Sources) -> Iterator[Problem]:

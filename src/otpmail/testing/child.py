@@ -22,7 +22,7 @@ from otpmail.dev.relay import CatchAllRelay
 from otpmail.errors import SettingsError
 from otpmail.events import AccessRenewed, Event, MailAccepted
 from otpmail.otp.codes import CodeBook
-from otpmail.settings import Settings
+from otpmail.settings import Settings, unknown_settings
 from otpmail.store.clock import StoreClock
 from otpmail.telemetry.logs import set_up
 
@@ -33,6 +33,13 @@ _MOST_CALLERS = 10_000
 """So many namespaces that nobody has closed stay in CALLERS_FILE; one more takes the place of the oldest."""
 
 _CALLERS = Path("callers.toml")
+_FIXED = (
+    *("EMAIL_HOST", "EMAIL_PORT", "EMAIL_SECURITY", "EMAIL_RELAYS", "EMAIL", "APP_PASSWORD", "APP_PASSWORD_FILE"),
+    *("EMAIL_AUTH", "EMAIL_TOKEN_FILE", "EMAIL_CERT_FILE", "EMAIL_KEY_FILE", "EMAIL_CA_FILE", "EMAIL_TLS_NAME"),
+    "CALLERS_FILE",
+)
+"""Settings that lead to the relay of the tests and to their callers: with others no mail would be caught."""
+
 _MOST_LINE = 1 << 20
 
 
@@ -186,7 +193,7 @@ class Child:
 
     async def run(self, commands: asyncio.StreamReader) -> None:
         """Serve until there are no more commands. Raises SettingsError."""
-        given = json.loads(await commands.readline())["settings"]
+        given = _checked(json.loads(await commands.readline())["settings"])
         self._namespaces.write()
         settings = Settings.load(**_settings(await self._relay.start()) | given)
         set_up(settings.server.log_format, settings.server.log_level)
@@ -235,6 +242,15 @@ class Child:
         content = base64.b64encode(mail.content).decode()
         caught = {"namespace": namespace, "code": code, "sender": mail.sender, "content": content}
         _write_message(mail={**caught, "recipients": mail.recipients, "refused": mail.refused})
+
+
+def _checked(given: dict[str, str]) -> dict[str, str]:
+    """Return the settings of a test, by their names in capitals as in `.env`. Raises SettingsError for a wrong name."""
+    given = {name.upper(): value for name, value in given.items()}
+    fixed = [f"{name}: is fixed in the service of the tests; remove it" for name in given if name in _FIXED]
+    if problems := [*unknown_settings(given), *fixed]:
+        raise SettingsError(*problems)
+    return given
 
 
 def _settings(relay_port: int) -> dict[str, str]:
