@@ -143,6 +143,27 @@ def test_what_to_change_where_no_call_arrives(details: str, words: str) -> None:
     assert words in str(error)
 
 
+@pytest.mark.parametrize(
+    ("details", "cause"),
+    [
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused", ""),
+        ("failed to connect to all addresses; last error: unix:/run/s: error: No such file or directory", ""),
+        ("failed to connect to all addresses; last error: UNKNOWN: No route to host", ": UNKNOWN: No route to host"),
+        ("errors resolving a.example: not found", ": errors resolving a.example: not found"),
+    ],
+)
+def test_what_to_change_where_no_service_answers(details: str, cause: str) -> None:
+    """The error says what to start or to set, and the cause where that is more than that nothing listens."""
+    error = error_of(grpc.StatusCode.UNAVAILABLE, details, None, "localhost:1")
+    assert isinstance(error, errors.Unreachable)
+    assert str(error) == (
+        f"no service answers on localhost:1{cause}; start one (otpmail serve, otpmail dev), or name another by server= "
+        "or OTPMAIL_SERVER"
+    )
+
+
 def test_a_connection_that_ends_during_a_call() -> None:
     """A service that ends says nothing of TLS."""
     assert connection_problem("Socket closed") == ""
+    error = error_of(grpc.StatusCode.UNAVAILABLE, "Socket closed", None, "localhost:1")
+    assert str(error) == "no service answers on localhost:1: Socket closed"

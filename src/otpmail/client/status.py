@@ -34,6 +34,14 @@ _PROBLEMS: Mapping[str, str] = MappingProxyType(
 )
 """What to change, by gRPC's own words for a connection that fails; the first that fits. It has no codes for these."""
 
+_NOT_THERE = ("failed to connect", "errors resolving", "DNS resolution failed")
+"""How gRPC's words begin where no connection could be made. Any others are of one that has ended during the call."""
+
+_PLAIN = ("Connection refused", "No such file or directory")
+"""In gRPC's words where nothing listens, which says no more than that no service answers."""
+
+_ELSEWHERE = "start one (otpmail serve, otpmail dev), or name another by server= or OTPMAIL_SERVER"
+
 _KINDS: Mapping[grpc.StatusCode, Callable[[str], errors.Error]] = MappingProxyType(
     {
         _Code.INVALID_ARGUMENT: errors.InvalidRequest,
@@ -113,9 +121,17 @@ def _unavailable(text: str, info: ErrorInfo | None, retry_after: float | None, t
     if info is None:
         if problem := connection_problem(text):
             return errors.Unreachable(f"no call reaches the service on {target}: {problem}")
-        return errors.Unreachable(f"no service answers on {target}: {text}")
+        return errors.Unreachable(f"no service answers on {target}{_cause(text)}")
     kind = errors.RelayDown if info.reason == "RELAY_DOWN" else errors.Unavailable
     return kind(text, retry_after=retry_after)
+
+
+def _cause(details: str) -> str:
+    """Return the rest of the words for a service that does not answer: the cause if it is known, and what to change."""
+    if not details.startswith(_NOT_THERE):
+        return f": {details}"
+    said = "" if any(plain in details for plain in _PLAIN) else f": {details.rpartition('last error: ')[2]}"
+    return f"{said}; {_ELSEWHERE}"
 
 
 def connection_problem(details: str) -> str:
