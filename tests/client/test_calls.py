@@ -244,6 +244,7 @@ async def test_a_limit_says_when(kind: str) -> None:
             await call("send_code", _ADA)
         await call("send_code", _ADA)
     assert (caught.value.retry_after, caught.value.limit) == (42, "OTP_RESEND_SECONDS")
+    assert str(caught.value) == "wait; try again in 42 s"
     assert caught.value.http_status == 429
     assert len(waits) == 1
 

@@ -1,5 +1,11 @@
 """Answers of services that are newer or older than the client: values it does not know, and fields that are missing."""
 
+import pickle
+from datetime import UTC, datetime, timedelta
+from math import ceil
+
+import pytest
+
 from otpmail import client as errors
 from otpmail.client import Result, State, decode
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
@@ -56,3 +62,32 @@ def test_an_unknown_code_is_a_fault_of_the_service() -> None:
     """A mail of a stream that was refused with a code that gRPC does not know has an error."""
     result = decode.result(mail_pb2.SendMailsResponse.Result(request_id="a", code=_NEW, message="new"))
     assert isinstance(result.error, errors.ServiceError)
+
+
+@pytest.mark.parametrize("kind", [errors.TooSoon, errors.Unavailable, errors.RelayDown, errors.Busy])
+@pytest.mark.parametrize(
+    ("text", "seconds", "words"),
+    [
+        ("full", 0.2, "full; try again in 1 s"),
+        ("full", 41.5, "full; try again in 42 s"),
+        ("full; try again in 5 s", 7, "full; try again in 5 s"),
+        ("full", None, "full"),
+    ],
+)
+def test_when_to_try_again(
+    kind: type[errors.TooSoon | errors.Unavailable], text: str, seconds: float | None, words: str
+) -> None:
+    """The text of an error has the time to wait where it is known, once, and so has a copy of the error."""
+    error = kind(text, retry_after=seconds)
+    copied = pickle.loads(pickle.dumps(error))
+    assert (str(error), error.retry_after) == (str(copied), copied.retry_after) == (words, seconds)
+
+
+def test_when_to_try_again_after_too_many_attempts() -> None:
+    """A check without attempts left says when a new code may be requested."""
+    again = datetime.now(UTC) + timedelta(seconds=900)
+    error = errors.TooManyAttempts("none left", retry_time=again)
+    assert error.retry_after is not None
+    assert str(error) == f"none left; try again in {ceil(error.retry_after)} s"
+    assert 840 < error.retry_after <= 900
+    assert str(errors.TooManyAttempts("none left", retry_time=None)) == "none left"

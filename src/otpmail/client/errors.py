@@ -28,21 +28,31 @@ Error                                  retry_after, http_status
 """
 
 from datetime import UTC, datetime
+from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from otpmail.client.values import Mail, RecipientResult
 
+_AGAIN = "try again in"
+
 
 class Error(Exception):
     """The base of all errors of the client.
 
-    `retry_after` is in seconds, and None where nobody knows when to try again. `http_status` is what a web service may
-    answer, whose own client made the request.
+    `retry_after` is in seconds, and None where nobody knows when to try again. The text has it too, in whole seconds.
+    `http_status` is what a web service may answer, whose own client made the request.
     """
 
     http_status = 502
     retry_after: float | None = None
+
+
+def _with_wait(text: str, retry_after: float | None) -> str:
+    """Return the words of an error with the time to try again, unless they have it."""
+    if retry_after is None or _AGAIN in text:
+        return text
+    return f"{text}; {_AGAIN} {max(1, ceil(retry_after))} s"
 
 
 class InvalidRequest(Error, ValueError):
@@ -84,7 +94,7 @@ class TooSoon(Error):
     http_status = 429
 
     def __init__(self, text: str, *, retry_after: float | None = None, limit: str = "", subject: str = "") -> None:
-        super().__init__(text)
+        super().__init__(_with_wait(text, retry_after))
         self.retry_after = retry_after
         self.limit = limit
         self.subject = subject
@@ -96,7 +106,7 @@ class Unavailable(Error, ConnectionError):
     http_status = 503
 
     def __init__(self, text: str, *, retry_after: float | None = None) -> None:
-        super().__init__(text)
+        super().__init__(_with_wait(text, retry_after))
         self.retry_after = retry_after
 
 
@@ -208,6 +218,7 @@ class TooManyAttempts(NotValid):
     http_status = 429
 
     def __init__(self, text: str, *, retry_time: datetime | None) -> None:
-        super().__init__(text)
+        left = None if retry_time is None else max(0.0, (retry_time - datetime.now(UTC)).total_seconds())
+        super().__init__(_with_wait(text, left))
         self.retry_time = retry_time
-        self.retry_after = None if retry_time is None else max(0.0, (retry_time - datetime.now(UTC)).total_seconds())
+        self.retry_after = left
