@@ -272,6 +272,16 @@ def test_failures_within_failures(otpmail: Namespace) -> None:
     assert sync.send_mail("eve@example.org", "Hi", "text").state is errors.State.RELAYED
 
 
+def test_a_recipient_that_is_deferred(otpmail: Namespace) -> None:
+    """A call for a deferred recipient returns at once if it waits for the queue, and ends with its own deadline."""
+    with otpmail.fail(451):
+        for address in (_ADA, "452+ada@fail.example"):
+            assert sync.send_code(address, wait_for=WaitFor.QUEUE).mail.state is errors.State.QUEUED
+        with pytest.raises(errors.TimedOut) as late:
+            sync.send_code("bob@example.org", timeout=1)
+    assert sync.get_mail(late.value.mail_id).state is errors.State.CANCELLED
+
+
 @pytest.mark.parametrize("reply", [250, 600, 55, "no", "550\r\nQUIT", "550-5.1.1 more", ""])
 def test_a_failure_that_is_none(otpmail: Namespace, reply: int | str) -> None:
     """`fail` with a reply that refuses nothing is an error of the test, and so are other senseless values."""
