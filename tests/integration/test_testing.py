@@ -69,6 +69,15 @@ def test_a_mail_and_its_parts(otpmail: Namespace) -> None:
         otpmail.inbox("eve@example.org").mail(wait=0)
 
 
+@pytest.mark.parametrize("name", ["code", "mail", "next_code", "next_mail"])
+async def test_the_lines_that_a_failure_shows(otpmail: Namespace, name: str) -> None:
+    """Where no mail came, pytest shows the line of the test, and none of otpmail or of asyncio."""
+    with pytest.raises(NoMailError) as caught:
+        await getattr(otpmail.inbox(_ADA), name)(wait=0)  # two of them raise before there is anything to await
+    shown = [entry.path for entry in caught.traceback.filter(caught)]
+    assert shown == [Path(__file__)]
+
+
 def test_mails_are_all_that_were_caught(
     otpmail: Namespace, otpmail_service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

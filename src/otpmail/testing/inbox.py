@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Callable
 from threading import Condition
 from time import monotonic
+from typing import TypeVar
 
 from otpmail.address import parse_address
 from otpmail.dev.caught import CaughtMail, key_of
 from otpmail.errors import InvalidArgument
 
 WAIT_SECONDS = 5.0
+
+FoundT = TypeVar("FoundT")
 
 
 def mailbox_of(address: object) -> str:
@@ -81,6 +84,14 @@ class Mailroom:
             return found
 
 
+async def _in_thread(call: Callable[[float], FoundT], wait: float) -> FoundT:
+    __tracebackhide__ = True
+    try:
+        return await asyncio.to_thread(call, wait)
+    except NoMailError as error:
+        raise error.with_traceback(None) from None  # without the lines of asyncio's threads
+
+
 class Inbox:
     """The mails of a namespace to one address. Each mail is returned once by `mail` and by `code`.
 
@@ -106,25 +117,30 @@ class Inbox:
 
         Raises NoMailError, an AssertionError, after `wait` seconds.
         """
+        __tracebackhide__ = True  # pytest shows the test's own line alone
         return self._next("code", wait, lambda mail: bool(mail.code)).code
 
     def mail(self, wait: float = WAIT_SECONDS) -> CaughtMail:
         """Return the latest mail. If `mail` has returned that already, wait for the next one. Raises NoMailError."""
+        __tracebackhide__ = True
         return self._next("mail", wait, lambda _: True)
 
     async def next_code(self, wait: float = WAIT_SECONDS) -> str:
         """Do as `code` does, while the event loop goes on: for a program that sends the code from the same loop."""
-        return await asyncio.to_thread(self.code, wait)
+        __tracebackhide__ = True
+        return await _in_thread(self.code, wait)
 
     async def next_mail(self, wait: float = WAIT_SECONDS) -> CaughtMail:
         """Do as `mail` does, while the event loop goes on."""
-        return await asyncio.to_thread(self.mail, wait)
+        __tracebackhide__ = True
+        return await _in_thread(self.mail, wait)
 
     def _of(self, mails: list[CaughtMail]) -> list[CaughtMail]:
         wanted = mailbox_of(self.address)
         return [mail for mail in mails if wanted in map(key_of, mail.recipients)]
 
     def _next(self, what: str, wait: float, fits: Callable[[CaughtMail], bool]) -> CaughtMail:
+        __tracebackhide__ = True
         count, wait = 0, number(wait, "wait")
 
         def find(mails: list[CaughtMail]) -> CaughtMail | None:
