@@ -202,7 +202,7 @@ def test_the_readme_says_where_http_is() -> None:
     """The README's first call is over HTTP, which `otpmail serve` has only with a setting: its table has that one."""
     text = (ROOT / "README.md").read_text("utf-8")
     assert "localhost:40701/otpmail.v1.OtpService/SendCode" in text
-    assert "\n| `HTTP_PORT` | none; 40701 in `otpmail dev` |" in text
+    assert "\n| `HTTP_PORT` | none; `PORT` + 1 in `otpmail dev` |" in text
     assert "HTTP_PORT" in text[text.index("otpmail serve\n```") : text.index("## Settings")]
 
 
