@@ -44,7 +44,7 @@ class Codes:
     def __init__(self) -> None:
         self.ahead = 0.0
         settings = load_section(OtpSettings, OTP_LIFESPAN_SECONDS=str(_LIFESPAN))
-        nobody = cast("Any", SimpleNamespace(suppressions=None))  # mails and templates, which a check does not use
+        nobody = cast("Any", SimpleNamespace(suppressions=None, limits=None))  # mails and templates: no check uses them
         self._book = codes.CodeBook.of(settings)
         self.store = MemoryChallengeStore(lambda: time.monotonic() + self.ahead, Policy.of(settings))
         self._service = OtpService(settings, self.store, nobody, nobody, Observers(), codes=self._book)
