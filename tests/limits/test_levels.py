@@ -18,7 +18,7 @@ def test_a_level_is_said_once_for_a_window() -> None:
 
 
 def test_a_limit_in_shadow_says_so_each_time() -> None:
-    """Each mail that a limit in shadow would refuse is told of."""
+    """The log names each mail that a limit in shadow would refuse."""
     levels, shadow = Levels(), Reached("caller", 100)
     assert [levels.new("shop", [shadow], 1.0) for _ in range(3)] == [[shadow]] * 3
 

@@ -1,10 +1,10 @@
-"""A time that is left, in the unit and number in which people are told it: by a mail, and by a command."""
+"""The unit and number in which mails and commands show a time that is left."""
 
 from functools import lru_cache
 
 SECOND, MINUTE, HOUR = "second", "minute", "hour"
 
-_SOON = 5  # seconds that an answer may take: a code of two minutes is told as that in the mail and by the command
+_SOON = 5  # seconds that an answer may take: mail and command both say two minutes of a code of two minutes
 
 
 @lru_cache(maxsize=1024)
@@ -23,7 +23,7 @@ def in_units(seconds: int) -> tuple[str, int]:
 
 @lru_cache(maxsize=1024)
 def whole_minutes(seconds: int) -> int:
-    """Return the minutes of a time for whoever shows these alone, at least one."""
+    """Return a time in minutes alone, at least one."""
     unit, number = in_units(seconds)
     if unit == SECOND:
         return max(1, seconds // 60)

@@ -1,4 +1,4 @@
-"""The mail of a code: what it says, and what its caller is told of it."""
+"""The mail of a code, and the answer to its caller."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ class CodeMails:
         )
 
     def answer(self, mail: Mail, terms: Terms) -> SentCode:
-        """Return what the caller of a mail is told. Raises InvalidArgument where its request id has no code's mail."""
+        """Return the answer to the caller of a mail. Raises InvalidArgument where its request id has no code's mail."""
         issued = mail.issued
         if issued is None and mail.recipients and (found := mail.recipients[0].suppression) is not None:
             return SentCode(IssuedCode(Challenge(b"", "", 0.0), found.until), "", mail, 0)

@@ -14,7 +14,7 @@ _PRIORITIES: Mapping[str, Priority] = {priority.name.lower(): priority for prior
 def methods_of(text: str, *, among: Collection[str]) -> Collection[str]:
     """Return the paths that a name stands for: `SendCode`, `otpmail.v1.OtpService`, or a service and its method.
 
-    Raises ValueError for a name that is none `among` the paths.
+    Raises ValueError for a name that is not `among` the paths.
     """
     service, _, method = text.rpartition("/")
     if service:
