@@ -99,6 +99,18 @@ class Rig(MailRig):
         self.jobs.append(super().settle(job, code))
         return self.jobs[-1]
 
+    async def send_and_leave(self, **request: Any) -> Job:
+        """Ask for a code, and cancel the call while its mail is queued; returns the mail's job, which is cancelled."""
+        call = asyncio.create_task(self.codes.send_code(call_of(), CodeRequest(email=EMAIL, **request)))
+        await asyncio.sleep(0)
+        job = self.queue.get_nowait()
+        self.queue.put_nowait(job)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert job.mail.state is MailState.CANCELLED
+        return job
+
     async def send(
         self, email: str = EMAIL, *, reply: int = 250, caller: str = ANONYMOUS.name, **more: Any
     ) -> SentCode:
@@ -505,14 +517,7 @@ async def test_a_stop_keeps_what_may_have_arrived(rig: Rig, begun: bool) -> None
 
 async def test_a_mail_that_never_left_is_not_waited_for(rig: Rig) -> None:
     """A code whose mail was cancelled with its call can be sent again at once."""
-    call = asyncio.create_task(rig.codes.send_code(call_of(), CodeRequest(email=EMAIL)))
-    await asyncio.sleep(0)
-    job = rig.queue.get_nowait()
-    rig.queue.put_nowait(job)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert job.mail.state is MailState.CANCELLED
+    job = await rig.send_and_leave()
     assert rig.queue.empty()
     await asyncio.sleep(0)
     await rig.codes.close()
