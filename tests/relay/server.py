@@ -123,9 +123,12 @@ class Relay:
             message = "the relay failed"
             raise BaseExceptionGroup(message, errors)
 
-    def drop_connections(self, reply: str | None = None) -> int:
-        """Cut the idle connections, after an unasked reply if one is given, and return how many there were."""
-        idle = [session for session in self._sessions if session.is_idle]
+    def drop_connections(self, reply: str | None = None, *, used: bool = False) -> int:
+        """Cut the idle connections, after an unasked reply if one is given, and return how many there were.
+
+        A client that signs in is idle too between two commands. With `used`, only those are cut that brought a mail.
+        """
+        idle = [session for session in self._sessions if session.is_idle and (session.taken or not used)]
         for session in idle:
             session.drop(reply)
         return len(idle)

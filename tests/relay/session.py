@@ -52,7 +52,7 @@ class Session:
         self._transaction: _Transaction | None = None
         self._waits_for_command = False
         self._asked = 0  # for how many mails it was sent MAIL
-        self._taken = 0
+        self.taken = 0
         self._said = 0  # replies, from that to the first MAIL on
         self._errors = 0  # replies that refuse for good
         self._held = b""  # replies that have not been let go
@@ -517,7 +517,7 @@ class Session:
 
     def _has_enough(self) -> bool:
         likely = self._faults.close_by_chance
-        return self._taken == self._faults.close_after or (likely > 0 and self._relay.happens(likely))
+        return self.taken == self._faults.close_after or (likely > 0 and self._relay.happens(likely))
 
     def _refusal_of_content(self, content: bytes) -> str | None:
         if self._transaction is None or not self._transaction.recipients:
@@ -534,7 +534,7 @@ class Session:
     def _take(self, mode: Literal["DATA", "BDAT"], content: bytes) -> None:
         transaction = cast("_Transaction", self._transaction)
         self._transaction = None
-        self._taken += 1
+        self.taken += 1
         self._relay.catch(
             CaughtMail(
                 connection=self.number,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from otpmail.errors import ConnectFailed
+from otpmail.errors import ConnectFailed, ConnectionLost
 from otpmail.events import ALL_EVENTS, ChunkingDisabled, Event, RelayDown, RelayUp
 from otpmail.model import Envelope
 from otpmail.relays.connection import Connection
@@ -18,6 +18,8 @@ from otpmail.smtp.reply_kind import kind_of_result
 from outcomes import outcome_of
 from relay import HOST, Faults
 from relay import Relay as Server
+
+_MAIL = Envelope("a@x.org", ("b@y.org",), b"Subject: s\r\n\r\n")
 
 pytestmark = pytest.mark.usefixtures("_no_settings")
 
@@ -320,11 +322,35 @@ async def test_chunks_that_were_seen_to_run_are_never_sent_again() -> None:
 async def _send(connection: Connection) -> None:
     """Send a mail, and tell its relay what a worker does."""
     connection.owner.throttle.take_slot(urgent=True)
-    results = await outcome_of(connection, Envelope("a@x.org", ("b@y.org",), b"Subject: s\r\n\r\n"))
+    results = await outcome_of(connection, _MAIL)
     if results[0].accepted:
         connection.owner.accepted_mail(connection)
     else:
         connection.owner.refused(connection, kind_of_result(results[0]))
+
+
+async def test_a_relay_that_hung_up_is_up_with_the_first_mail_that_it_accepts() -> None:
+    """Its next connection may end at once too, so it is not up when that opens; a mail proves that it is."""
+    noted = Noted()
+    async with Server(Faults(cut_before_reply="MAIL", times=1)) as server:
+        relay = _relay(server, noted, notice_seconds=60)
+        cut, unused = await relay.connect(), await relay.connect()
+        with pytest.raises(ConnectionLost):
+            await outcome_of(cut, _MAIL)
+        await _gone(cut)
+        await server.close()
+        unused.keep_idle(0)
+        await _gone(unused)
+        dialling = asyncio.create_task(relay.connect())
+        await noted.down.wait()
+        await server.start()
+        async with asyncio.timeout(20):
+            connection = await dialling
+        assert relay.down
+        await _send(connection)
+        assert not relay.down
+        assert sum(isinstance(event, RelayUp) for event in noted) == 2
+        await connection.close()
 
 
 async def test_a_probe_that_the_relay_counts_as_an_error_costs_no_pause() -> None:

@@ -46,6 +46,7 @@ class Availability:
         self._cause = ""  # the last known cause of it being down
         self._named_dial: float | None = None  # the next dial that an event has named last
         self._notice: Timer | None = None
+        self._doubtful: Callable[[], None] | None = None  # what the notice does, if it waits for a connection to last
 
     def __repr__(self) -> str:
         return f"<Availability {({None: 'idle', True: 'up', False: 'down'})[self._up]}, {self.open} open>"
@@ -56,13 +57,20 @@ class Availability:
         return self.open > 0 or self._closed_by_us
 
     def opened(self, mode: str, window: int, *, doubtful: bool, address: str = "") -> None:
-        """A connection is open. The relay is up when a doubtful one has lasted for `notice_seconds`."""
+        """A connection is open. The relay is up when a doubtful one has lasted for `notice_seconds`, or is `proved`."""
         self.open += 1
         self._cancel_notice()
+        lasted = partial(self._lasted, mode, window, address)
         if doubtful:
-            self._notice = self._call_later(self._notice_seconds, partial(self._lasted, mode, window, address))
+            self._notice = self._call_later(self._notice_seconds, lasted)
+            self._doubtful = lasted
         else:
-            self._lasted(mode, window, address)
+            lasted()
+
+    def proved(self) -> None:
+        """The relay accepted a mail after it had hung up, so that what is open is not doubtful any more."""
+        if self._doubtful is not None and self.open:
+            self._doubtful()
 
     def failed(self, cause: str) -> None:
         """A dial has failed, or the relay has hung up, which counts as one."""
@@ -125,4 +133,4 @@ class Availability:
     def _cancel_notice(self) -> None:
         if self._notice is not None:
             self._notice.cancel()
-            self._notice = None
+            self._notice = self._doubtful = None

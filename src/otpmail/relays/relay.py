@@ -184,6 +184,8 @@ class Relay:
         self.throttle.accepted_mail()
         if self._breaker.took_mail(connection.begun) or refused_all:
             self._notify_changed()
+        if not (self._breaker.hangs_up or self.refuses_all):
+            self._availability.proved()
         self._look_at_trouble()
 
     def refused(self, connection: Connection, kind: ReplyKind) -> None:
