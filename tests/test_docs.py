@@ -169,8 +169,8 @@ def named_lines() -> set[str]:
 
 
 def test_each_line_of_the_log_is_explained() -> None:
-    """The pages of operations and stores name each event of the log."""
-    pages = "".join((ROOT / f"docs/{name}.md").read_text("utf-8") for name in ("operations", "stores"))
+    """The pages of logs and stores name each event of the log."""
+    pages = "".join((ROOT / f"docs/{name}.md").read_text("utf-8") for name in ("logs", "stores"))
     events = named_lines()
     assert len(events) > 70
     assert {"listening", "relay-up", "rate-lowered", "call-refused", "store-fault"} <= events
@@ -178,8 +178,8 @@ def test_each_line_of_the_log_is_explained() -> None:
 
 
 def test_no_page_explains_a_line_that_is_gone() -> None:
-    """Each event in the first column of the tables of operations.md is in the log."""
-    rows = re.findall(r"(?m)^\| Line \|.*\n\|---.*\n((?:\|.*\n)+)", (ROOT / "docs/operations.md").read_text("utf-8"))
+    """Each event in the first column of the tables of logs.md is in the log."""
+    rows = re.findall(r"(?m)^\| Line \|.*\n\|---.*\n((?:\|.*\n)+)", (ROOT / "docs/logs.md").read_text("utf-8"))
     shown = {
         name for table in rows for row in table.splitlines() for name in re.findall(r"`([a-z-]+)`", row.split(" | ")[0])
     }

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.report.files import DIRECTORY, file_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in ("operations", "performance", "scaling")))
+PAGES = (ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in ("memory", "performance", "scaling")))
 
 _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 _HIGHEST_LOAD = 0.7  # of the highest rate: beyond it calls pile up, and the latency is that of the pile

@@ -26,7 +26,7 @@ def test_a_masked_address_shows_one_character_and_the_domain(address: str, shown
 
 
 def test_a_hash_can_be_computed_by_hand() -> None:
-    """The hash is the one that the command in docs/operations.md prints, in any case of the address."""
+    """The hash is the one that the command in docs/logs.md prints, in any case of the address."""
     command = "printf %s ada@example.org | sha256sum | cut -c1-16"
     printed = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, timeout=10)
     assert Addresses("hashed").show("Ada@Example.org") == printed.stdout.strip()

@@ -207,8 +207,8 @@ def _names(registry: CollectorRegistry) -> set[str]:
 
 
 def test_the_page_names_each_metric() -> None:
-    """The page of operations has a row for each metric, and for none that is gone."""
-    page = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
+    """The page of monitoring has a row for each metric, and for none that is gone."""
+    page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text("utf-8")
     metrics = _metrics()
     metrics.add_certificate(lambda: 0.0)
     merged = MergedMetrics(lambda: 1)

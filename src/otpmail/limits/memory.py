@@ -1,6 +1,6 @@
 """One budget of octets, MEMORY_MAX_MB: what is read, unsettled, remembered, and kept of codes and addresses. Pure.
 
-The octets of each thing were measured, see docs/operations.md. gRPC's own buffers and the program itself are not
+The octets of each thing were measured, see docs/memory.md. gRPC's own buffers and the program itself are not
 counted.
 """
 
