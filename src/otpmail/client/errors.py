@@ -29,7 +29,7 @@ Error                                  retry_after, http_status
 
 from datetime import UTC, datetime
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otpmail.client.values import Mail, RecipientResult
@@ -46,6 +46,17 @@ class Error(Exception):
 
     http_status = 502
     retry_after: float | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how to copy and unpickle the error: not by its constructor, whose text lacks what was added to it."""
+        return _copied, (type(self), self.args), self.__dict__
+
+
+def _copied(kind: type[Error], args: tuple[Any, ...]) -> Error:
+    """Return an error that has these `args`, and no fields yet."""
+    error = kind.__new__(kind, *args)
+    error.args = args  # which those of OSError do not have from __new__
+    return error
 
 
 def _with_wait(text: str, retry_after: float | None) -> str:
