@@ -97,3 +97,40 @@ def test_loopback(host: str, loopback: bool) -> None:  # noqa: FBT001
 def test_the_host_of_metrics_in_brackets(load: Load, text: str, host: str) -> None:
     """HTTP_HOST takes an IPv6 address in brackets too, as HOST does."""
     assert load(HTTP_HOST=text).server.http_host == host
+
+
+@pytest.mark.parametrize(
+    ("host", "http_host", "told"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("::1", "[::1]", "::1"),
+        ("localhost", "localhost", "127.0.0.1"),
+        ("::1", "LocalHost", "::1"),
+        ("0.0.0.0", "::1", "0.0.0.0"),
+        ("127.0.0.1", "0.0.0.0", "127.0.0.1"),
+        ("unix:/run/x,127.0.0.1", "0.0.0.0", "127.0.0.1"),
+    ],
+)
+def test_one_port_for_both_doors(problems: Problems, host: str, http_host: str, told: str) -> None:
+    """HTTP_PORT may not be PORT where both would listen on one address: the problem names the two, and no other one."""
+    settings = {"HOST": host, "HTTP_HOST": http_host, "ALLOW_ANONYMOUS": "true"}
+    where = f"HTTP_PORT: is 40701, and so is PORT, where gRPC listens on {told}"
+    assert list(problems(**settings, PORT="40701", HTTP_PORT="40701")) == [
+        f"{where}; set another HTTP_PORT (0: any that is free)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "http_host", "port"),
+    [
+        ("127.0.0.1", "127.0.0.2", "40701"),
+        ("127.0.0.1", "::1", "40701"),
+        ("127.0.0.1", "::", "40701"),
+        ("unix:/run/x", "127.0.0.1", "40701"),
+        ("127.0.0.1", "127.0.0.1", "0"),
+    ],
+)
+def test_one_port_on_other_addresses(load: Load, host: str, http_host: str, port: str) -> None:
+    """HTTP_PORT may be PORT where no address has it twice, and where the system chooses both."""
+    server = load(HOST=host, HTTP_HOST=http_host, PORT=port, HTTP_PORT=port, ALLOW_ANONYMOUS="true").server
+    assert server.http_port == server.port == int(port)

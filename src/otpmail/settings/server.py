@@ -10,7 +10,7 @@ from pydantic_settings import NoDecode
 
 from otpmail.settings.duration import SecondOrMore, SecondsOrZero
 from otpmail.settings.hosts import is_loopback
-from otpmail.settings.listen import ListenAddress, read_hosts
+from otpmail.settings.listen import WILDCARDS, ListenAddress, read_hosts
 from otpmail.settings.problems import Problem
 from otpmail.settings.section import Count, Section, broken_rule, lower_case
 
@@ -139,7 +139,7 @@ class ServerSettings(Section):
     def conflicts(self) -> Iterator[Problem]:
         """Yield a problem for an address that strangers can reach, unless callers are asked or ALLOW_ANONYMOUS is set.
 
-        Yields one too for a setting of TLS without its certificate.
+        Yields one too for a setting of TLS without its certificate, and for one port for both doors.
         """
         address = self.open_to_strangers
         if address is not None and not (self.allow_anonymous or self.asks_callers):
@@ -154,3 +154,26 @@ class ServerSettings(Section):
             for name, file in (("TLS_KEY_FILE", self.tls_key_file), ("TLS_CLIENT_CA_FILE", self.tls_client_ca_file)):
                 if file is not None:
                     yield Problem(f"{name}: is set, and TLS_CERT_FILE is not", (name, "TLS_CERT_FILE"))
+        if (shared := self._shared) is not None:
+            yield Problem(
+                f"HTTP_PORT: is {self.port}, and so is PORT, where gRPC listens on {shared.host}; set another "
+                "HTTP_PORT (0: any that is free)",
+                ("HTTP_PORT", "HTTP_HOST", "HOST", "PORT"),
+            )
+
+    @property
+    def _shared(self) -> ListenAddress | None:
+        """The address of HOST where HTTP_PORT would be PORT again, None without one.
+
+        A wildcard of HOST is for IPv4 and IPv6, one of HTTP_HOST for its own alone.
+        """
+        if not self.port or self.http_port != self.port:
+            return None
+        ours = self.http_host
+        for address in self.hosts:
+            host = address.host
+            covers = ours in WILDCARDS and (":" in ours) == (":" in host)
+            is_local = ours.lower() == "localhost" and host in {"127.0.0.1", "::1"}
+            if not address.path and (host in WILDCARDS or host == ours or covers or is_local):
+                return address
+        return None
