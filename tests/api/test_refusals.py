@@ -9,7 +9,8 @@ import pytest
 from otpmail.api.parse import parse
 from otpmail.api.refusals import BURST, SUMMARY_SECONDS, Refusals
 from otpmail.api.status import internal_error, status_of
-from otpmail.errors import InvalidArgument, NotFound
+from otpmail.callers import CALLER, Caller
+from otpmail.errors import CallerError, InvalidArgument, NotFound, Unauthenticated
 from otpmail.events import ALL_EVENTS, CallRefused, CallsRefused, Event
 from otpmail.v1.mail_pb2 import GetMailRequest, SendMailRequest
 from otpmail.v1.otp_pb2 import SendCodeRequest
@@ -36,7 +37,7 @@ class Rig:
     ) -> None:
         """Note one refused call."""
         error = error or NotFound("no such mail")
-        status = status_of(error) if isinstance(error, NotFound | InvalidArgument) else internal_error("x")
+        status = status_of(error) if isinstance(error, CallerError) else internal_error("x")
         self.refusals.note(
             method, self, error, status=status, request=request, parse=kind and partial(parse, kind=kind)
         )
@@ -61,7 +62,21 @@ def test_an_event_has_what_finds_the_call(message: Any, address: str) -> None:
     rig = Rig()
     rig.refuse(InvalidArgument("to[0]", "is no address"), message.SerializeToString(), type(message))
     peer, told = "ipv6:[::1]:40000", "to[0]: is no address"
-    assert rig.events == [CallRefused("/s/M", peer, "INVALID_ARGUMENT", "INVALID_ARGUMENT", told, address)]
+    assert rig.events == [CallRefused("/s/M", peer, "INVALID_ARGUMENT", "INVALID_ARGUMENT", told, address, "anonymous")]
+
+
+@pytest.mark.parametrize(
+    ("error", "caller"), [(NotFound("no such mail"), "shop"), (Unauthenticated("the token is not one"), "")]
+)
+def test_an_event_names_the_caller(error: Exception, caller: str) -> None:
+    """An event names the caller, and nobody where the call did not say who it is."""
+    rig = Rig()
+    token = CALLER.set(Caller("shop"))
+    try:
+        rig.refuse(error)
+    finally:
+        CALLER.reset(token)
+    assert [event.caller for event in rig.events if isinstance(event, CallRefused)] == [caller]
 
 
 @pytest.mark.parametrize("request_", [None, b"\xff" * 20, bytes(1 << 20), SendCodeRequest(email="a@b.org"), object()])

@@ -41,7 +41,7 @@ async def test_a_new_user(serve: Callable[..., Awaitable[Service]], tmp_path: Pa
         await status_of(service.original_otp.SendCode(original_pb2.SendCodeRequest(email="ada@example.org"))) is UNKNOWN
     )
     line = await service.wait_for_log("call-refused", count=3, timeout=30)
-    assert line["status"] == "UNAUTHENTICATED"
+    assert (line["status"], "caller" in line) == ("UNAUTHENTICATED", False)
     arguments = ("mail", "get", sent.mail.id)
     asked = await otpmail(*arguments, server=service.address, OTPMAIL_TOKEN=token)
     assert (asked.code, "relayed" in asked.out) == (0, True)
@@ -83,6 +83,7 @@ async def test_what_a_caller_may_do(serve: Callable[..., Awaitable[Service]], tm
         ("alarm", hello()),
     ):
         assert await status_of(service.mail.SendMail(refused, metadata=as_caller(caller))) is DENIED
+        await service.wait_for_log("call-refused", caller=caller)
     assert await status_of(_first(service.mail.SendMails(metadata=as_caller("codes")))) is DENIED
     stream = service.mail.SendMails(metadata=as_caller("shop"))
     batch = [

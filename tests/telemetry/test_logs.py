@@ -108,6 +108,18 @@ _EVENTS: list[tuple[Event, str, int, str]] = [
     (CallsRefused("/s/M", "A", "B", 12), "calls-refused", logging.INFO, "12 more calls were refused: /s/M: A B"),
     (CallsRefused("/s/M", "A", "A", 1), "calls-refused", logging.INFO, "1 more call was refused: /s/M: A"),
     (CallRefused("/s/M", "p", "A", "B", "said"), "call-refused", logging.INFO, "call refused: /s/M from p: A B: said"),
+    (
+        CallRefused("/s/M", "p", "A", "B", "said", caller="anonymous"),
+        "call-refused",
+        logging.INFO,
+        "call refused: /s/M from p: A B: said",
+    ),
+    (
+        CallRefused("/s/M", "p", "A", "B", "said", caller="shop"),
+        "call-refused",
+        logging.INFO,
+        "call refused: /s/M by shop from p: A B: said",
+    ),
     (CodeChecked("VALID"), "code-checked", logging.DEBUG, "VALID"),
     (
         RecipientSuppressed("m1", "shop", "ada@example.org", _SUPPRESSION),

@@ -8,7 +8,7 @@ from itertools import chain
 
 from otpmail.api.calls import Context
 from otpmail.api.certificate import properties_of_pem
-from otpmail.callers import ANONYMOUS, CERTIFICATE_PREFIX, Caller, Callers, Permissions
+from otpmail.callers import ANONYMOUS, CALLER, CERTIFICATE_PREFIX, Caller, Callers, Permissions
 from otpmail.errors import PermissionDenied, Unauthenticated
 from otpmail.settings.callers import USUAL_PRIORITIES
 
@@ -74,6 +74,7 @@ class Authenticator:
         caller = self.identify(context)
         methods = caller.may.methods
         if methods is not None and method not in methods:
+            CALLER.set(caller)  # the line of the log about the refusal names the caller
             raise PermissionDenied(
                 f"method: {caller.name} may not call {method[1:]}; add it to `methods` in {caller.place}"
             )

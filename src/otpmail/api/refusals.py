@@ -9,7 +9,8 @@ from urllib.parse import unquote
 from otpmail.api.calls import Context
 from otpmail.api.parse import SMALL, Parser
 from otpmail.api.status import RpcStatus
-from otpmail.errors import CallerError, InvalidArgument
+from otpmail.callers import CALLER
+from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
 from otpmail.events import CallRefused, CallsRefused, Observer
 from otpmail.timers import CallLater
 
@@ -86,7 +87,8 @@ class Refusals:
         if budget.take(now):
             peer, address = unquote(context.peer()), _first_address(request, parse)
             message = status.message[:_MOST_MESSAGE]
-            self._observer.notify(CallRefused(method, peer, status.code.name, error.reason, message, address))
+            caller = "" if isinstance(error, Unauthenticated) else CALLER.get().name
+            self._observer.notify(CallRefused(method, peer, status.code.name, error.reason, message, address, caller))
             return
         if not budget.left_out:
             self._call_later(SUMMARY_SECONDS, self._summarize, kind)

@@ -8,7 +8,8 @@ class CallRefused:
     """A call ended with an error that is meant for its caller.
 
     `status` is the gRPC status by its name, `reason` that of google.rpc.ErrorInfo, `message` the text that the caller
-    got. `address` is the first one in the request, empty without one.
+    got. `address` is the first one in the request, empty without one. `caller` is empty where nobody knows it: the call
+    had no token, or a wrong one.
     """
 
     method: str
@@ -17,6 +18,7 @@ class CallRefused:
     reason: str
     message: str = ""
     address: str = ""
+    caller: str = ""
 
 
 @frozen()

@@ -4,6 +4,7 @@ import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from otpmail.callers import ANONYMOUS
 from otpmail.counts import counted
 from otpmail.events import (
     AccessKept,
@@ -118,7 +119,10 @@ def _refused(event: CallRefused, addresses: Addresses) -> Line:
         "reason": event.reason,
         "said": said,
     }
-    text = f"call refused: {event.method} from {event.peer}: {_kind(event.status, event.reason)}"
+    if event.caller:
+        fields["caller"] = event.caller
+    whose = f" by {event.caller}" if event.caller not in {"", ANONYMOUS.name} else ""
+    text = f"call refused: {event.method}{whose} from {event.peer}: {_kind(event.status, event.reason)}"
     if event.address:
         fields["address"] = shown = addresses.show(event.address)
         text += f" address={shown}"
