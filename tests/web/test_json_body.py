@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64encode, encodebytes, urlsafe_b64encode
+from typing import TYPE_CHECKING
 
 import pytest
 
 from otpmail.errors import InvalidArgument
 from otpmail.limits.memory import LARGE, NOTHING, Memory
-from otpmail.v1 import mail_pb2
+from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from otpmail.web.json_body import from_json, from_large_json
+from otpmail.web.json_mistakes import what_it_takes
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 KIND = mail_pb2.SendMailRequest
+ONE_OF_PRIORITIES = f"must be one of {', '.join(mail_pb2.Priority.keys())} in JSON"
 OCTETS = bytes(range(256))
 
 
@@ -87,3 +93,64 @@ async def test_json_is_utf_8(*, large: bool) -> None:
         with pytest.raises(InvalidArgument):
             await _read(octets, large=large)
     assert (await _read(text.encode("utf-8-sig"), large=large)).subject == "h\u00e9"
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"attachments": [{"filename": 5}]}, "attachments.filename: must be text in JSON"),
+        ({"attachments": [{"nope": 5}]}, "attachments.nope: is no field of otpmail.v1.Attachment"),
+        ({"attachments": [5]}, "attachments: must be a list of objects in JSON"),
+        ({"headers": [{"value": []}]}, "headers.value: must be text in JSON"),
+        ({"to": "a@b.example"}, "to: must be a list of texts in JSON"),
+        ({"to": [1]}, "to: must be a list of texts in JSON"),
+        ({"labels": {"a": 1}}, "labels: must be an object with texts in JSON"),
+        ({"subject": "\ud800"}, "subject: has half of a character in JSON"),
+        ({"ttl": 5}, "ttl: must be seconds such as 1.5s, in quotes in JSON"),
+        ({"priority": "HIGH"}, f"priority: {ONE_OF_PRIORITIES}"),
+        ({"priority": 1.5}, f"priority: {ONE_OF_PRIORITIES}"),
+        ({"priority": True}, f"priority: {ONE_OF_PRIORITIES}"),
+        ({"priority": float("nan")}, f"priority: {ONE_OF_PRIORITIES}"),
+    ],
+    ids=json.dumps,
+)
+async def test_a_value_of_another_type(body: object, problem: str, *, large: bool) -> None:
+    """The error names the field at its depth, and what it takes."""
+    with pytest.raises(InvalidArgument) as caught:
+        await _read(json.dumps(body).encode(), large=large)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize("priority", ["PRIORITY_BULK", 2, 2.0, "2"], ids=repr)
+async def test_an_enum_by_name_or_number(priority: object) -> None:
+    """An enum is its name, or its number."""
+    assert (await _read(json.dumps({"priority": priority}).encode(), large=False)).priority == mail_pb2.PRIORITY_BULK
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "problem"),
+    [
+        (mail_pb2.ListMailsRequest, b'{"pageSize": 1.5}', "pageSize: must be a whole number of 32 bits in JSON"),
+        (
+            mail_pb2.ListMailsRequest,
+            b'{"pageSize": 99999999999}',
+            "pageSize: must be a whole number of 32 bits in JSON",
+        ),
+        (address_pb2.ReleaseAddressRequest, b'{"budgets": 1}', "budgets: must be true or false in JSON"),
+    ],
+    ids=["fraction", "large", "truth"],
+)
+def test_numbers_and_truths(kind: type[Message], body: bytes, problem: str) -> None:
+    """The error says which numbers a field takes."""
+    with pytest.raises(InvalidArgument) as caught:
+        from_json(body, kind)
+    assert str(caught.value) == problem
+
+
+def test_every_field_has_words() -> None:
+    """Each field of the contract has words for what it takes, so that a new type can't be forgotten."""
+    for file in (mail_pb2, otp_pb2, address_pb2):
+        for message in file.DESCRIPTOR.message_types_by_name.values():
+            for field in message.fields:
+                assert what_it_takes(field).startswith("must be ")

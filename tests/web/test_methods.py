@@ -25,6 +25,7 @@ LIST_MAILS = "/otpmail.v1.MailService/ListMails"
 ADA = {"email": "ada@example.org"}
 OPEN: dict[str, object] = {"HTTP_PORT": 0, "OTP_RETURN_CODE": "true", "OTP_RESEND_SECONDS": "0"}
 NO_MAIL = "request: is no otpmail.v1.SendMailRequest in JSON"
+WAITS = ", ".join(mail_pb2.WaitFor.keys())
 
 
 @pytest.mark.service(**OPEN)
@@ -110,9 +111,10 @@ async def test_a_body_that_is_no_request(service: Service, subtests: pytest.Subt
         (b"[" * 50_000, f"{no_request}: it is nested too deeply"),
         (b'{"variables": {"secret": "a", "secret": "b"}}', f"{no_request}: a name comes twice"),
         (b'{"emial": "secret"}', "emial: is no field of otpmail.v1.SendCodeRequest"),
-        (b'{"email": ["secret"]}', "email: has a value of another type in JSON"),
+        (b'{"email": ["secret"]}', "email: must be text in JSON"),
         (b'{"email": "a@b.example", "email": "secret"}', "email: comes twice in JSON"),
-        (b'{"waitFor": "secret"}', "waitFor: has a value of another type in JSON"),
+        (b'{"variables": {"secret": 1}}', "variables: must be an object with texts in JSON"),
+        (b'{"waitFor": "secret"}', f"waitFor: must be one of {WAITS} in JSON"),
     ):
         with subtests.test(body=body):
             answer = await request(service, SEND_CODE, body, JSON)
@@ -213,12 +215,12 @@ async def _at_once() -> None:
     ("body", "problem"),
     [
         (b'{"text":"%s","text":"a"}', "text: comes twice in JSON"),
-        (b'{"text":"%s\\ud800"}', "text: has a value of another type in JSON"),
+        (b'{"text":"%s\\ud800"}', "text: has half of a character in JSON"),
         (b'{"requestId":"%s","request_id":"a"}', "request_id: comes twice in JSON"),
         (b'{"request_id":"a","requestId":"%s"}', "request_id: comes twice in JSON"),
         (b'{"emial":"%s"}', "emial: is no field of otpmail.v1.SendMailRequest"),
-        (b'{"to":"%s"}', "to: has a value of another type in JSON"),
-        (b'{"text":"%s","ttl":"x"}', "ttl: has a value of another type in JSON"),
+        (b'{"to":"%s"}', "to: must be a list of texts in JSON"),
+        (b'{"text":"%s","ttl":"x"}', "ttl: must be seconds such as 1.5s, in quotes in JSON"),
         (b'["%s"]', f"{NO_MAIL}: it is no object"),
         (b'{"text":"%s"\n"a"', f"{NO_MAIL}: expecting ',' delimiter at line 2, column 1"),
     ],

@@ -1,10 +1,8 @@
 """Reads messages in JSON as the octets of protobuf: small ones at once, large ones in steps of a few milliseconds."""
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -15,28 +13,19 @@ from google.protobuf.message import Message
 from otpmail.errors import InvalidArgument
 from otpmail.limits.memory import LARGE, READ_FACTOR, Memory
 from otpmail.mail.turns import Turn
+from otpmail.web.json_mistakes import Mistake, mistakes_in, what_it_takes
 
 _SIGNS = (b",", b"[", b"{")  # one of them is before each value, and others may be in texts
 _MOST_VALUES = 100_000  # that are read in 20 ms, since nothing else runs meanwhile
 _BASE64 = (
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_ \t\r\n"  # of both kinds (RFC 4648), in lines
 )
-_UNKNOWN_FIELD = re.compile(r'has no field named "(\w{1,64})"')
-_BAD_FIELD = re.compile(r"Failed to parse (\w{1,64}) field")
-
-
-class _Mistake(ValueError):
-    """What is wrong in JSON that json reads. `name` is one that comes twice."""
-
-    def __init__(self, words: str, name: str = "") -> None:
-        super().__init__(words)
-        self.name = name
 
 
 def from_json(body: bytes, kind: type[Message]) -> bytes:
     """Return the octets of a message in JSON. Raises InvalidArgument, with no value of the body in its words."""
     _check_values(body)
-    with _mistakes_in(kind):
+    with mistakes_in(kind):
         value = _load(body)
         if _looked_into(kind.DESCRIPTOR):
             _look_into(value, kind.DESCRIPTOR)
@@ -55,7 +44,7 @@ async def from_large_json(body: bytes, kind: type[Message], memory: Memory, turn
         await turn()
         _check_values(body)
         await turn()
-        with _mistakes_in(kind):
+        with mistakes_in(kind):
             value = _load(body)
             await turn()
             _look_into(value, kind.DESCRIPTOR)
@@ -89,7 +78,7 @@ def _set_text(message: Message, name: str, text: str) -> None:
     try:
         setattr(message, name, text)
     except ValueError:
-        raise json_format.ParseError(f"Failed to parse {name} field") from None
+        raise json_format.ParseError(f"Failed to parse {name} field: Unpaired surrogate") from None
 
 
 def _check_values(body: bytes) -> None:
@@ -102,15 +91,15 @@ def _load(body: bytes) -> dict[str, Any]:
     """Return the object in a body. JSON is UTF-8 (RFC 8259, 8.1), whose mark at the start is passed over."""
     value = json.loads(body.decode().removeprefix("\ufeff"), object_pairs_hook=_once_each)
     if not isinstance(value, dict):
-        raise _Mistake("it is no object")
+        raise Mistake("it is no object")
     _check_names(value)
     return value
 
 
 def _check_names(value: dict[str, Any]) -> None:
-    """Raise _Mistake where a field has both of its names."""
+    """Raise Mistake where a field has both of its names."""
     if len({name.replace("_", "").lower() for name in value}) != len(value):
-        raise _Mistake("a name comes twice", _repeated(name.replace("_", "").lower() for name in value))
+        raise Mistake("a name comes twice", _repeated(name.replace("_", "").lower() for name in value))
 
 
 def _repeated(names: Iterable[str]) -> str:
@@ -119,21 +108,24 @@ def _repeated(names: Iterable[str]) -> str:
 
 @cache
 def _looked_into(kind: Any) -> Mapping[str, Any]:
-    """Return the fields that json_format reads too kindly, by both of their names: octets, and messages with others."""
+    """Return the fields that json_format reads too kindly, by both of their names.
+
+    They are octets, enums, and messages with other fields.
+    """
     found = dict[str, Any]()
     for field in kind.fields:
         inner = field.message_type
         is_ours = inner is not None and inner.file.package == kind.file.package and not inner.GetOptions().map_entry
-        if is_ours or field.type == FieldDescriptor.TYPE_BYTES:
+        if is_ours or field.type in {FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_ENUM}:
             found[field.name] = found[field.json_name] = field
     return found
 
 
 def _look_into(value: dict[str, Any], kind: Any) -> None:
-    """Raise InvalidArgument for octets that are no base64, and _Mistake where an inner field has both of its names.
+    """Raise InvalidArgument for octets that are no base64, and Mistake where an inner field has both of its names.
 
     json_format passes over what is no base64, so that a URL of data, say, would become other octets. Of two names it
-    takes one.
+    takes one. As the number of an enum it takes true, and what is before the point of 1.5.
     """
     fields = _looked_into(kind)
     for name in fields.keys() & value.keys():
@@ -144,56 +136,17 @@ def _look_into(value: dict[str, Any], kind: Any) -> None:
             if field.type == FieldDescriptor.TYPE_BYTES:
                 if not isinstance(part, str) or part.encode().rstrip(b"=\r\n").translate(None, _BASE64):
                     raise InvalidArgument(field.name, "is not base64")
+            elif field.type == FieldDescriptor.TYPE_ENUM:
+                if isinstance(part, bool) or (isinstance(part, float) and not part.is_integer()):
+                    raise InvalidArgument(field.name, f"{what_it_takes(field)} in JSON")
             elif isinstance(part, dict):
                 _check_names(part)
                 _look_into(part, field.message_type)
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON. Raises _Mistake where a name comes twice: readers differ in which one counts."""
+    """Return an object of JSON. Raises Mistake where a name comes twice: readers differ in which one counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise _Mistake("a name comes twice", _repeated(name for name, _ in pairs))
+        raise Mistake("a name comes twice", _repeated(name for name, _ in pairs))
     return found
-
-
-@contextmanager
-def _mistakes_in(kind: type[Message]) -> Iterator[None]:
-    """Raise InvalidArgument for what is wrong in JSON. It names a field, or the message."""
-    name = kind.DESCRIPTOR.full_name
-    try:
-        yield
-    except InvalidArgument:
-        raise
-    except json_format.ParseError as error:
-        text = str(error)
-        if (found := _UNKNOWN_FIELD.search(text)) is not None:
-            raise InvalidArgument(found[1], f"is no field of {name}") from None
-        if (found := _BAD_FIELD.search(text)) is not None:
-            raise InvalidArgument(found[1], "has a value of another type in JSON") from None
-        raise InvalidArgument("request", f"is no {name} in JSON") from None
-    except (ValueError, RecursionError, TypeError, AttributeError) as error:
-        if isinstance(error, _Mistake) and (field := _field_of(error.name, kind.DESCRIPTOR)):
-            raise InvalidArgument(field, "comes twice in JSON") from None
-        raise InvalidArgument("request", f"is no {name} in JSON{_reason_of(error)}") from None
-
-
-def _field_of(name: str, kind: Any) -> str:
-    """Return the field that a name means, by its letters alone, or nothing: other names are the caller's own."""
-    letters = name.replace("_", "").lower()
-    return next((field.name for field in kind.fields if field.name.replace("_", "") == letters), "")
-
-
-def _reason_of(error: Exception) -> str:
-    """Return why a body is no JSON, and where. No word is of the body: those of json.JSONDecodeError are fixed."""
-    match error:
-        case json.JSONDecodeError(msg=words, lineno=line, colno=column):
-            return f": {words[:1].lower()}{words[1:].removesuffix(' at')} at line {line}, column {column}"
-        case UnicodeDecodeError(start=start):
-            return f": octet {start + 1} is not UTF-8"
-        case _Mistake():
-            return f": {error}"
-        case RecursionError():
-            return ": it is nested too deeply"
-        case _:
-            return ""
