@@ -292,6 +292,7 @@ def test_a_mail_whose_variables_make_it_too_long(tmp_path: Path) -> None:
         "<html><head><title>{{ code }}</title></head><body>Hi</body></html>",
         "<STYLE>.a{content:'{{ code }}'}</STYLE >Hi",
         "{% if variables.x %}<p>Hi</p>{% endif %}<!--\n{{ spelled_code }} -->",
+        "<p>Hi</p><!-- {{ code }}",
     ],
 )
 def test_a_code_that_nobody_sees(tmp_path: Path, html: str) -> None:

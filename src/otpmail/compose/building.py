@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from otpmail.compose.checks import check_body, check_parts, check_subject, one_line
+from otpmail.compose.checks import check_body, check_parts, check_subject, one_line, shown_in
 from otpmail.compose.folders import SHIPPED_PARTS, Files, JinjaFiles, LocaleFiles, Part, PlainFiles
 from otpmail.compose.jinja import VARYING, Engine, Marks, RenderError, Space, as_format, mark
 from otpmail.compose.locales import fallbacks
@@ -135,9 +135,10 @@ class _Builder:
     def _plain(self, part: PlainFiles, tag: str) -> CodeMail:
         template = part.template
         check_subject(f"{tag}: subject.txt", template.subject)
-        for name, body in (("body.txt", template.text), ("body.html", template.html)):
-            if body is not None:
-                check_body(f"{tag}: {name}", body, {"%(code)s"}, "$code")
+        text, html = template.text, template.html
+        for name, body, shown in (("body.txt", text, text), ("body.html", html, shown_in(html or ""))):
+            if body is not None and shown is not None:
+                check_body(f"{tag}: {name}", body, shown, {"%(code)s"}, "$code")
         return CodeMail(self._bound(template), part.times)
 
     def _jinja(self, part: JinjaFiles, kind: str, words: Words | None, tag: str) -> CodeMail:
