@@ -125,7 +125,10 @@ async def test_a_body_that_is_no_request(service: Service, subtests: pytest.Subt
 @pytest.mark.service(**OPEN)
 async def test_requests_that_no_method_takes(service: Service) -> None:
     """Unknown paths are 404, other verbs 405, other types 415, and each says what there is instead."""
-    for path in ("/", "/otpmail.v1.OtpService", "/otpmail.v1.OtpService/", "/mail.OtpService/SendCode", "//", "/x?a=b"):
+    for path in (
+        *("/", "/otpmail.v1.OtpService", "/otpmail.v1.OtpService/", "/mail.OtpService/SendCode", "//", "/x?a=b"),
+        *(f"{SEND_CODE}/", f"/{SEND_CODE}", f"/x/..{SEND_CODE}", f"/.{SEND_CODE}", SEND_CODE.lower()),
+    ):
         assert (await request(service, path)).status == 404
         assert (await request(service, path, b"{}", JSON)).status == 404
     for verb in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
@@ -134,6 +137,18 @@ async def test_requests_that_no_method_takes(service: Service) -> None:
     for kind in ("", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1", "json"):
         answer = await request(service, SEND_CODE, b"{}", {"content-type": kind})
         assert (answer.status, answer.fields["accept-post"]) == (415, "application/json, application/proto")
+
+
+@pytest.mark.service(**OPEN)
+async def test_a_path_has_one_way_to_be_written(service: Service) -> None:
+    """A path with percent signs is none, so that the rules of a proxy for a path hold for all that reaches it."""
+    assert (await call(service, SEND_CODE, ADA)).status == 200
+    for path in (
+        *("/otpmail.v1.OtpService%2FSendCode", "/otpmail%2ev1.OtpService/SendCode", "/%6Fpenapi.json", "/%6Detrics"),
+        *("/livez%20", "/%2Flivez", f"http://localhost{SEND_CODE.replace('S', '%53')}"),
+    ):
+        assert (await request(service, path)).status == 404, path
+        assert (await request(service, path, b"{}", JSON)).status == 404, path
 
 
 @pytest.mark.service(**OPEN)

@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 from math import isfinite
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from otpmail.address import parse_address
 from otpmail.dev.inbox import Inbox, InboxMail
@@ -32,7 +32,7 @@ class DevPages:
         """Answer a request."""
         path = exchange.path
         if path == _INBOX or path.startswith(f"{_INBOX}/"):
-            await self._serve_inbox(exchange, path[len(_INBOX) :])
+            await self._serve_inbox(exchange, unquote(path[len(_INBOX) :]))
         elif path.startswith(_MAILS):
             await serve_mail(exchange, self._inbox, path[len(_MAILS) :])
         elif (file := FILES.get(path)) is None and path != _EVENTS:

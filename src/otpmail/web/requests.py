@@ -1,7 +1,6 @@
 """Reads the requests of one connection, by llhttp, with limits. It neither waits nor writes."""
 
 from collections.abc import Callable
-from urllib.parse import unquote
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 
@@ -228,7 +227,9 @@ class RequestReader:
 def _target_of(url: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
     """Return the path and the query of a request's target. Raises ValueError for a target that has none.
 
-    The host of a whole URL counts in place of Host (RFC 9112, 3.2.2).
+    The path is as it was written, so that a proxy in front sees the same one: `%2F` for a slash would be another name
+    of a method, which a proxy's rules for that method may not cover. The host of a whole URL counts in place of Host
+    (RFC 9112, 3.2.2).
     """
     if url.startswith(b"/"):
         raw, _, query = url.partition(b"#")[0].partition(b"?")
@@ -238,8 +239,7 @@ def _target_of(url: bytes, headers: dict[bytes, bytes]) -> tuple[str, bytes]:
         if parsed.host is not None:
             name = b"[%b]" % parsed.host if b":" in parsed.host else parsed.host
             headers[b"host"] = name if parsed.port is None else b"%b:%d" % (name, parsed.port)
-    path = raw.decode("ascii")
-    return unquote(path) if "%" in path else path, query
+    return raw.decode("ascii"), query
 
 
 def _refuse(_: Head) -> None:
