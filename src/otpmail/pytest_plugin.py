@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from otpmail.testing import Namespace, Service
+    from otpmail.testing import Namespace, Service, Setting
 
 
 @pytest.fixture(scope="session")
-def otpmail_settings() -> dict[str, str]:
+def otpmail_settings() -> "dict[str, Setting]":
     """Settings of the service, by the names of `otpmail serve`. A conftest.py may have another fixture of this name."""
     return {}
 
 
 @pytest.fixture(scope="session")
-def otpmail_service(otpmail_settings: dict[str, str]) -> "Iterator[Service]":
+def otpmail_service(otpmail_settings: "dict[str, Setting]") -> "Iterator[Service]":
     """A service in a process of its own, one for each process of the tests."""
     from otpmail.testing import Service
 

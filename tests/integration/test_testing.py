@@ -16,7 +16,7 @@ import pytest
 
 from otpmail import client as errors
 from otpmail.client import Client, SyncClient, WaitFor
-from otpmail.testing import CaughtMail, Namespace, NoMailError, Service, ServiceFailedError
+from otpmail.testing import CaughtMail, Namespace, NoMailError, Service, ServiceFailedError, Setting
 from otpmail.testing.service import SERVICE_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -379,13 +379,58 @@ def test_settings_of_the_service() -> None:
                 for name in ("EMAIL_HOST", "EMAIL_RELAYS", "CALLERS_FILE")
             ],
         ),
+        (
+            {"PROCESSES": "2", "process_hang_seconds": "9", "DRAIN_SECONDS": "5", "LAMEDUCK_SECONDS": "1"},
+            [
+                f"{name}: has no effect, since the service of the tests {does}; remove it"
+                for name, does in (
+                    ("PROCESSES", "is one process"),
+                    ("PROCESS_HANG_SECONDS", "is one process"),
+                    ("DRAIN_SECONDS", "ends at once with the tests"),
+                    ("LAMEDUCK_SECONDS", "ends at once with the tests"),
+                )
+            ],
+        ),
     ],
 )
 def test_a_setting_without_effect(settings: dict[str, str], words: list[str]) -> None:
-    """A name that is no setting is an error with the one that was meant, and so is one that the tests' relay needs."""
+    """A name that is no setting is an error with the one that was meant. So is one that is fixed or useless there."""
     with pytest.raises(ServiceFailedError) as failed, Service(settings):
         pass
     assert str(failed.value).splitlines()[1:] == words
+
+
+def test_settings_of_several_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, truth values and paths may be given as they are: a path is that of the tests."""
+    mine = tmp_path / "mine" / "en"
+    mine.mkdir(parents=True)
+    (mine / "subject.txt.j2").write_text("mine", "utf-8")
+    (mine / "body.txt.j2").write_text("{{ code }}", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Setting] = {"OTP_DIGITS": 9, "OTP_RETURN_CODE": True, "OTP_TEMPLATES_DIR": Path("mine")}
+    with (
+        Service(given) as service,
+        service.namespace() as namespace,
+        SyncClient(namespace.address, token=namespace.token) as own,
+    ):
+        sent = own.send_code(_ADA)
+        assert (sent.code_length, sent.otp_code) == (9, namespace.inbox(_ADA).code())
+        assert namespace.inbox(_ADA).mails[-1].subject == "mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["OTP_DIGITS=8"], 'settings: must be a dict of names and values, such as {"OTP_DIGITS": "8"}, not list'),
+        ({8: "OTP_DIGITS"}, "settings: a name must be text, not int: 8"),
+        ({"OTP_KEYS": ["x"]}, "settings: OTP_KEYS must be text, a number, true or false, or a path, not list"),
+    ],
+)
+def test_settings_of_a_wrong_type(settings: Any, words: str) -> None:
+    """The setting is named before any process starts."""
+    with pytest.raises(TypeError) as failed:
+        Service(settings)
+    assert str(failed.value) == words
 
 
 def test_a_setting_in_small_letters() -> None:

@@ -5,7 +5,8 @@ This package is for the tests' process, and imports nothing of the service, whic
 """
 
 from otpmail.dev.caught import CaughtMail
+from otpmail.testing.given import Setting
 from otpmail.testing.inbox import Inbox, NoMailError
 from otpmail.testing.service import Clock, Namespace, Service, ServiceFailedError
 
-__all__ = ["CaughtMail", "Clock", "Inbox", "Namespace", "NoMailError", "Service", "ServiceFailedError"]
+__all__ = ["CaughtMail", "Clock", "Inbox", "Namespace", "NoMailError", "Service", "ServiceFailedError", "Setting"]

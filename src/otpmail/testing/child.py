@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
 from math import inf
-from pathlib import Path
 from typing import Any
 
 from otpmail.app import App
@@ -22,23 +21,16 @@ from otpmail.dev.relay import CatchAllRelay
 from otpmail.errors import SettingsError
 from otpmail.events import AccessRenewed, Event, MailAccepted
 from otpmail.otp.codes import CodeBook
-from otpmail.settings import Settings, unknown_settings
+from otpmail.settings import Settings
 from otpmail.store.clock import StoreClock
 from otpmail.telemetry.logs import set_up
+from otpmail.testing.child_settings import CALLERS, checked, usual
 
 _FIRST_CALLERS, _FURTHER_CALLERS = 10, 100
 """How many callers are in CALLERS_FILE at first, which the start has to read, and in each later one."""
 
 _MOST_CALLERS = 10_000
 """So many namespaces that nobody has closed stay in CALLERS_FILE; one more takes the place of the oldest."""
-
-_CALLERS = Path("callers.toml")
-_FIXED = (
-    *("EMAIL_HOST", "EMAIL_PORT", "EMAIL_SECURITY", "EMAIL_RELAYS", "EMAIL", "APP_PASSWORD", "APP_PASSWORD_FILE"),
-    *("EMAIL_AUTH", "EMAIL_TOKEN_FILE", "EMAIL_CERT_FILE", "EMAIL_KEY_FILE", "EMAIL_CA_FILE", "EMAIL_TLS_NAME"),
-    "CALLERS_FILE",
-)
-"""Settings that lead to the relay of the tests and to their callers: with others no mail would be caught."""
 
 _MOST_LINE = 1 << 20
 
@@ -69,9 +61,9 @@ class Namespaces:
         lines = ["[anonymous]", *_PERMISSIONS]
         for name, token in (*self._taken.items(), *self._unused):
             lines += [f"[callers.{name}]", f'tokens = ["{sha256(token.encode()).hexdigest()}"]', *_PERMISSIONS]
-        new = _CALLERS.with_suffix(".new")
+        new = CALLERS.with_suffix(".new")
         new.write_text("\n".join(lines) + "\n")
-        new.replace(_CALLERS)
+        new.replace(CALLERS)
 
     def take(self) -> tuple[str, str]:
         """Return the name and the token of the next one."""
@@ -193,9 +185,9 @@ class Child:
 
     async def run(self, commands: asyncio.StreamReader) -> None:
         """Serve until there are no more commands. Raises SettingsError."""
-        given = _checked(json.loads(await commands.readline())["settings"])
+        given = checked(json.loads(await commands.readline())["settings"])
         self._namespaces.write()
-        settings = Settings.load(**_settings(await self._relay.start()) | given)
+        settings = Settings.load(**usual(await self._relay.start()) | given)
         set_up(settings.server.log_format, settings.server.log_level)
         self._accepted = Accepted(CodeBook.of(settings.otp))
         self._app = App(settings, self._accepted, batch_seconds=0.0, clock=self._clock, spared=self._refusals.is_spared)
@@ -242,32 +234,6 @@ class Child:
         content = base64.b64encode(mail.content).decode()
         caught = {"namespace": namespace, "code": code, "sender": mail.sender, "content": content}
         _write_message(mail={**caught, "recipients": mail.recipients, "refused": mail.refused})
-
-
-def _checked(given: dict[str, str]) -> dict[str, str]:
-    """Return the settings of a test, by their names in capitals as in `.env`. Raises SettingsError for a wrong name."""
-    given = {name.upper(): value for name, value in given.items()}
-    fixed = [f"{name}: is fixed in the service of the tests; remove it" for name in given if name in _FIXED]
-    if problems := [*unknown_settings(given), *fixed]:
-        raise SettingsError(*problems)
-    return given
-
-
-def _settings(relay_port: int) -> dict[str, str]:
-    """Return the settings that a test may replace."""
-    return {
-        "HOST": "127.0.0.1",
-        "PORT": "0",
-        "CALLERS_FILE": str(_CALLERS),
-        "EMAIL_HOST": "127.0.0.1",
-        "EMAIL_PORT": str(relay_port),
-        "EMAIL_SECURITY": "plain",
-        "EMAIL_FROM": "otpmail <codes@otpmail.example>",
-        "OTP_KEYS": "1:" + base64.b64encode(secrets.token_bytes(32)).decode(),
-        "GRPC_REFLECTION": "true",
-        "DRAIN_SECONDS": "0",
-        "WORKERS": "1",
-    }
 
 
 def _write_message(**message: object) -> None:

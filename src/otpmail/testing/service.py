@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from otpmail.dev.caught import CaughtMail
 from otpmail.extras import install_command
+from otpmail.testing.given import Setting, as_text
 from otpmail.testing.inbox import Inbox, Mailroom, mailbox_of, number
 
 _START_SECONDS = 30.0  # on a busy machine
@@ -42,8 +43,8 @@ class Service:
     that of all namespaces. Threads may share it.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
-        self._settings = dict(settings or {})
+    def __init__(self, settings: Mapping[str, Setting] | None = None) -> None:
+        self._settings = as_text(settings)
         self.address = ""
         self.mailroom = Mailroom()
         self._process: subprocess.Popen[bytes] | None = None
