@@ -386,12 +386,17 @@ async def test_a_permission_that_changes(tmp_path: Path, line: str) -> None:
         (
             "[anonymous]\n",
             {"HOST": "0.0.0.0"},
-            "has [anonymous] alone, and HOST can be reached by strangers; add callers, or set ALLOW_ANONYMOUS=true",
+            "lets in [anonymous] alone, and HOST can be reached by strangers; add callers, or set ALLOW_ANONYMOUS=true",
         ),
         (
             "[anonymous]\n",
             {"HTTP_PORT": "0", "HTTP_HOST": "0.0.0.0"},
             "[anonymous] alone, and HTTP_HOST can be reached by strangers; add callers, or set ALLOW_ANONYMOUS=true",
+        ),
+        (
+            "[callers.shop]\ntokens = []\n[callers.news]\nsans = []\n[anonymous]\n",
+            {"HOST": "0.0.0.0"},
+            "HOST can be reached by strangers; give one a token, or set ALLOW_ANONYMOUS=true",
         ),
         (
             '[callers.shop]\nsubjects = ["CN=shop"]\n',
@@ -410,6 +415,38 @@ def test_a_file_that_does_not_go_with_the_settings(
         read_access(_settings(CALLERS_FILE=file, **settings), OtpSettings())
     assert caught.value.problems[0].endswith(line)
     read_access(_settings(CALLERS_FILE=file, ALLOW_ANONYMOUS="true", TLS_CLIENT_CA_FILE="ca.pem"), OtpSettings())
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("[callers.shop]\ntokens = []\n", {}),
+        ("[anonymous]\n", {"TLS_CLIENT_CA_FILE": "ca.pem"}),
+        (f"{_table('shop', 'one')}[callers.news]\ntokens = []\n[anonymous]\n", {}),
+    ],
+)
+def test_a_file_that_opens_no_door_to_strangers(tmp_path: Path, text: str, settings: dict[str, str]) -> None:
+    """A file needs no ALLOW_ANONYMOUS without `[anonymous]`, beside a caller, or where connections are asked."""
+    file = tmp_path / "callers.toml"
+    file.write_text(text)
+    read_access(_settings(CALLERS_FILE=file, HOST="0.0.0.0", **settings), OtpSettings())
+
+
+async def test_the_last_token_is_taken_back(tmp_path: Path) -> None:
+    """A file that takes back the last token and leaves `[anonymous]` is a faulty one on an open host."""
+    file, noted = tmp_path / "callers.toml", Noted()
+    _write(file, f"{_table('shop', 'one')}[anonymous]\n")
+    access = Access(_settings(CALLERS_FILE=file, HOST="0.0.0.0"), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    with _running(access):
+        _write(file, "[callers.shop]\ntokens = []\n[anonymous]\n")
+        kept = await noted.next()
+        assert isinstance(kept, AccessKept)
+        assert "lets in [anonymous] alone" in kept.problem
+        assert _who(access, "one") == "shop"
+        _write(file, "[callers.shop]\ntokens = []\n")
+        assert isinstance(await noted.next(), AccessRenewed)
+    with pytest.raises(Unauthenticated):
+        _who(access, "one")
 
 
 @pytest.mark.parametrize(

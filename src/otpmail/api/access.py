@@ -236,10 +236,13 @@ def _read_callers(settings: ServerSettings, profiles: Profiles, path: Path) -> _
 def _conflicts(file: CallersFile, settings: ServerSettings, path: Path) -> Iterator[str]:
     """Yield a line for each part of the file that does not go with the settings."""
     door = settings.door_of_strangers
-    if not file.entries and door is not None and not settings.allow_anonymous:
+    is_asked = settings.allow_anonymous or settings.tls_client_ca_file is not None or file.callers.anonymous is None
+    if door is not None and not is_asked and all(entry.is_shut_out for entry in file.entries):
+        others = ", since no caller has a token or a certificate" if file.entries else ""
+        remedy = "give one a token" if file.entries else "add callers"
         yield (
-            f"CALLERS_FILE: {path} has [anonymous] alone, and {door.setting} can be reached by strangers; add callers, "
-            "or set ALLOW_ANONYMOUS=true"
+            f"CALLERS_FILE: {path} lets in [anonymous] alone{others}, and {door.setting} can be reached by strangers; "
+            f"{remedy}, or set ALLOW_ANONYMOUS=true"
         )
     for entry in file.entries:
         if entry.certificates and settings.tls_client_ca_file is None:
