@@ -3,6 +3,7 @@
 `email.utils.parseaddr` is not used anywhere: on odd input it quietly yields another address than the one given.
 """
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -48,6 +49,10 @@ _USUAL_LOCAL = re.compile(
 )
 _LABEL_ENDS = re.compile("[@.\u3002\uff0e\uff61]")  # the full stops of RFC 3490, 3.1
 _SURROUNDINGS = re.compile("^(?:%20)++|(?:%20)++$|(?<=\\w)[.\u3002\uff0e\uff61]$")
+SPELLING_OCTETS = 8
+AS_KEY = bytes(SPELLING_OCTETS)
+"""The spelling of an address that is written as its key."""
+
 _DOMAINS = 1024  # remembered, in 2 MiB at most
 
 
@@ -109,6 +114,14 @@ class Address:
             composed = local
         lowered = "".join(c.lower() if c.isascii() else c for c in composed)
         return f"{lowered}@{domain.lower()}"
+
+    @property
+    def spelling(self) -> bytes:
+        """A mark that tells the spellings with one key apart, of which a relay may know some only (RFC 5321, 2.4)."""
+        mailbox = self.mailbox
+        return (
+            AS_KEY if mailbox == self.key else hashlib.blake2b(mailbox.encode(), digest_size=SPELLING_OCTETS).digest()
+        )
 
 
 def refuse_control_characters(text: str, field: str, forbidden: re.Pattern[str] = _ANY_CONTROL) -> None:

@@ -8,6 +8,10 @@ REMEMBERED_SECONDS = 30 * 86_400.0
 """How long after its end a refusal still makes the next one longer."""
 
 
+ANY_SPELLING = b""
+"""In place of a spelling: a refusal holds for each."""
+
+
 class SuppressionScope(Enum):
     """The mails that a suppression keeps back: all of them, or those of the priority BULK alone."""
 
@@ -35,20 +39,29 @@ class AddressRecord:
     """A record of one (caller, address). The rules that change it are in `limits.suppressing`.
 
     `refused` keeps all mails back, `complained` bulk alone. Either may be over. `strikes` is how many refusals have
-    followed each other. `is_reported`: the caller has reported the latest one, which no relay had told.
+    followed each other. `is_reported`: the caller has reported the latest one, which no relay had told. `spelling` is
+    that of the address which the relay has refused (`Address.spelling`), or `ANY_SPELLING`.
     """
 
     refused: Suppression | None = None
     strikes: int = 0
     is_reported: bool = False
     complained: Suppression | None = None
+    spelling: bytes = ANY_SPELLING
 
-    def suppression(self, now: float, *, bulk: bool) -> Suppression | None:
-        """Return what keeps a mail back now, None where it may go; `bulk` is whether its priority is BULK."""
+    def suppression(self, now: float, spelling: bytes, *, bulk: bool) -> Suppression | None:
+        """Return what keeps a mail back now, None where it may go.
+
+        `spelling` is that of the mail's recipient; `bulk` is whether its priority is BULK.
+        """
         refused, complained = self.refused, self.complained
-        if refused is not None and refused.until > now:
+        if refused is not None and refused.until > now and self.spelling in {ANY_SPELLING, spelling}:
             return refused
         return complained if bulk and complained is not None and complained.until > now else None
+
+    def is_over(self, now: float) -> bool:
+        """Whether it keeps no mail back now, in no spelling."""
+        return all(part is None or part.until <= now for part in (self.refused, self.complained))
 
     @property
     def ends(self) -> float:

@@ -277,6 +277,39 @@ async def test_reports(service: Service, relay: Relay) -> None:
     assert await _known(service) is None
 
 
+async def _ask_in_other_spellings(settings: dict[str, Any], relay: Relay, *, is_kept: bool) -> None:
+    """Have the relay refuse other spellings than the owner's, who gets a code, in this process or the next."""
+    stranger = ADA.upper()
+    relay.faults = Faults(refuse_recipients={stranger: REPLY, stranger.title(): REPLY})
+    async with Service(**settings) as service:
+        await service.wait_until_serving()
+        for spelling in (stranger, stranger.title()):
+            for _ in range(2):
+                assert (await _send_code(service, spelling)).mail.state == FAILED
+            assert await _known(service, spelling) is not None
+            assert await _known(service) is None
+        if not is_kept:
+            assert (await _send_code(service)).mail.state == RELAYED
+            return
+        assert await service.stop() == 0
+    async with Service(**settings) as service:
+        await service.wait_until_serving()
+        assert await _known(service, stranger.title()) is not None
+        assert (await _send_code(service)).mail.state == RELAYED
+        assert await _known(service, stranger.title()) is None
+
+
+async def test_a_spelling_that_the_relay_refuses(settings: dict[str, Any], relay: Relay, tmp_path: Path) -> None:
+    """A relay that knows ada@ and no ADA@ has no stranger keep back the codes of ada@, which end what was known."""
+    await _ask_in_other_spellings(settings, relay, is_kept=False)
+    await _ask_in_other_spellings(settings | sqlite_settings(tmp_path / "store.db"), relay, is_kept=True)
+
+
+async def test_a_spelling_on_a_server(settings: dict[str, Any], relay: Relay, redis_server: RedisServer) -> None:
+    """That is so on a server, too."""
+    await _ask_in_other_spellings(settings | redis_settings(redis_server), relay, is_kept=True)
+
+
 async def test_wrong_reports(service: Service) -> None:
     """A report without an outcome, of a text that is no address, or with a wrong detail names the field."""
     wrong: list[tuple[str, dict[str, Any]]] = [

@@ -3,12 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otpmail.address import AS_KEY, Address
 from otpmail.limits import suppressing
 from otpmail.limits.suppressing import COMPLAINED_SECONDS, REFUSED_SECONDS
-from otpmail.suppression import REMEMBERED_SECONDS, AddressRecord, Suppression, SuppressionScope
+from otpmail.suppression import ANY_SPELLING, REMEMBERED_SECONDS, AddressRecord, Suppression, SuppressionScope
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0
+LOUD = Address("ADA@example.org").spelling
 
 
 def _until(record: AddressRecord) -> float:
@@ -21,9 +23,9 @@ def test_the_ladder() -> None:
     record, now = None, NOW
     for days in (1, 7, 30, 30):
         record = suppressing.refused(record, now, "550 5.1.1 no")
-        assert record.suppression(now, bulk=False) == Suppression("550 5.1.1 no", now, now + days * DAY)
+        assert record.suppression(now, ANY_SPELLING, bulk=False) == Suppression("550 5.1.1 no", now, now + days * DAY)
         now += days * DAY
-        assert record.suppression(now, bulk=True) is None
+        assert record.suppression(now, ANY_SPELLING, bulk=True) is None
 
 
 def test_refusals_while_one_is_in_force() -> None:
@@ -31,6 +33,31 @@ def test_refusals_while_one_is_in_force() -> None:
     record = suppressing.refused(None, NOW, "first")
     assert suppressing.refused(record, NOW + DAY - 1, "second") == record
     assert suppressing.refused(record, NOW + 1, "bounced", is_reported=True) == record
+
+
+def test_a_refusal_is_of_one_spelling() -> None:
+    """A refusal of one spelling keeps no other back, and gives way to that of another: the ladder is one for all."""
+    record = suppressing.refused(None, NOW, "first", spelling=LOUD)
+    assert record.suppression(NOW, LOUD, bulk=False) == record.refused
+    assert record.suppression(NOW, AS_KEY, bulk=True) is None
+    assert not record.is_over(NOW)
+    assert suppressing.refused(record, NOW + 1, "again", spelling=LOUD) == record
+    other = suppressing.refused(record, NOW + 1, "second", spelling=AS_KEY)
+    assert other.suppression(NOW + 1, AS_KEY, bulk=False) == Suppression("second", NOW + 1, NOW + 1 + DAY)
+    assert other.suppression(NOW + 1, LOUD, bulk=False) is None
+    assert other.strikes == record.strikes
+    later = suppressing.refused(other, _until(other), "third", spelling=LOUD)
+    assert _until(later) == _until(other) + 7 * DAY
+
+
+def test_a_report_is_of_all_spellings() -> None:
+    """A bounce that a caller reports keeps each spelling back, also after a refusal of one."""
+    record = suppressing.refused(None, NOW, "no", spelling=LOUD)
+    reported = suppressing.refused(record, NOW, "bounced", is_reported=True)
+    assert reported.is_reported
+    for spelling in (LOUD, AS_KEY, ANY_SPELLING):
+        assert reported.suppression(NOW, spelling, bulk=False) == reported.refused
+    assert suppressing.refused(reported, NOW + 1, "no", spelling=LOUD) == reported
 
 
 def test_an_old_refusal_is_forgotten() -> None:
@@ -65,13 +92,13 @@ def test_a_relay_does_not_end_what_was_reported() -> None:
 def test_a_complaint() -> None:
     """A complaint keeps bulk alone back, for a year; beside a refusal the refusal is what counts."""
     record = suppressing.complained(None, NOW, "spam")
-    assert record.suppression(NOW, bulk=False) is None
-    found = record.suppression(NOW, bulk=True)
+    assert record.suppression(NOW, ANY_SPELLING, bulk=False) is None
+    found = record.suppression(NOW, ANY_SPELLING, bulk=True)
     assert found == Suppression("spam", NOW, NOW + COMPLAINED_SECONDS, SuppressionScope.BULK)
     assert suppressing.complained(record, NOW + 1, "again") == record
     both = suppressing.refused(record, NOW, "no")
-    assert both.suppression(NOW, bulk=True) == both.refused
-    assert both.suppression(NOW + DAY, bulk=True) == found
+    assert both.suppression(NOW, ANY_SPELLING, bulk=True) == both.refused
+    assert both.suppression(NOW + DAY, ANY_SPELLING, bulk=True) == found
 
 
 Steps = st.lists(
@@ -101,7 +128,7 @@ def test_whatever_happens(steps: list[tuple[str, float]]) -> None:
             assert record.refused == before.refused
         if record is None:
             continue
-        found = record.suppression(now, bulk=False)
+        found = record.suppression(now, ANY_SPELLING, bulk=False)
         assert (found is not None) <= (refused_at is not None)
         if found is not None:
             assert found.scope is SuppressionScope.ALL

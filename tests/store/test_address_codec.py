@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otpmail.address import AS_KEY, Address
 from otpmail.errors import StoreError
-from otpmail.store.address_codec import MOST_REASON, decode_address, encode_address
-from otpmail.suppression import AddressRecord, Suppression, SuppressionScope
+from otpmail.store.address_codec import MOST_REASON, decode_address, encode_address, mark_in, mark_of
+from otpmail.suppression import ANY_SPELLING, AddressRecord, Suppression, SuppressionScope
 
 ADA = "ada@example.org"
 TIMES = st.floats(0, 4e9)
@@ -23,13 +24,22 @@ RECORDS = st.builds(
     st.integers(0, 3),
     st.booleans(),
     _suppressions(SuppressionScope.BULK),
+    st.sampled_from([ANY_SPELLING, AS_KEY, Address("ADA@example.org").spelling]),
 )
 
 
-@given(RECORDS)
-def test_it_comes_back(record: AddressRecord) -> None:
-    """A record comes back as it was."""
-    assert decode_address(encode_address(record, ADA), ADA) == record
+@given(RECORDS, st.sampled_from([b"", mark_of("shop")]))
+def test_it_comes_back(record: AddressRecord, mark: bytes) -> None:
+    """A record comes back as it was, and so does the mark of its caller."""
+    octets = encode_address(record, ADA, mark)
+    assert decode_address(octets, ADA) == record
+    assert mark_in(octets) == mark
+
+
+def test_a_usual_spelling_takes_no_room() -> None:
+    """An address that is written as its key takes as many octets as one that is refused in any spelling."""
+    records = [AddressRecord(Suppression("no", 1.0, 2.0), 1, spelling=one) for one in (ANY_SPELLING, AS_KEY)]
+    assert len({len(encode_address(record, ADA)) for record in records}) == 1
 
 
 def test_the_address_is_not_kept() -> None:

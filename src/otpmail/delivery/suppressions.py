@@ -47,7 +47,7 @@ class Suppressions:
     def find(self, caller: str, address: str, *, bulk: bool = False) -> Suppression | None:
         """Return what keeps a mail to an address back now, None where it may go."""
         record = self.store.find(whose(caller, address))
-        return None if record is None else record.suppression(self.store.now(), bulk=bulk)
+        return None if record is None else record.suppression(self.store.now(), Address(address).spelling, bulk=bulk)
 
     # A mail.
 
@@ -55,6 +55,10 @@ class Suppressions:
         """Have nothing sent to those recipients of a mail that are suppressed. One without others has none to send."""
         for _ in self.leave_out_in_steps(job):
             pass
+
+    def look(self, job: Job) -> None:
+        """Note on a mail whether something is known of its recipients, which their replies may change."""
+        job.is_known = any(self.store.find(whose(job.caller, address)) is not None for address in job.pending)
 
     def leave_out_in_steps(self, job: Job) -> Steps[None]:
         """Do as `leave_out`, for a mail to many. A retry goes again to those about whom a relay has said something."""
@@ -65,7 +69,7 @@ class Suppressions:
             record = self.store.find(whose(job.caller, address))
             if record is not None:
                 job.is_known = True
-                suppression = record.suppression(now, bulk=job.priority is _BULK)
+                suppression = record.suppression(now, Address(address).spelling, bulk=job.priority is _BULK)
                 if suppression is not None:
                     results.append(result_of(address, suppression))
             yield
@@ -86,7 +90,8 @@ class Suppressions:
                 if self.store.count:
                     self._release(job, result.address)
             elif self._suppresses(job, result):
-                rule = partial(suppressing.refused, now=self.store.now(), reason=result.said)
+                now, spelling = self.store.now(), Address(result.address).spelling
+                rule = partial(suppressing.refused, now=now, reason=result.said, spelling=spelling)
                 changed = self.store.note(whose(job.caller, result.address), rule)
                 self.tell_change(job.caller, result.address, changed, job.trace, mail_id=job.id)
 

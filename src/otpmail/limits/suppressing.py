@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from otpmail.suppression import REMEMBERED_SECONDS, AddressRecord, Suppression, SuppressionScope
+from otpmail.suppression import ANY_SPELLING, REMEMBERED_SECONDS, AddressRecord, Suppression, SuppressionScope
 
 _DAY = 86_400.0
 
@@ -15,16 +15,29 @@ COMPLAINED_SECONDS = 365 * _DAY
 _NOTHING = AddressRecord()
 
 
-def refused(record: AddressRecord | None, now: float, reason: str, *, is_reported: bool = False) -> AddressRecord:
-    """Return the record of an address that was refused as such. A refusal while one is in force is one with it."""
+def refused(
+    record: AddressRecord | None,
+    now: float,
+    reason: str,
+    *,
+    spelling: bytes = ANY_SPELLING,
+    is_reported: bool = False,
+) -> AddressRecord:
+    """Return the record of an address that was refused as such. A refusal while one is in force is one with it.
+
+    A refusal of one spelling gives way to that of another, and to one of any: a relay may know only some of them.
+    """
     record = record or _NOTHING
     last = record.refused
     if last is not None and last.until > now:
-        return record
+        if record.spelling in {ANY_SPELLING, spelling}:
+            return record
+        suppression = Suppression(reason, now, now + REFUSED_SECONDS[max(record.strikes - 1, 0)])
+        return AddressRecord(suppression, record.strikes, is_reported, record.complained, spelling)
     strikes = record.strikes if last is not None and last.until + REMEMBERED_SECONDS > now else 0
     suppression = Suppression(reason, now, now + REFUSED_SECONDS[min(strikes, len(REFUSED_SECONDS) - 1)])
     strikes = min(strikes + 1, len(REFUSED_SECONDS))
-    return AddressRecord(suppression, strikes, is_reported, record.complained)
+    return AddressRecord(suppression, strikes, is_reported, record.complained, spelling)
 
 
 def complained(record: AddressRecord | None, now: float, reason: str) -> AddressRecord:

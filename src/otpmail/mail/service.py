@@ -178,7 +178,7 @@ class MailService:
             source=call.source,
             trace=call.trace,
         )
-        if self.suppressions.store.count and job.issued is None:
+        if self.suppressions.store.count:
             await self._leave_out_suppressed(job)
         if job.guaranteed and self._store.durable:
             return await self._keeping.keep_one(job, submission.fingerprint) if keep else job
@@ -207,7 +207,9 @@ class MailService:
             return await self.cooperator.run(steps)
 
     async def _leave_out_suppressed(self, job: Job) -> None:
-        if len(job.pending) <= GROUP:
+        if job.issued is not None:  # nothing keeps the mail of a code back, and its delivery ends what is known
+            self.suppressions.look(job)
+        elif len(job.pending) <= GROUP:
             self.suppressions.leave_out(job)
         else:
             await self.cooperator.run(self.suppressions.leave_out_in_steps(job))

@@ -52,8 +52,9 @@ class AddressService:
     async def suppression(self, call: Call, email: str) -> Suppression | None:
         """Return why nothing is sent to an address, or no bulk; None where all mail is sent. Raises Unavailable."""
         addresses = self._suppressions.store
-        record = await addresses.read(whose(call.caller.name, parse_address(email, "email").spec))
-        return None if record is None else record.suppression(addresses.now(), bulk=True)
+        address = parse_address(email, "email")
+        record = await addresses.read(whose(call.caller.name, address.spec))
+        return None if record is None else record.suppression(addresses.now(), address.spelling, bulk=True)
 
     async def budgets(self, call: Call, email: str) -> tuple[Budget, ...]:
         """Return of which limits strangers have spent something at an address, and how much.

@@ -3,8 +3,9 @@
 import hashlib
 import struct
 
+from otpmail.address import AS_KEY, SPELLING_OCTETS
 from otpmail.errors import StoreError
-from otpmail.suppression import AddressRecord, Suppression, SuppressionScope
+from otpmail.suppression import ANY_SPELLING, AddressRecord, Suppression, SuppressionScope
 
 MOST_REASON = 90
 """Octets of a reason that are kept; a longer one ends with an ellipsis."""
@@ -12,7 +13,7 @@ MOST_REASON = 90
 _VERSION = 1
 _HEAD = struct.Struct("<BBB")  # version, strikes, and what follows
 _PART = struct.Struct("<ddB")  # since, until, octets of the reason
-_REPORTED, _REFUSED, _COMPLAINED, _MARKED = 1, 2, 4, 8
+_REPORTED, _REFUSED, _COMPLAINED, _MARKED, _AS_KEY, _SPELT = 1, 2, 4, 8, 16, 32
 _MARK_OCTETS = 4
 _ADDRESS = "\0"  # stands in a reason for the address itself, which is not kept
 _ELLIPSIS = "…".encode()
@@ -31,17 +32,19 @@ def mark_in(octets: bytes) -> bytes:
 def encode_address(record: AddressRecord, address: str, mark: bytes = b"") -> bytes:
     """Return the record of an address as octets, without the address, and with the mark of its caller.
 
-    The mark comes last, where an earlier version does not look.
+    The spelling and the mark come last, where an earlier version does not look.
     """
     parts = [(record.refused, _REFUSED), (record.complained, _COMPLAINED)]
     flags = sum(flag for part, flag in parts if part is not None)
     flags += _REPORTED * record.is_reported + _MARKED * bool(mark)
+    spelling = b"" if record.spelling == AS_KEY else record.spelling
+    flags += _SPELT * bool(spelling) + _AS_KEY * (record.spelling == AS_KEY)
     octets = [_HEAD.pack(_VERSION, record.strikes, flags)]
     for part, _ in parts:
         if part is not None:
             reason = _short(part.reason.replace(address, _ADDRESS))
             octets += (_PART.pack(part.since, part.until, len(reason)), reason)
-    return b"".join(octets) + mark
+    return b"".join(octets) + spelling + mark
 
 
 def decode_address(octets: bytes, address: str = "") -> AddressRecord:
@@ -61,7 +64,8 @@ def decode_address(octets: bytes, address: str = "") -> AddressRecord:
         start = at + _PART.size
         at = start + length
         parts.append(Suppression(octets[start:at].decode().replace(_ADDRESS, address), since, until, scope))
-    return AddressRecord(parts[0], strikes, bool(flags & _REPORTED), parts[1])
+    spelling = octets[at : at + SPELLING_OCTETS] if flags & _SPELT else AS_KEY if flags & _AS_KEY else ANY_SPELLING
+    return AddressRecord(parts[0], strikes, bool(flags & _REPORTED), parts[1], spelling)
 
 
 def _short(reason: str) -> bytes:

@@ -279,7 +279,7 @@ def _has_ended(now: float, octets: bytes) -> bool:
 
 
 def _is_over(now: float, octets: bytes) -> bool:
-    return decode_address(octets).suppression(now, bulk=True) is None
+    return decode_address(octets).is_over(now)
 
 
 def log_left_out(count: int) -> None:
