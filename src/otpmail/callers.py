@@ -1,5 +1,6 @@
 """The callers, what each may do, and what is known of a call. `api` makes a `Call`, and every use case requires it."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -135,8 +136,12 @@ def table_of(name: str) -> str:
 
 def head_of(*path: str) -> str:
     """Return the head of a table of CALLERS_FILE, by the keys that lead to it."""
-    keys = [key if _BARE_KEY.fullmatch(key) else f'"{key}"' for key in path]
-    return f"[{'.'.join(keys)}]"
+    return f"[{'.'.join(map(toml_key, path))}]"
+
+
+def toml_key(key: str) -> str:
+    """Return a key as a file may have it, on one line, and without characters that a terminal would obey."""
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=not key.isprintable())
 
 
 @frozen()

@@ -372,12 +372,15 @@ def _wait_and_read(watched: WatchedFiles[str]) -> str | None:
 async def test_a_permission_that_changes(tmp_path: Path, line: str) -> None:
     """A file in which nothing but a permission has changed is in force, for its callers and for anonymous ones."""
     file, noted = tmp_path / "callers.toml", Noted()
-    for text in (_table("shop", "one"), f"{_table('shop', 'one')}[anonymous]\n"):
+    for text, words in (
+        (_table("shop", "one"), "1 caller"),
+        (f"{_table('shop', 'one')}[anonymous]\n", "1 caller and anonymous"),
+    ):
         _write(file, text)
         access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
         with _running(access):
             _write(file, f"{text}{line}\n")
-            assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+            assert await noted.next() == AccessRenewed("CALLERS_FILE", words)
 
 
 @pytest.mark.parametrize(

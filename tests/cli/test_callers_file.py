@@ -68,6 +68,25 @@ def test_a_table_is_added(file: Path) -> None:
     assert sorted(path.name for path in file.parent.iterdir()) == ["callers.toml", "link.toml"]
 
 
+@pytest.mark.parametrize("before", ["# ours\n", " \n\n", "\ufeff", "[callers]\n", "# ours"])
+def test_a_file_that_names_nobody_yet(file: Path, before: str) -> None:
+    """A file of comments, as one that was emptied, takes a first table."""
+    file.write_text(before)
+    assert "there is no caller news; `otpmail caller add news`" in _problem(lambda: add_token(file, "news", B, METHODS))
+    append_table(file, "news", {"tokens": [B]}, METHODS)
+    assert [entry.caller.name for entry in read_callers(file, METHODS).entries] == ["news"]
+    assert file.read_text().startswith(before.removeprefix("\ufeff"))
+
+
+def test_a_link_to_itself(tmp_path: Path) -> None:
+    """A link that leads to itself is no file, and is not replaced by one."""
+    file = tmp_path / "callers.toml"
+    file.symlink_to(file.name)
+    for change in (lambda: append_table(file, "news", {"tokens": [B]}, METHODS), lambda: add_token(file, "a", B, ())):
+        assert "can't be read: Too many levels of symbolic links" in _problem(change)
+    assert file.is_symlink()
+
+
 def test_a_file_without_a_last_line_end(file: Path) -> None:
     """A table that follows an unfinished line begins one of its own."""
     file.write_text(_WRITTEN.rstrip("\n"))

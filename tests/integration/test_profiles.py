@@ -235,6 +235,28 @@ async def test_the_commands_know_profiles(file: Path) -> None:
     assert raised.code == 0
 
 
+@pytest.mark.parametrize(
+    ("mode", "tested", "words"),
+    [
+        (0o600, True, []),
+        (0o640, True, []),
+        (0o644, True, ["may read the codes of its test addresses; chmod o-r"]),
+        (0o644, False, []),
+        (0o622, False, ["may change it, and add callers; chmod o-w"]),
+        (0o666, True, ["may change it, and add callers; chmod o-w", "may read the codes of its test addresses"]),
+    ],
+)
+async def test_the_command_looks_at_the_mode(file: Path, mode: int, words: list[str], *, tested: bool) -> None:
+    """`caller check` warns where every account may change the file, or read the codes of test addresses."""
+    entry = f'test_addresses."a@example.org" = {{ code = "424242", until = {datetime.now(UTC).date()} }}'
+    write(file, f"{table('shop')}[anonymous]\n{_profile('login', entry) if tested else ''}")
+    await asyncio.to_thread(file.chmod, mode)
+    checked = await otpmail("caller", "check", "--file", str(file), here=file.parent)
+    assert (checked.code, checked.out.endswith("good: 1 caller and anonymous\n")) == (0, True)
+    assert checked.err.count("every account of this machine") == len(words)
+    assert all(word in " ".join(checked.err.split()) for word in words)
+
+
 async def test_the_command_knows_the_relays_of_the_settings(file: Path) -> None:
     """A relay that the settings do not have is named with its line, from the environment and from `.env`.
 

@@ -56,6 +56,11 @@ def test_a_caller_by_its_tokens(tmp_path: Path) -> None:
     assert file.entries[0].tokens == 2
 
 
+def test_a_token_that_is_there_twice(tmp_path: Path) -> None:
+    """A token that its caller has twice, in whatever case of letters, counts once."""
+    assert _read(tmp_path, f'[callers.shop]\ntokens = ["{A}", "{A.upper()}"]\n').entries[0].tokens == 1
+
+
 def test_a_caller_by_its_certificate(tmp_path: Path) -> None:
     """A subject is kept unchanged; other names have their kind, and a form in which they can be compared."""
     sans = '["Shop.Example.org", "spiffe://example/Shop", "urn:Shop:1", "ops@example.org", "2001:DB8::0:1"]'
@@ -277,8 +282,23 @@ _SHOP = f'[callers.shop]\ntokens = ["{A}"]\n'
             for wrong in ("*.example", "x.example:443", "192.0.2.0/24", "b\u00fccher.example", ".example", "-a.example")
         ),
         ('[callers.shop]\nsans = ["a b"]', "line 2: [callers.shop] sans[0] 'a b' is no name in a certificate"),
-        (f"{_SHOP}tokens = []", "line 3: Cannot overwrite a value"),
-        (f"{_SHOP}[callers.shop]\n", "line 3: Cannot declare ('callers', 'shop') twice"),
+        (f"{_SHOP}tokens = []", "line 3: this key is there already"),
+        (f"{_SHOP}[callers.shop]\n", "line 3: [callers.shop] is there twice"),
+        (
+            f'[callers."old.one"]\ntokens = ["{A}"]\n[callers."old.one"]\n',
+            'line 3: [callers."old.one"] is there twice',
+        ),
+        (
+            f'[callers."a\\n\\u001b[31m"]\ntokens = ["{A}"]',
+            (
+                r'line 1: [callers."a\n\u001b[31m"] is no name of a caller; use 1 to 64 letters, digits, dots, dashes '
+                "and underscores"
+            ),
+        ),
+        (
+            f'{_SHOP}"methods\\u202e" = []',
+            r'line 3: [callers.shop] "methods\u202e" is no key of this table; did you mean methods?',
+        ),
         ("callers = 5", "line 1: 'callers' is no table; write a table for each caller, such as [callers.shop]"),
         ("[callers]\nshop = 5", "line 2: [callers.shop] is no table"),
         (

@@ -185,8 +185,7 @@ class Access:
         assert self.authenticator is not None
         self._profiles.renew(found.terms)
         self.authenticator.renew(found.file.callers)
-        count = len(found.file.entries)
-        return f"{count} {'caller' if count == 1 else 'callers'}"
+        return found.file.summary
 
     def _take_certificates(self, files: CertificateFiles) -> str:
         for take in self._followers:

@@ -119,7 +119,7 @@ def rotate_token(name: Name, *, file: File = None) -> None:
 @caller.command("list", cls=Command)
 def list_callers(*, file: File = None) -> None:
     """Print the callers and what each may do."""
-    found = _read(file)
+    _, found = _read(file)
     for entry in found.entries:
         known_by = [counted(entry.tokens, "token")] if entry.tokens else []
         words = _SHUT_OUT if entry.is_shut_out else ", ".join([*known_by, *entry.certificates])
@@ -137,10 +137,10 @@ def check_callers(*, file: File = None) -> None:
     The relays that profiles name are checked where the settings name relays.
     """
     from otpmail.cli.callers_file import profile_rules, relays_at_hand
-    from otpmail.cli.profiles import ends_of_test_addresses, relays_of_profiles
+    from otpmail.cli.profiles import doubts_about_mode, ends_of_test_addresses, relays_of_profiles
 
     relays = relays_at_hand()
-    found = _read(file, relays)
+    path, found = _read(file, relays)
     if relays is None and (named := relays_of_profiles(found)):
         unchecked = f"not checked: {', '.join(named)}, since no relays are set here (EMAIL_RELAYS, EMAIL_HOST)"
         err.print(escape(unchecked), style="yellow")
@@ -151,15 +151,18 @@ def check_callers(*, file: File = None) -> None:
         _warn_without_authorities(*by_certificate)
     for line, is_near in ends_of_test_addresses(found, profile_rules().now()):
         (err if is_near else out).print(escape(line), style="yellow" if is_near else None)
-    out.print(f"good: {counted(len(found.entries), 'caller')}", style="green")
+    for line in doubts_about_mode(path, found):
+        err.print(escape(line), style="yellow")
+    out.print(f"good: {found.summary}", style="green")
 
 
-def _read(file: Path | None, relays: Collection[str] | None = None) -> "CallersFile":
+def _read(given: Path | None, relays: Collection[str] | None = None) -> "tuple[Path, CallersFile]":
     from otpmail.cli.callers_file import profile_rules
     from otpmail.settings.callers import read_callers
 
     try:
-        return read_callers(_file(file), _methods(), profile_rules(relays))
+        path = _file(given)
+        return path, read_callers(path, _methods(), profile_rules(relays))
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
 

@@ -163,15 +163,23 @@ def _by_hand(path: Path, name: str) -> SettingsError:
 
 
 def _entries(text: str, path: Path, methods: Collection[str]) -> Sequence[Entry]:
-    return parse_callers(text, path, methods, profile_rules()).entries if text else ()
+    return () if _names_nobody(text) else parse_callers(text, path, methods, profile_rules()).entries
+
+
+def _names_nobody(text: str) -> bool:
+    """Whether a text has no table yet, as one of comments alone. The service refuses it, and a table may follow it."""
+    try:
+        return tomllib.loads(text) in ({}, {"callers": {}})
+    except (ValueError, RecursionError):
+        return False
 
 
 def _change(path: Path, change: Callable[[str], str], methods: Collection[str], *, make: bool) -> CallersFile:
     """Replace the text of the file by another that can be read, in one step, with its owner and permissions."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # `resolve` fails for a link to itself
     try:
         with _locked(path.parent):
-            is_new = make and not path.exists()
+            is_new = make and not os.path.lexists(path)
             text = change("" if is_new else read_callers_text(path))
             changed = parse_callers(text, path, methods, profile_rules())
             _replace(path, text, is_new=is_new)

@@ -1,7 +1,9 @@
 """The lines of `otpmail caller` about profiles and test addresses. No line has a fixed code."""
 
+import stat
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otpmail.callers import Caller, Profile
@@ -29,6 +31,15 @@ def ends_of_test_addresses(file: "CallersFile", now: float) -> Iterator[tuple[st
 def relays_of_profiles(file: "CallersFile") -> list[str]:
     """Return the relays that profiles name, each once."""
     return list(dict.fromkeys(profile.relay for _, _, profile in _of_all(file) if profile.relay))
+
+
+def doubts_about_mode(path: Path, file: "CallersFile") -> Iterator[str]:
+    """Yield a line where other accounts of this machine may change the file, or read the codes of test addresses."""
+    mode = path.stat().st_mode
+    if mode & stat.S_IWOTH:
+        yield f"{path}: every account of this machine may change it, and add callers; chmod o-w {path}"
+    if mode & stat.S_IROTH and any(profile.test_addresses for _, _, profile in _of_all(file)):
+        yield f"{path}: every account of this machine may read the codes of its test addresses; chmod o-r {path}"
 
 
 def _of_all(file: "CallersFile") -> Iterator[tuple[Caller, str, Profile]]:

@@ -7,7 +7,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Rates, Shares, head_of, table_of
+from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions, Rates, Shares, head_of, table_of, toml_key
+from otpmail.counts import counted
 from otpmail.errors import SettingsError
 from otpmail.model import Priority
 from otpmail.settings.caller_names import digest, problem_of_name, san, subject
@@ -50,6 +51,11 @@ class CallersFile:
 
     callers: Callers
     entries: tuple[Entry, ...]
+
+    @property
+    def summary(self) -> str:
+        """How many callers there are, in words."""
+        return f"{counted(len(self.entries), 'caller')}{' and anonymous' * (self.callers.anonymous is not None)}"
 
 
 def read_callers(path: Path, methods: Collection[str], rules: ProfileRules | None = None) -> CallersFile:
@@ -147,7 +153,7 @@ class _Reader:
         caller = Caller(name, self._permissions(path, table, _KEYS))
         if not isinstance(table, dict):
             return Entry(caller, 0, (), 0)
-        tokens = list(self._list(path, "tokens", table, partial(self._take_token, caller)))
+        tokens = set(self._list(path, "tokens", table, partial(self._take_token, caller)))
         certificates = [
             *self._list(path, "subjects", table, partial(self._take_certificate, caller, subject)),
             *self._list(path, "sans", table, partial(self._take_certificate, caller, san)),
@@ -256,7 +262,8 @@ class _Reader:
         *table, key = path
         line = self._lines.find(*path)
         at = f"line {line}: " if line else ""
-        where = table_of(key) if table == ["callers"] else f"{head_of(*table)} {key}" if table else ""
+        shown = key if key.isprintable() else toml_key(key)
+        where = table_of(key) if table == ["callers"] else f"{head_of(*table)} {shown}" if table else ""
         return f"CALLERS_FILE: {self._path}: {at}{where or quoted(key)} {what}"
 
 

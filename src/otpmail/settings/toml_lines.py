@@ -2,7 +2,10 @@
 
 import re
 import tomllib
+from ast import literal_eval
 from collections.abc import Iterator
+
+from otpmail.callers import head_of
 
 _HEADER = re.compile(r"\s*\[{1,2}(?P<key>.+?)\]{1,2}\s*(?:#.*)?")
 _PAIR = re.compile(r"""\s*(?P<key>(?:[A-Za-z0-9_.\s-]|"[^"]*"|'[^']*')+?)\s*=""")
@@ -13,6 +16,7 @@ _PIECE = re.compile(
 )
 _LONG_QUOTES = ('"""', "'''")
 _LONGEST_NUMBER = 4300  # digits that Python reads
+_TWICE = re.compile(r"Cannot declare (?P<path>\(.+\)) twice")
 _AT_LINE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 
 Path = tuple[str, ...]
@@ -50,7 +54,14 @@ def split_error(error: tomllib.TOMLDecodeError, text: str) -> tuple[int, str]:
     if match is None:
         return 0, said
     line = int(match["line"]) if match["line"] else text.count("\n") + 1
-    return line, said[: match.start()]
+    return line, _in_words(said[: match.start()])
+
+
+def _in_words(said: str) -> str:
+    """Return what is wrong in words of ours, where tomllib has those of its own code."""
+    if match := _TWICE.fullmatch(said):
+        return f"{head_of(*literal_eval(match['path']))} is there twice"
+    return "this key is there already" if said == "Cannot overwrite a value" else said
 
 
 def line_beyond_bounds(text: str) -> int:
