@@ -186,7 +186,7 @@ class IssuedCode:
 
     `next_send_time` is in seconds since the epoch. `record` is the key of the code's record, where a store keeps the
     mail too. The process that ends the mail may be another one than issued it, so until then `counted` and `mailbox`
-    are there too, as in `Sending`.
+    are there too, as in `Sending`. So is `spent_until`, for good.
     """
 
     challenge: Challenge
@@ -194,6 +194,7 @@ class IssuedCode:
     record: bytes = field(default=b"", repr=False)
     counted: tuple[bytes, ...] = field(default=(), repr=False)
     mailbox: bytes = field(default=b"", repr=False)
+    spent_until: float = 0.0
 
     @property
     def expire_time(self) -> float:
@@ -227,7 +228,8 @@ class Sending:
     """A mail with a code that may go now: with which challenge's code, and when the next may go.
 
     `counted` are the keys of the limits over many addresses that it counts for, `reached` those that are worth a line.
-    `mailbox` is the key of the record where a mail to an address with a tag counts too.
+    `mailbox` is the key of the record where a mail to an address with a tag counts too. `spent_until` is when one more
+    is within the limits that this mail has used up, 0.0 where it has used up none.
     """
 
     challenge: Challenge
@@ -235,6 +237,11 @@ class Sending:
     counted: tuple[bytes, ...] = ()
     reached: tuple[Reached, ...] = ()
     mailbox: bytes = field(default=b"", repr=False)
+    spent_until: float = 0.0
+
+    def is_that_of(self, issued: IssuedCode) -> bool:
+        """Whether a mail that was written for an issued code is the one that may go now."""
+        return self.challenge.id == issued.challenge.id and self.spent_until == issued.spent_until
 
 
 class CheckResult(Enum):

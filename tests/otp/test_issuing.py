@@ -214,6 +214,28 @@ async def test_the_live_code_is_mailed_again(process: Process, clock: Clock) -> 
         assert check.attempts_left == 3
 
 
+@pytest.mark.parametrize("limit", ["address", "block"])
+async def test_the_answer_names_a_limit_that_is_used_up(process: Process, clock: Clock, limit: str) -> None:
+    """The time of the next mail is one at which it is sent, and the same for a repeated call of a later process."""
+    request = replace(_NAMED, block="192.0.2.1" if limit == "block" else "")
+    async with process().running() as service:
+        for number in range(1 if limit == "block" else _SETTINGS.sends_per_hour):
+            named = replace(request, request_id=f"r{number}")
+            sent = await service.send(named)
+            service.rig.settle()
+            clock.time += 30
+        next_send = sent.issued.next_send_time
+        assert next_send > service.store.mails.now() + 60
+    async with process().running() as service:
+        assert (await service.send(named)).issued.next_send_time == next_send
+        clock.time += next_send - 1 - service.store.mails.now()
+        with pytest.raises(LimitExceeded):
+            await service.send(replace(request, request_id="another"))
+        clock.time += 1.01
+        again = await service.send(replace(request, request_id="another"))
+        assert again.mail.id != sent.mail.id
+
+
 async def test_a_code_near_its_end_is_replaced(process: Process, clock: Clock) -> None:
     """A further mail near the end of a code has a new code, and the old one is live again if that is not sent."""
     async with process().running() as service:

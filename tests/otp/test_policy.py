@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from otp.trying import DEVICE, LIFESPAN, POLICY, Typed, check, fail, fresh, send, sent
 from otpmail.code_record import STRANGERS, CodeRecord, Lane, Replaced, Slot
 from otpmail.errors import LimitExceeded, MemoryFull
+from otpmail.limits.rules import Windows
 from otpmail.model import DAY, HOUR, LONG, Challenge, Check, CheckResult, Sending
 from otpmail.otp.policy import Policy
 from otpmail.store.challenges import NO_SCOPE, Attempt, Send
@@ -212,6 +213,15 @@ def test_the_time_of_a_check_is_that_of_a_new_code(policy: Policy) -> None:
     assert send(record, float(HOUR), "more", scope=scope, policy=policy)
     shown = check(record, now, policy=replace(policy, shadows=frozenset({"address"})), attempt=Attempt(scope))[1]
     assert shown.retry_time == 540.0 + policy.resend
+
+
+def test_a_repeated_question_says_when_the_next_mail_may_go() -> None:
+    """A call that asks again, since its answer was lost, learns as the first one until when a limit is used up."""
+    policy = replace(POLICY, sends=Windows(2, 30))
+    record, _ = send(None, 0.0, "call1", policy=policy)
+    record, first = send(record, 40.0, "call2", policy=policy)
+    assert first.spent_until == HOUR
+    assert send(record, 41.0, "call2", policy=policy)[1] == first
 
 
 def test_mails_are_limited_by_hour_and_by_day() -> None:

@@ -576,6 +576,22 @@ async def test_times_in_answers_are_on_the_wall_clock(rig: Rig) -> None:
     assert check.retry_time == NOW + 30
 
 
+@pytest.mark.parametrize("reply", [250, 550])
+async def test_the_time_of_the_next_mail_is_one_when_it_is_sent(reply: int) -> None:
+    """The last mail of an hour says when the next one may go, by the wait and the limit; a refused mail counts too."""
+    rig = Rig(sends_per_hour=2)
+    first = await rig.send()
+    assert first.issued.next_send_time == NOW + 30
+    rig.now += 30
+    sent = await rig.send(reply=reply)
+    assert sent.issued.next_send_time == NOW + 3600
+    rig.now = NOW + 3599
+    with pytest.raises(LimitExceeded, match="in an hour"):
+        await rig.send()
+    rig.now += 1
+    assert (await rig.send()).mail.state is MailState.RELAYED
+
+
 async def test_mails_are_spaced(rig: Rig) -> None:
     """A second mail too soon is refused with the wait; callers of the original contract are not spaced."""
     sent = await rig.send()

@@ -166,6 +166,14 @@ def test_the_mail_of_a_code_without_the_key_of_its_record() -> None:
     assert mail.issued == IssuedCode(Challenge(bytes(16), "k1", 9.0), 5.0, record=b"")
 
 
+def test_the_mail_of_a_code_that_has_used_a_limit_up() -> None:
+    """A stored mail keeps until when its code has used limits up, also where it has no key of a record."""
+    for record in (b"", b"the key"):
+        mail = replace(_MAIL, issued=IssuedCode(Challenge(bytes(16), "k1", 9.0), 5.0, record, spent_until=7.0))
+        octets = codec.encode_settled(mail, forgotten=1.0, request_ends=2.0, fingerprint=b"f")
+        assert codec.decode_settled(octets)[0] == mail
+
+
 def test_the_forms_that_are_written() -> None:
     """A change of these octets needs a new version: stores of earlier programs hold them."""
     assert msgpack.unpackb(_ENTRY_OCTETS) == [

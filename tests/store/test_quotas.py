@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -115,6 +116,45 @@ async def test_after_a_refusal_the_mail_is_sent_in_its_time(
     assert (again.value.setting, again.value.retry_after) == (refused.value.setting, 1.0)
     clock.time += 1
     await asked()
+
+
+@pytest.mark.parametrize("limit", ["address", "device", "block", "caller", "mailbox"])
+async def test_the_last_mail_of_a_limit_says_when_the_next_may_go(
+    codes: ChallengeStore, clock: Clock, limit: str
+) -> None:
+    """The mail that uses a limit up says until when: a second before that the next is refused, and then it is not."""
+    numbers = itertools.count(1)
+    device = b"a device" if limit == "device" else STRANGERS
+
+    async def send(key: bytes) -> Sending:
+        fresh = Challenge(next(numbers).to_bytes(16), "k1", clock.time + LIFE, length=6)
+        asked = Send(key, clock.time, fresh, quotas=(BLOCK,) if limit == "block" else (), device=device)
+        asked = asked._replace(quotas=(CALLER._replace(most=2),)) if limit == "caller" else asked
+        return await codes.send(asked._replace(mailbox=_MAILBOX if limit == "mailbox" else b""))
+
+    most = {"block": 3, "caller": 2}.get(limit, POLICY.sends.per_hour)
+    for number in range(most):
+        key = b"address 00000001" if limit in {"address", "device"} else f"address {number:08d}".encode()
+        sending = await send(key)
+        assert (sending.spent_until > 0) is (number == most - 1)
+        clock.time += POLICY.resend
+    clock.time = sending.spent_until - 1
+    with pytest.raises(LimitExceeded) as refused:
+        await send(b"address 00000001")
+    assert (refused.value.subject, refused.value.retry_after) == ({"mailbox": "address"}.get(limit, limit), 1.0)
+    clock.time += 1
+    await send(b"address 00000001")
+
+
+async def test_a_limit_in_shadow_lets_the_next_mail_go(codes: ChallengeStore, clock: Clock) -> None:
+    """A mail that uses up a limit in shadow, or one of the original's contract, names no time for that."""
+    shadows = replace(POLICY, shadows=frozenset({"address"}))
+    for number in range(POLICY.sends.per_hour + 1):
+        fresh = Challenge(bytes([number]) * 16, "k1", clock.time + LIFE, length=6)
+        asked = Send(b"address 00000001", clock.time, fresh, mailbox=_MAILBOX, quotas=(BLOCK._replace(is_shadow=True),))
+        sending = await codes.send(asked._replace(rules=shadows, compat=number % 2 == 1))
+        assert sending.spent_until == 0.0
+        clock.time += POLICY.resend
 
 
 async def test_an_address_that_is_refused_counts_for_no_limit(codes: ChallengeStore, clock: Clock) -> None:

@@ -25,9 +25,13 @@ class Windows:
     most: int = field(init=False, repr=False, compare=False)
     """How many times a log needs."""
 
+    fewest: int = field(init=False, repr=False, compare=False)
+    """With how many times in a log one more may be refused, at least."""
+
     def __post_init__(self) -> None:
         """Set what a log needs once, rather than for each mail."""
         object.__setattr__(self, "most", max(self.per_hour, self.per_day, self.kept))
+        object.__setattr__(self, "fewest", min(self.per_hour, self.per_day))
 
     def free_at(self, times: Sequence[float]) -> float:
         """Return when one more may happen, in the past or 0.0 where it may now."""

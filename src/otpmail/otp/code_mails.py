@@ -10,6 +10,7 @@ from otpmail.otp.codes import CodeBook, reference
 from otpmail.otp.request import DEFAULT_PURPOSE, CodeRequest, Place, SentCode
 from otpmail.otp.terms import Profiles, Terms
 from otpmail.settings import OtpSettings
+from otpmail.smtp.reply_kind import refuses_mail
 
 CODE_HEADER = "One-Time-Code"
 
@@ -75,8 +76,10 @@ class CodeMails:
         is_returned = self._returns_codes and issued.challenge.key_id != FIXED_KEY
         code = self._codes.code_of(issued) if is_returned else ""
         if mail.settle_time is not None and mail.state in NOT_SENT:
-            issued = replace(issued, next_send_time=mail.settle_time)
-        elif terms.wait:  # the record counts by the service's own
-            issued = replace(issued, next_send_time=issued.next_send_time + terms.wait)
+            is_counted = any(map(refuses_mail, mail.recipients))  # the relay has seen the mail (`Policy.refuse`)
+            issued = replace(issued, next_send_time=max(mail.settle_time, issued.spent_until * is_counted))
+        elif terms.wait or issued.spent_until:  # the record counts by the service's own wait
+            next_send = max(issued.next_send_time + terms.wait, issued.spent_until)
+            issued = replace(issued, next_send_time=next_send)
         length = issued.challenge.length & ~LETTERS or self._codes.digits
         return SentCode(issued, reference(issued.challenge.id), mail, length, code)

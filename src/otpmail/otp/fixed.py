@@ -75,7 +75,7 @@ class FixedCodes:
             state=MailState.RELAYED,
             recipients=(RecipientResult(place.address.spec, *_REPLY),),
             settle_time=now,
-            issued=IssuedCode(sending.challenge, sending.next_send),
+            issued=IssuedCode(sending.challenge, sending.next_send, spent_until=sending.spent_until),
             labels=request.labels,
         )
         return self._mails.remember(mail)

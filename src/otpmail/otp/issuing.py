@@ -25,6 +25,7 @@ class Issuing:
         self._send = send
         self._next_send = send.now + resend_seconds
         self._challenge = send.fresh
+        self._spent_until = 0.0
         self.sending: Sending | None = None
         """The decision that the store keeps; None before that, and where the request id came before."""
 
@@ -41,13 +42,16 @@ class Issuing:
         send = self._send
         counted = send.counted
         while True:
-            issued = IssuedCode(self._challenge, self._next_send, send.key, counted, send.mailbox)
+            until = self._spent_until
+            issued = IssuedCode(self._challenge, self._next_send, send.key, counted, send.mailbox, until)
             submission = submission_of(issued)
             job = await mails.accept_reserved(call, submission, mail_id, keep=False)
             try:
                 return await mails.keep_with(job, submission.fingerprint, self._accept)
             except _AnotherChallengeError as other:
-                self._challenge, self._next_send = other.sending.challenge, other.sending.next_send
+                sending = other.sending
+                self._challenge, self._next_send = sending.challenge, sending.next_send
+                self._spent_until = sending.spent_until
 
     async def _accept(self, entries: Sequence[Entry]) -> Answers:
         [entry] = entries

@@ -60,7 +60,8 @@ class Policy(SendingRules):
             slot = Slot(send.scope, device)
         is_again = slot.call == call != NO_CALL
         if is_again and slot.challenge is not None:
-            return before or record, Sending(slot.challenge, slot.next_send)
+            spent_until = self._spent_until(lane_of(record, device).sends, send)
+            return before or record, Sending(slot.challenge, slot.next_send, spent_until=spent_until)
         lane = lane_of(record, device) if record.lanes else Lane(device)
         attacked = bool(lane.failures) and self.failures.free_at(lane.failures) > now
         reached = self._refuse(slot, lane, send, attacked=attacked, spaced=send.spaced and not is_again)
@@ -72,8 +73,10 @@ class Policy(SendingRules):
         sends = (*lane.sends, sending.next_send)[-self.sends.most :]
         lanes = with_lane(record.lanes, Lane(lane.device, lane.failures, sends))
         is_fresh = sending.challenge.id == send.fresh.id
-        if reached:
-            sending = replace(sending, reached=reached)
+        # fast path: few mails use a limit up, a call less; held to `_spent_until` by tests/otp/test_policy.py
+        spent_until = self._spent_until(sends, send) if len(sends) >= self.sends.fewest else 0.0
+        if reached or spent_until:
+            sending = replace(sending, reached=reached, spent_until=spent_until)
         return CodeRecord(with_slot(slots, slot, after, last=is_fresh or is_further), lanes, record.answers), sending
 
     def check(
@@ -137,12 +140,15 @@ class Policy(SendingRules):
         """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
         return admit(counts, quota, now)
 
-    def note(self, record: CodeRecord | None, send: Send, sending: Sending) -> tuple[CodeRecord, tuple[Reached, ...]]:
+    def note(
+        self, record: CodeRecord | None, send: Send, sending: Sending
+    ) -> tuple[CodeRecord, tuple[Reached, ...], float]:
         """Count a mail for the mailbox of an address with a tag. Raises LimitExceeded."""
         record = recent(record or CodeRecord(), send.now, self.resend)
         lane = lane_of(record, STRANGERS)
         reached = self._refuse(Slot(send.scope), lane, send, attacked=False, spaced=send.spaced)
-        return with_mail(record, lane, sending.next_send, self.sends.most), reached
+        spent_until = self._spent_until((*lane.sends, sending.next_send), send)
+        return with_mail(record, lane, sending.next_send, self.sends.most), reached, spent_until
 
     def unnote(self, record: CodeRecord | None, mail: float) -> CodeRecord | None:
         """Return the record of a mailbox without a mail that was not sent."""

@@ -95,6 +95,16 @@ class SendingRules:
             raise self.refusal(name, device=lane.device != STRANGERS, retry_after=free - now)
         return reached
 
+    def _spent_until(self, sends: Sequence[float], send: Send) -> float:
+        """Return when one more is within the limits of an address that these mails have used up, 0.0 for none.
+
+        The wait between two mails is not one of them.
+        """
+        if len(sends) < self.sends.fewest or send.compat or "address" in self.shadows:
+            return 0.0
+        free = self.sends.free_at(sends) - self.resend
+        return free if free > send.now else 0.0
+
     def next_code_at(self, slot: Slot, lane: Lane, now: float, *, compat: bool, locked: float) -> float:
         """Return when a code may be requested again, where the lane gets none before `locked`.
 

@@ -208,7 +208,7 @@ class OtpService:
             sending = await self._store.send(send)
             if sending.reached:
                 self._note_limits(call, sending.reached)
-            issued = IssuedCode(sending.challenge, sending.next_send)
+            issued = IssuedCode(sending.challenge, sending.next_send, spent_until=sending.spent_until)
             try:
                 job = await self._mails.accept_reserved(call, submission(issued), mail_id)
             except BaseException as error:  # a cancelled call's too: no mail is sent, so the next one need not wait

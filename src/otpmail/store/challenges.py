@@ -148,8 +148,13 @@ class Rules(Protocol):
     def admit(self, counts: Counts, quota: Quota, now: float) -> Admitted:
         """Count one mail more for a limit over many addresses. Raises LimitExceeded."""
 
-    def note(self, record: CodeRecord | None, send: Send, sending: Sending) -> tuple[CodeRecord, tuple[Reached, ...]]:
-        """Count a mail for the mailbox of an address with a tag. Raises LimitExceeded."""
+    def note(
+        self, record: CodeRecord | None, send: Send, sending: Sending
+    ) -> tuple[CodeRecord, tuple[Reached, ...], float]:
+        """Count a mail for the mailbox of an address with a tag. Raises LimitExceeded.
+
+        The second part of the answer is the limits to log, the third `Sending.spent_until` of the mailbox.
+        """
 
     def unnote(self, record: CodeRecord | None, mail: float) -> CodeRecord | None:
         """Return the record of a mailbox without a mail that was not sent, by the next send that went with it."""

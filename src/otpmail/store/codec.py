@@ -26,6 +26,7 @@ _VERSIONS = (1, 2, 3, 4)  # of mails: 1 has no labels, and 1 and 2 no deaths
 _WRITTEN, _SUPPRESSED = 3, 4  # readers of 3 know no suppressions, so 4 is written only where a recipient has one
 
 # The mail of a code in version 3 has the key of the code's record, or ends before it: each reader of 3 takes both.
+# Behind that stands until when it has used limits up, if any: earlier readers look no further.
 # Behind the labels of an open one stands where it counts, if anywhere: earlier readers look no further than them.
 
 # By so many bits the length of a code is above its attempts. Earlier readers of version 3 have no use for either.
@@ -142,11 +143,13 @@ def _unknown(what: str, version: int, known: tuple[int, ...]) -> StoreError:
 
 
 def _mail_fields(mail: Mail) -> tuple[object, ...]:
-    issued = None
+    issued: tuple[object, ...] | None = None
     if mail.issued is not None:
         code = mail.issued.challenge
         attempts = code.attempts | code.length << _LENGTH
         issued = (code.id, code.key_id, code.expires, attempts, mail.issued.next_send_time, mail.issued.record)
+        if mail.issued.spent_until:
+            issued = (*issued, mail.issued.spent_until)
     return (
         mail.id,
         mail.caller,
@@ -193,9 +196,10 @@ def _mail(fields: list[Any]) -> Mail:
 
 
 def _issued(fields: Sequence[Any], counted: Sequence[bytes] = (b"",)) -> IssuedCode:
-    challenge_id, key_id, expires, attempts, next_send, *record = fields
+    challenge_id, key_id, expires, attempts, next_send, *more = fields
+    record, spent_until = more[0] if more else b"", more[1] if more[1:] else 0.0
     challenge = Challenge(challenge_id, key_id, expires, attempts & (1 << _LENGTH) - 1, attempts >> _LENGTH)
-    return IssuedCode(challenge, next_send, record[0] if record else b"", tuple(counted[1:]), counted[0])
+    return IssuedCode(challenge, next_send, record, tuple(counted[1:]), counted[0], spent_until)
 
 
 def _progress_fields(progress: Progress) -> tuple[object, ...]:

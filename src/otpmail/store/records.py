@@ -11,7 +11,7 @@ from otpmail.code_record import STRANGERS, Budget, CodeRecord
 from otpmail.errors import LimitExceeded, MemoryFull
 from otpmail.model import LONG, Check, CheckResult, Reached, Sending
 from otpmail.store.challenges import ANY, Attempt, Guess, Quota, Rules, Send
-from otpmail.store.counts_codec import NO_COUNTS, decode_counts, encode_counts, with_one_more
+from otpmail.store.counts_codec import NO_COUNTS, counts_needed, decode_counts, encode_counts, with_one_more
 
 T = TypeVar("T")
 
@@ -64,13 +64,15 @@ class RuledRecords(ABC):
         rules = send.rules or self._rules
         try:
             after, sending = rules.send(record, send)
-            reached = list(sending.reached)
+            reached, spent_until = list(sending.reached), sending.spent_until
             if is_new := after is not record:
                 counts, levels = self._with_one_more([others.counts(quota.key) for quota in quotas], quotas, send.now)
                 reached += levels
+                spent_until = max(spent_until, *map(counts_needed, counts), 0.0)
                 if mailbox:
-                    noted, more = rules.note(others.record(mailbox), send, sending)
+                    noted, more, until = rules.note(others.record(mailbox), send, sending)
                     reached += [one for one in more if one not in reached]
+                    spent_until = max(spent_until, until)
         except MemoryFull:
             raise
         except LimitExceeded as error:
@@ -82,7 +84,7 @@ class RuledRecords(ABC):
                 others.keep_counts(quota.key, octets)
         # fast path: `send.counted` is a call more for each code; held to it by tests/store/redis/test_rules.py
         counted = tuple([quota.key for quota in quotas])
-        return after, Sending(sending.challenge, sending.next_send, counted, tuple(reached), mailbox)
+        return after, Sending(sending.challenge, sending.next_send, counted, tuple(reached), mailbox, spent_until)
 
     def _longest(self, error: LimitExceeded, others: Others, send: Send) -> LimitExceeded:
         """Return the error for the limit that refuses a mail for longest, where `error` is for the first that did.

@@ -120,7 +120,8 @@ class RedisStore:
         challenge = issued.challenge
         record, head = self.challenges.record(send.key, send.earlier)
         record += self.challenges.others(send)
-        words = (*head, challenge.id, challenge.key_id, challenge.expires, challenge.length, issued.next_send_time)
+        named = issued.next_send_time, issued.spent_until
+        words = (*head, challenge.id, challenge.key_id, challenge.expires, challenge.length, *named)
         question = self.challenges.question(send)
         await self.challenges.settled(send.key)
         try:

@@ -153,9 +153,9 @@ class RedisChallengeStore:
             raise (send.rules or self._rules).refusal(
                 name.decode(), device=any(is_device), retry_after=float(after), quotas=send.quotas
             )
-        challenge_id, key_id, expires, attempts, length, next_send, reached, most = answer
+        challenge_id, key_id, expires, attempts, length, next_send, reached, most, until = answer
         challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length, most)
-        return Sending(challenge, float(next_send), send.counted, _reached(reached), send.mailbox)
+        return Sending(challenge, float(next_send), send.counted, _reached(reached), send.mailbox, float(until))
 
     async def withdraw(self, send: Send, unless: Unless | None = None) -> None:
         """Take back what a call without an answer may have changed, unless its mail is sent all the same."""

@@ -97,9 +97,9 @@ class SqliteStore:
 
     async def issue(self, send: Send, entry: Entry) -> Issued:
         """Decide which challenge to mail, and keep the mail of that one, in one commit (see `store.base.Issue`)."""
-        assert entry.mail.issued is not None
-        challenge_id = entry.mail.issued.challenge.id
-        return await self.mails.issue(entry, challenge_id, partial(self.challenges.decide, send, challenge_id))
+        issued = entry.mail.issued
+        assert issued is not None
+        return await self.mails.issue(entry, issued, partial(self.challenges.decide, send, issued))
 
     async def sweep_forever(self, every: float) -> None:
         """Drop what has ended each `every` seconds until cancelled; while the file can't be written, the next time.

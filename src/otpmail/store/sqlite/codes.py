@@ -7,8 +7,7 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 from otpmail.code_record import CodeRecord, Lane, Slot
-from otpmail.errors import LimitExceeded
-from otpmail.model import Challenge, Check, Reached, Sending
+from otpmail.model import Challenge, Check, IssuedCode, Reached, Sending
 from otpmail.store import record_codec
 from otpmail.store.challenges import ANY, NO_SCOPE, Attempt, Guess, Quota, Rules, Send
 from otpmail.store.counts_codec import NO_COUNTS, counts_end
@@ -108,16 +107,14 @@ class SqliteChallengeStore(RuledRecords):
         """
         return await self._writer.ask(partial(self._update, key, rule))
 
-    def decide(self, send: Send, challenge_id: bytes, connection: Connection) -> Sending:
-        """Decide which challenge to mail, within another change; the record stays unless it is the one of that id."""
+    def decide(self, send: Send, code: IssuedCode, connection: Connection) -> Sending:
+        """Decide which challenge to mail, within another change; nothing stays unless it is for the mail of `code`."""
 
         def rule(others: Others, record: CodeRecord | None) -> tuple[CodeRecord | None, Sending]:
-            """Change the record where the decision is for that challenge."""
-            try:
-                _, sending = (send.rules or self._rules).send(record, send)
-            except LimitExceeded:
-                return self._counted(others, record, send)  # raises the error for the limit that lasts longest
-            return self._counted(others, record, send) if sending.challenge.id == challenge_id else (record, sending)
+            """Change the record where the decision is for that mail."""
+            tried = others._replace(keep_counts=_keep_nothing, keep_record=_keep_nothing)
+            _, sending = self._counted(tried, record, send)  # raises where the mail is refused
+            return self._counted(others, record, send) if sending.is_that_of(code) else (record, sending)
 
         return self._with_others(send.key, rule, connection, earlier=(send.earlier, send.scope))
 
@@ -248,6 +245,10 @@ class SqliteChallengeStore(RuledRecords):
         else:
             connection.execute(_WRITE, (_NO_KEY, record_codec.record_ends(octets), octets))
         return result
+
+
+def _keep_nothing(*_: object) -> None:
+    """Take the place of a write, where a decision is tried."""
 
 
 def _replace(_: CodeRecord | None, *, after: CodeRecord | None) -> tuple[CodeRecord | None, None]:

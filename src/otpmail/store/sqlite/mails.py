@@ -9,7 +9,7 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 from otpmail.errors import FailedPrecondition, StoreEnded, StoreError
-from otpmail.model import Mail, Sending
+from otpmail.model import IssuedCode, Mail, Sending
 from otpmail.store import codec
 from otpmail.store.base import (
     Accepted,
@@ -107,11 +107,11 @@ class SqliteMailStore(SoleOwner):
                 self._open[one.mail_id] = one.seq
         return answers
 
-    async def issue(self, entry: Entry, challenge_id: bytes, decide: Callable[[Connection], Sending]) -> Issued:
-        """Keep the mail of a challenge in one commit with what `decide` changes, if that is for the same challenge."""
+    async def issue(self, entry: Entry, code: IssuedCode, decide: Callable[[Connection], Sending]) -> Issued:
+        """Keep the mail of a code in one commit with what `decide` changes, if that is for the same mail."""
         one = self._acceptance(entry)
         keys = () if one.claim is None else (one.claim.key,)
-        issued = await self._ask(partial(self._rows.issue, one, challenge_id, decide), len(one.octets), keys)
+        issued = await self._ask(partial(self._rows.issue, one, code, decide), len(one.octets), keys)
         if isinstance(issued.answer, Accepted):
             self._open[one.mail_id] = one.seq
         return issued

@@ -7,7 +7,7 @@ from math import inf
 from sqlite3 import Connection
 
 from otpmail.errors import StoreError
-from otpmail.model import Mail, Sending
+from otpmail.model import IssuedCode, Mail, Sending
 from otpmail.store import codec
 from otpmail.store.base import Accepted, Conflict, Earlier, Entry, Issued, Running, TakenOver
 from otpmail.store.cipher import Cipher
@@ -78,14 +78,14 @@ class Rows:
         return _ACCEPTED
 
     def issue(
-        self, one: Acceptance, challenge_id: bytes, decide: Callable[[Connection], Sending], connection: Connection
+        self, one: Acceptance, code: IssuedCode, decide: Callable[[Connection], Sending], connection: Connection
     ) -> Issued:
-        """Keep the mail of a challenge if `decide` says that it is the one to be mailed, and what it has changed."""
+        """Keep the mail of a code if `decide` says that it is the one to be sent, and what it has changed."""
         earlier = None if one.claim is None else self._look(connection, one.claim)
         if earlier is not None and not isinstance(earlier, TakenOver):
             return Issued(None, earlier)
         sending = decide(connection)
-        return Issued(sending, self._accept(connection, one) if sending.challenge.id == challenge_id else None)
+        return Issued(sending, self._accept(connection, one) if sending.is_that_of(code) else None)
 
     def claim(self, claim: Claim, connection: Connection) -> Answer | TakenOver:
         """Keep a request id for a mail, unless it came before."""

@@ -27,7 +27,7 @@ local function question(first, now)
   local id = ARGV[at + 4]
   local quotas, behind = quotas_of(at + 11)
   return {
-    quotas = quotas, has_mailbox = ARGV[behind] == '1', reached = {}, compat = ARGV[at + 3] == '1',
+    quotas = quotas, has_mailbox = ARGV[behind] == '1', reached = {}, spent_until = 0, compat = ARGV[at + 3] == '1',
     now = now, rules = rules, spaced = ARGV[at] == '1', scope = ARGV[at + 1], device = ARGV[at + 2],
     locks = rules.locks or ARGV[at + 3] == '1', call = string.sub(id, -#NO_CALL), long_proof = ARGV[at + 9],
     fresh = {
@@ -149,6 +149,13 @@ local function make_room(record, asked)
   return false
 end
 
+-- Notes until when these mails have used up the limits of an address, or of its mailbox (otp.sending.SendingRules).
+local function note_spent(asked, sends)
+  if asked.compat or asked.rules.shadows.address then return end
+  local free = free_at(asked.rules.sends, sends) - asked.rules.resend
+  if free > asked.now then asked.spent_until = math.max(asked.spent_until, free) end
+end
+
 -- Notes in the record that the challenge is mailed, and when the next mail may go.
 local function mail_it(record, asked, mailed, replaced, next_send)
   if replaced and #replaced.mails == MOST_MAILS then
@@ -167,9 +174,10 @@ local function mail_it(record, asked, mailed, replaced, next_send)
   put_lane(record, lane)
 end
 
-local function answer_of(mailed, next_send, reached)
+local function answer_of(mailed, next_send, asked)
   return cmsgpack.pack({
-    '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, mailed.length, next_send, reached or {}, mailed.most
+    '', mailed.id, mailed.key_id, mailed.expires, mailed.attempts, mailed.length, next_send, asked.reached, mailed.most,
+    asked.spent_until
   })
 end
 
@@ -191,14 +199,21 @@ local function note(asked, names, next_send)
   end
   lane.sends = noted(lane.sends, next_send, asked.rules.sends)
   put_lane(box.record, lane)
+  note_spent(asked, lane.sends)
   return false, box
 end
 
 -- Counts the mail elsewhere than at the address, without a write yet. `refused` is why the address refuses it, or
 -- false. Returns why the mail is refused, by the limit that lasts longest and packed for the answer, or false. Then
--- come the counts and the mailbox to write.
+-- come the counts and the mailbox to write. Notes until when the mail uses limits up, the address's own too.
 local function count_elsewhere(refused, asked, names, next_send)
+  note_spent(asked, noted(asked.lane.sends, next_send, asked.rules.sends))
   local over, counts = admit(asked, names)
+  for place, quota in ipairs(asked.quotas) do
+    if not quota.is_shadow then
+      asked.spent_until = math.max(asked.spent_until, counts_free_at(counts[place], quota.most))
+    end
+  end
   local crowded, box = note(asked, names, next_send)
   refused = longer(longer(refused, over), crowded)
   return refused and cmsgpack.pack(refused), counts, box

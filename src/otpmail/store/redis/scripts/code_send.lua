@@ -2,12 +2,15 @@
 -- KEYS: the names of the record and the clock (as `open` has them), and those of counts (counts.lua).
 -- ARGV: the time, how many names the record has, how many earlier ones, then as `question` reads it.
 -- Returns {limit, seconds, whether it is a device's limit} where it is refused. Else returns {'', id, key id, expiry,
--- attempts, length, next send, the limits that the log has a line about, most attempts}.
+-- attempts, length, next send, the limits that the log has a line about, most attempts, until when limits are used up}.
 
 local found, now, places, old = open(1, tonumber(ARGV[2]), ARGV[1], tonumber(ARGV[3]))
 local asked = question(4, now)
 local record = standing(found, asked, old)
-if asked.slot.challenge and is_again(asked) then return answer_of(asked.slot.challenge, asked.slot.next_send) end
+if asked.slot.challenge and is_again(asked) then
+  note_spent(asked, asked.lane.sends)
+  return answer_of(asked.slot.challenge, asked.slot.next_send, asked)
+end
 local next_send = now + asked.rules.resend
 local refused, mailed, replaced = hindrance(asked)
 if not refused then
@@ -22,4 +25,4 @@ keep_record(1, places, record, now)
 drop_earlier(old)
 write_counts(counts, now)
 keep_mailbox(box, now)
-return answer_of(mailed, asked.slot.next_send, asked.reached)
+return answer_of(mailed, asked.slot.next_send, asked)

@@ -58,8 +58,10 @@ local function total_of(counts)
   return total
 end
 
+-- When one more is within the limit, 0 where it is so now.
 local function counts_free_at(counts, most)
   local spare = most - 1 - total_of(counts)
+  if spare >= 0 then return 0 end
   for at = 1, #counts.pairs, 2 do
     spare = spare + counts.pairs[at + 1]
     if spare >= 0 then return (counts.pairs[at] + STRETCHES) * counts.stretch end
