@@ -1,6 +1,7 @@
 """Templates of Jinja2: which become formats, what they may do, and what is said of one that is wrong."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -370,6 +371,29 @@ def test_a_mistake_in_a_folder(tmp_path: Path, files: dict[str, str], line: str)
     (tmp_path / "en").mkdir()
     for name, text in files.items():
         (tmp_path / "en" / name).write_text(text)
+    assert _problem(tmp_path).startswith(f"OTP_TEMPLATES_DIR: {line}")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("mkdir en/body.html.j2", "en/body.html.j2: is not a file"),
+        ("mkdir -p _parts/a.j2", "_parts/a.j2: is not a file"),
+        ("mkfifo en/body.html.j2", "en/body.html.j2: is not a file"),
+        ("mkfifo a.j2", "a.j2: is not a file"),
+        ("ln -s nothing en/body.html.j2", "en/body.html.j2: is not a file"),
+        ("printf 'a\\n\\n\\351' >en/body.txt.j2", "en/body.txt.j2:3: is not text in UTF-8"),
+        ("printf '\\377\\376a' >en/words.toml", "en/words.toml:1: is not text in UTF-8"),
+        ("cp -r en EN", "en: is there twice, in another spelling"),
+        ("cp -r en templates", "templates: no call can ask for this name; it must be such as en or pt-BR"),
+        ("cp -r en x && mv x 'en/Sign Up'", "en/Sign Up: no call can ask for this name; it must be such as sign-up"),
+        ("mkdir en/a && cp en/*.j2 en/a && cp -r en/a en/A", "en/a: is there twice, in another spelling"),
+    ],
+)
+def test_an_odd_folder_or_file(tmp_path: Path, change: str, line: str) -> None:
+    """A file that is none or no text, and a folder that no call can ask for, are named."""
+    _write(tmp_path / "en")
+    subprocess.run(["sh", "-c", change], cwd=tmp_path, check=True)
     assert _problem(tmp_path).startswith(f"OTP_TEMPLATES_DIR: {line}")
 
 

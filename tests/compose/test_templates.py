@@ -159,7 +159,7 @@ def test_a_file_that_can_not_be_read_is_a_settings_error(tmp_path: Path, name: s
     _write(tmp_path, "en")
     file = tmp_path / "en" / name
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match=rf"^OTP_TEMPLATES_DIR: en: {name} is not text in UTF-8$"):
+    with pytest.raises(SettingsError, match=rf"^OTP_TEMPLATES_DIR: en: {name}:1: is not text in UTF-8$"):
         Templates(tmp_path, default_locale="en")
     file.unlink()
     file.mkdir()

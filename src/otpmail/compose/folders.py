@@ -5,6 +5,7 @@ values (`compose.templates`). `words.toml` has the words of a language. Folders 
 templates to include.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import field
@@ -12,10 +13,11 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from otpmail.compose.jinja import SUFFIX
-from otpmail.compose.locales import tag_of
+from otpmail.compose.locales import TAG, tag_of
 from otpmail.compose.template_files import read_text
 from otpmail.compose.templates import FILES, MailTemplate
 from otpmail.compose.validity import FILE, ValidityWords
+from otpmail.settings.profiles import PURPOSE
 from otpmail.values import frozen
 
 WORDS = "words.toml"
@@ -84,7 +86,9 @@ def read_files(folder: Traversable | None, shipped: Traversable) -> Files:
         elif entry.name.startswith("_"):
             _read_sources(entry, entry.name, sources)
         else:
-            locales[tag_of(entry.name)] = _read_locale(entry, sources)
+            tag = tag_of(entry.name)
+            _refuse_name(entry.name, TAG, "en or pt-BR, or begin with _ where others include it", tag in locales)
+            locales[tag] = _read_locale(entry, sources)
     return Files(locales, sources, words)
 
 
@@ -93,15 +97,32 @@ def _read_locale(folder: Traversable, sources: dict[str, str]) -> LocaleFiles:
     by_purpose = dict[str, Part]()
     for entry in _entries(folder, name):
         if entry.is_dir() and not entry.name.startswith("_"):
-            part = _read_part(entry, f"{name}/{entry.name}", sources)
+            path, purpose = f"{name}/{entry.name}", entry.name.lower()
+            part = _read_part(entry, path, sources)
             if part is not None:
-                by_purpose[entry.name.lower()] = part
-    text = read_text(folder, WORDS)
-    words = None if text is None else _toml(f"{name}/{WORDS}", text)
+                _refuse_name(path, PURPOSE, "sign-up: 1 to 32 of a-z, 0-9, _ and -", purpose in by_purpose)
+                by_purpose[purpose] = part
+    words = _read_words(folder, name)
     usual = _read_part(folder, name, sources)
     if usual is None and not by_purpose and words is None:
         raise ValueError(f"{name}: subject.txt is missing, or subject.txt{SUFFIX} for a template of Jinja2")
     return LocaleFiles(usual, by_purpose, words)
+
+
+def _read_words(folder: Traversable, name: str) -> dict[str, Any] | None:
+    try:
+        text = read_text(folder, WORDS)
+    except ValueError as error:
+        raise ValueError(f"{name}/{error}") from None
+    return None if text is None else _toml(f"{name}/{WORDS}", text)
+
+
+def _refuse_name(path: str, form: re.Pattern[str], example: str, is_there: bool) -> None:  # noqa: FBT001
+    """Raise ValueError for a folder that no call can ask for, or whose name is there in another spelling."""
+    if not form.fullmatch(path.rpartition("/")[2].lower()):
+        raise ValueError(f"{path}: no call can ask for this name; it must be such as {example}")
+    if is_there:
+        raise ValueError(f"{path}: is there twice, in another spelling")
 
 
 def _read_part(folder: Traversable, path: str, sources: dict[str, str]) -> Part | None:
@@ -131,7 +152,7 @@ def _read_part(folder: Traversable, path: str, sources: dict[str, str]) -> Part 
 def _read_sources(folder: Traversable, path: str, sources: dict[str, str]) -> None:
     for entry in _entries(folder, path):
         if entry.name.endswith(SUFFIX) and not entry.is_dir():
-            sources[f"{path}/{entry.name}"] = _text(folder, entry.name, f"{path}: ")
+            sources[f"{path}/{entry.name}"] = _text(folder, entry.name, f"{path}/")
 
 
 def _entries(folder: Traversable, path: str) -> Iterator[Traversable]:
@@ -139,7 +160,16 @@ def _entries(folder: Traversable, path: str) -> Iterator[Traversable]:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
         raise ValueError(f"{path}: can't be read: {error.strerror}".removeprefix(": ")) from None
-    return (entry for entry in entries if not entry.name.startswith((".", "__")))
+    for entry in entries:
+        if not entry.name.startswith((".", "__")):
+            _refuse_other_than_file(entry, path)
+            yield entry
+
+
+def _refuse_other_than_file(entry: Traversable, path: str) -> None:
+    """Raise ValueError for a template that is a directory, a pipe, or a link to nothing."""
+    if entry.name.endswith(SUFFIX) and not entry.is_file():
+        raise ValueError(f"{path}/{entry.name}: is not a file".removeprefix("/"))
 
 
 def _text(folder: Traversable, name: str, prefix: str = "") -> str:

@@ -9,7 +9,8 @@ def read_text(folder: Traversable, name: str) -> str | None:
         return folder.joinpath(name).read_text("utf-8-sig")  # editors of Windows write a byte order mark
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError:
-        raise ValueError(f"{name} is not text in UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{name}:{line}: is not text in UTF-8") from None
     except OSError as error:
         raise ValueError(f"{name} can't be read: {error.strerror}") from None

@@ -7,9 +7,11 @@ from dataclasses import field
 
 from otpmail.address import Address, parse_address, refuse_control_characters
 from otpmail.callers import Caller
+from otpmail.compose.locales import TAG
 from otpmail.errors import InvalidArgument, LimitExceeded
 from otpmail.limits.mailboxes import mailbox_of
 from otpmail.model import Check, IssuedCode, Labels, Mail, WaitFor
+from otpmail.settings.profiles import PURPOSE
 from otpmail.values import frozen
 
 DEFAULT_PURPOSE = "login"
@@ -18,9 +20,7 @@ MAX_SESSION = 256
 MAX_VARIABLES = 32
 MAX_VARIABLE = 1000
 
-_PURPOSE = re.compile(r"[a-z0-9_-]{1,32}")
 _VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_LOCALE = re.compile(r"[A-Za-z0-9]{1,8}(?:[-_][A-Za-z0-9]{1,8}){0,7}")
 _CHALLENGE_ID = re.compile(r"[0-9a-f]{32}")
 _RESERVED = frozenset({"code", "reference", "valid_for", "minutes", "email"})
 
@@ -50,7 +50,7 @@ class CodeRequest:
 
     def check_words(self) -> None:
         """Raise InvalidArgument for a locale or variables that no template can be filled with."""
-        if self.locale and not _LOCALE.fullmatch(self.locale):
+        if self.locale and not TAG.fullmatch(self.locale):
             raise InvalidArgument("locale", "is not a language tag such as en or pt-BR (BCP 47)")
         if len(self.variables) > MAX_VARIABLES:
             raise InvalidArgument("variables", f"there are more than {MAX_VARIABLES}")
@@ -136,7 +136,7 @@ def find_place(
     """Return where the codes of a mailbox are for a purpose and a session. Raises InvalidArgument."""
     address = parse_address(email, "email")
     purpose = purpose or DEFAULT_PURPOSE
-    if not _PURPOSE.fullmatch(purpose):
+    if not PURPOSE.fullmatch(purpose):
         raise InvalidArgument("purpose", "must be 1 to 32 of a-z, 0-9, _ and -")
     if len(session) > MAX_SESSION:
         raise InvalidArgument("session", f"is longer than {MAX_SESSION} characters")

@@ -225,7 +225,7 @@ def test_bad_templates(files: Files) -> None:
     files.write("subject.txt", "one\ntwo")
     assert files.problems() == ["spring: subject.txt has more than one line"]
     (files.template / "subject.txt").write_bytes(b"\xff")
-    assert files.problems() == ["spring: subject.txt is not text in UTF-8"]
+    assert files.problems() == ["spring: subject.txt:1: is not text in UTF-8"]
     (files.template / "subject.txt").unlink()
     assert files.problems() == ["spring: subject.txt is missing"]
 
