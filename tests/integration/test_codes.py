@@ -12,6 +12,7 @@ import pytest
 from calls import bad_field, parsed, quota_setting, quota_subject, reason, retry_seconds, text_of
 from faults.wall import WallService
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
+from relay import Faults
 from service import relay_settings
 
 if TYPE_CHECKING:
@@ -282,6 +283,20 @@ async def test_two_mails_are_spaced(service: Service, relay: Relay) -> None:
     assert len(relay.mails) == 1
     assert (await _validate(service, sent.otp_code)).result == VALID
     await _send(service)
+
+
+@pytest.mark.parametrize("wait_for", [mail_pb2.WAIT_FOR_RELAY, mail_pb2.WAIT_FOR_QUEUE])
+async def test_a_mail_that_is_refused_ends_no_code_of_another(
+    service: Service, relay: Relay, wait_for: mail_pb2.WaitFor.ValueType
+) -> None:
+    """A stranger's call for a code that the relay refuses, as one mail too many, leaves the owner's code good."""
+    first = await _send(service)
+    assert first.mail.state == mail_pb2.Mail.STATE_RELAYED
+    relay.faults = Faults(refuse_recipients={ADA: "550 5.2.1 receiving mail at a rate that prevents more"})
+    again = await _send(service, wait_for=wait_for)
+    settled = [mail async for mail in service.mail.WatchMail(mail_pb2.WatchMailRequest(id=again.mail.id))][-1]
+    assert settled.state == mail_pb2.Mail.STATE_FAILED
+    assert (await _validate(service, first.otp_code)).result == VALID
 
 
 @pytest.mark.relay(refuse_recipients={ADA: "550 5.1.1 no such user"}, times=1)

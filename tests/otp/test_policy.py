@@ -481,15 +481,24 @@ def test_a_call_that_sends_no_mail_is_withdrawn() -> None:
 
 
 def test_a_refused_address_has_no_code() -> None:
-    """Where the relay refuses the address for good no challenge is live, and the mail counts: the relay has seen it."""
-    record, sending = send(sent(), 70.0, "b")
+    """Where the relay refuses the address for good its code ends, and the mail counts: the relay has seen it."""
+    record, sending = send(None, 70.0, "b")
     after, _ = POLICY.refuse(record, sending)
-    assert after == CodeRecord(lanes=(Lane(sends=(30, 100)),))
-    resent, _ = send(record, 71.0, "c", spaced=False)
-    after, _ = POLICY.refuse(resent, sending)
-    assert _challenge(after) is None
+    assert after == CodeRecord(lanes=(Lane(sends=(100,)),))
     assert POLICY.refuse(sent(), sending) == (sent(), None)
     assert POLICY.refuse(None, sending) == (None, None)
+
+
+def test_a_refusal_ends_no_code_of_another_mail() -> None:
+    """A refused mail leaves the code that a later mail brings, and the one that it has replaced."""
+    record, sending = send(sent(), 70.0, "b")
+    after, _ = POLICY.refuse(record, sending)
+    assert after == CodeRecord((Slot(NO_SCOPE, challenge=fresh("a")),), (Lane(sends=(30, 100)),))
+    resent, later = send(record, 71.0, "c", spaced=False)
+    after, _ = POLICY.refuse(resent, sending)
+    assert _challenge(after) == later.challenge
+    after, _ = POLICY.unsend(after, later)
+    assert _challenge(after) == fresh("a")
 
 
 def test_a_record_says_when_it_says_nothing_any_more() -> None:

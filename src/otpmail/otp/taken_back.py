@@ -39,11 +39,20 @@ def withdrawn(record: CodeRecord, call: bytes) -> TakenBack:
 
 
 def refused(record: CodeRecord, sending: Sending) -> CodeRecord | None:
-    """Return the record without a challenge whose mail was refused, which goes on counting as a mail."""
-    slot = _slot_with(record, sending)
+    """Return the record without a challenge whose mail was refused, which goes on counting as a mail.
+
+    A challenge that a later mail brings stays live, and so does the one that the refused one had replaced.
+    """
+    slot, mail = _slot_with(record, sending), sending.next_send
     if slot is None:
         return record
-    after = replace(slot, replaced=None) if _is_replaced(slot, sending) else _ended(_without(slot, sending.next_send))
+    if _is_replaced(slot, sending):
+        after = replace(slot, replaced=None)
+    else:
+        after = _without(slot, mail)
+        is_it = after.challenge is not None and after.challenge.id == sending.challenge.id
+        if is_it and slot.next_send in (mail, 0.0):
+            after = _ended(after)
     return kept(replace(record, slots=with_slot(record.slots, slot, after)))
 
 

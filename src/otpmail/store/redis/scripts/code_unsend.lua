@@ -45,11 +45,16 @@ local function take_out()
   return is_known
 end
 
+local is_latest = slot and (slot.next_send == mail or slot.next_send == 0)
 local is_known = slot and not is_replaced and take_out()
 if kind == 'refuse' then
   if not slot then return 0 end
-  if not is_replaced then slot.challenge = nil end
-  slot.replaced = nil
+  -- A challenge that a later mail brings stays live, and so does the one that the refused one had replaced.
+  if is_replaced then
+    slot.replaced = nil
+  elseif slot.challenge and slot.challenge.id == mark and is_latest then
+    slot.challenge, slot.replaced = nil, nil
+  end
   keep_record(1, places, record, now)
   return 1
 end
