@@ -258,7 +258,8 @@ class Check:
     """A check's result. `retry_time` (seconds since the epoch) goes with TOO_MANY_ATTEMPTS.
 
     `device` and `time` go with VALID: whose lane the person's device has from now on, and when the code was right.
-    `reached` are limits over many addresses that are worth a line.
+    `reached` are limits over many addresses that are worth a line. `limit` is the name of the one that is used up, with
+    TOO_MANY_ATTEMPTS in the original's contract, which tells it as a refusal.
     """
 
     result: CheckResult
@@ -267,6 +268,7 @@ class Check:
     device: bytes = field(default=b"", repr=False)
     time: float = 0.0
     reached: tuple["Reached", ...] = ()
+    limit: str = ""
 
 
 @frozen()

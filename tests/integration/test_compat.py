@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from calls import bad_field, text_of
@@ -199,4 +199,6 @@ async def test_an_address_under_attack_is_locked(service: Service, relay: Relay)
         assert status.code == 0  # as the call's, without which a client can't read the details
         assert set(details) == {"google.rpc.RetryInfo", "google.rpc.QuotaFailure"}
         assert 3500 < RetryInfo.FromString(details["google.rpc.RetryInfo"]).retry_delay.seconds <= 3600
+        [violation] = QuotaFailure.FromString(details["google.rpc.QuotaFailure"]).violations
+        assert (violation.subject, violation.quota_id) == ("address", "OTP_FAILURES_PER_HOUR")
     assert len(relay.mails) == mailed

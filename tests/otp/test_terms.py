@@ -290,3 +290,29 @@ async def test_a_test_address_counts_for_nothing_else() -> None:
             assert await shop.check("000000", _REVIEW, session=session) is CheckResult.WRONG_CODE
     await shop.send(_ADA)
     assert await shop.check("000000", _ADA) is CheckResult.WRONG_CODE
+
+
+@pytest.mark.parametrize(
+    ("profile", "tries", "setting", "seconds"),
+    [
+        (Profile(lifespan=600.0), 5, "OTP_ATTEMPTS", 30.0),
+        (Profile(lifespan=600.0), 6, "OTP_FAILURES_PER_HOUR", 3600.0),
+        (Profile(attempts=2), 2, "profiles.login.attempts", 30.0),
+        (Profile(failures_per_hour=3), 3, "profiles.login.failures_per_hour", 3600.0),
+        (Profile(failures_per_day=4), 4, "profiles.login.failures_per_day", 86_400.0),
+    ],
+)
+async def test_the_original_contract_is_told_which_limit_refuses_a_check(
+    profile: Profile, tries: int, setting: str, seconds: float
+) -> None:
+    """A check without attempts left is a refusal there, with the setting or the key that limits it, and until when."""
+    shop = _Shop({"login": profile}, failures_per_hour=6)
+    for number in range(tries):
+        if number % 5 == 0:
+            sent = await shop.send(compat=True)
+            wrong = "000000" if sent.code != "000000" else "111111"
+        assert await shop.check(wrong, compat=True) is CheckResult.WRONG_CODE
+    checked = await shop.rig.codes.validate_code(shop.call, CheckRequest(email=_ADA, code=sent.code, compat=True))
+    error = checked.refusal
+    assert error is not None
+    assert (error.subject, error.setting, error.retry_after) == ("address", setting, seconds)

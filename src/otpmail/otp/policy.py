@@ -30,6 +30,7 @@ from otpmail.otp.taken_back import TakenBack, refused, unsent, voided, withdrawn
 from otpmail.store.challenges import NO_SCOPE, Admitted, Attempt, Guess, Quota, Send
 from otpmail.values import frozen
 
+_SPENT = CheckResult.TOO_MANY_ATTEMPTS
 _RECORDS_FULL = "codes of other addresses take their half"
 
 # An attempt at an address without a record is tried on this one, which is as much work as with one.
@@ -110,7 +111,7 @@ class Policy(SendingRules):
         if is_spent or (is_live and left <= 0):
             is_locked = is_spent and (self.locks or attempt.compat)
             again = self.next_code_at(slot, lane, now, compat=attempt.compat, locked=spent if is_locked else 0.0)
-            told = Check(CheckResult.TOO_MANY_ATTEMPTS, 0, again)
+            told = Check(_SPENT, 0, again, limit=self.used_up(lane, by_failures=is_spent) if attempt.compat else "")
             until = min(until, spent) if is_locked else until
         elif not is_live:
             told = Check(CheckResult.NO_LIVE_CODE)

@@ -8,6 +8,7 @@ from otpmail.settings.otp import LIMITS, RATES
 _REFUSALS = {
     "failures_per_hour": ("too many wrong codes for this {whose} in an hour", "OTP_FAILURES_PER_HOUR"),
     "failures_per_day": ("too many wrong codes for this {whose} in a day", "OTP_FAILURES_PER_DAY"),
+    "attempts": ("the code of this address has no attempts left", "OTP_ATTEMPTS"),
     "sends_per_hour": ("too many codes were mailed for this {whose} in an hour", "OTP_SENDS_PER_HOUR"),
     "sends_per_day": ("too many codes were mailed for this {whose} in a day", "OTP_SENDS_PER_DAY"),
     "resend": ("a code was mailed to this address just now", "OTP_RESEND_SECONDS"),

@@ -77,9 +77,7 @@ class SendingRules:
         reached: tuple[Reached, ...] = ()
         refused: list[tuple[float, str]] = []
         if attacked and (self.locks or send.compat):
-            is_daily = self.failures.is_daily(lane.failures)
-            name, free = "failures_per_day" if is_daily else "failures_per_hour", self.failures.free_at(lane.failures)
-            refused.append((free, name))
+            refused.append((self.failures.free_at(lane.failures), self.used_up(lane, by_failures=True)))
         if spaced and sends and (free := self.sends.free_at(sends) - self.resend) > now:
             if send.compat or "address" in self.shadows:
                 reached = (Reached("address", 100),)
@@ -94,6 +92,12 @@ class SendingRules:
             free, name = max(refused, key=_FREE_AT)
             raise self.refusal(name, device=lane.device != STRANGERS, retry_after=free - now)
         return reached
+
+    def used_up(self, lane: Lane, *, by_failures: bool) -> str:
+        """Return which limit of wrong codes is used up, by its name: of a lane's the one that lasts longest."""
+        if not by_failures:
+            return "attempts"
+        return "failures_per_day" if self.failures.is_daily(lane.failures) else "failures_per_hour"
 
     def _spent_until(self, sends: Sequence[float], send: Send) -> float:
         """Return when one more is within the limits of an address that these mails have used up, 0.0 for none.

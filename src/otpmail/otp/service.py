@@ -22,6 +22,7 @@ from otpmail.otp.devices import DeviceTokens, new_device
 from otpmail.otp.fixed import FixedCodes
 from otpmail.otp.issuing import Issuing
 from otpmail.otp.quotas import Quotas
+from otpmail.otp.refusals import refusal
 from otpmail.otp.request import (
     DEFAULT_PURPOSE,
     MAX_CODE,
@@ -39,8 +40,6 @@ from otpmail.settings import OtpSettings
 from otpmail.store.base import Issue
 from otpmail.store.challenges import Attempt, ChallengeStore, Quota, Send
 from otpmail.store.erasing import person_of
-
-_NO_ATTEMPTS = "this code or this address has no attempts left"
 
 
 class OtpService:
@@ -129,18 +128,18 @@ class OtpService:
         if len(request.code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
         now = self._store.now()
-        check = await self._check(call, request, place, now)
+        terms = self._terms_of(call, request.purpose) if call.caller.may.profiles is not None else self._usual
+        check = await self._check(call, request, place, terms, now)
         self._observer.notify(CodeChecked(check.result.name))
-        refusal = None
+        refused = None
         if request.compat and check.retry_time is not None:
-            refusal = LimitExceeded("address", _NO_ATTEMPTS, retry_after=check.retry_time - now)
+            refused = refusal(check.limit, check.retry_time - now, named=terms.named(check.limit))
         token = self._devices.make(place.key, check.device, check.time) if check.device else ""
-        return Checked(check, token, refusal)
+        return Checked(check, token, refused)
 
-    async def _check(self, call: Call, request: CheckRequest, place: Place, now: float) -> Check:
+    async def _check(self, call: Call, request: CheckRequest, place: Place, terms: Terms, now: float) -> Check:
         """Ask the store, and tell of limits that are reached."""
         device = self._devices.read(token, place.key, now) if (token := request.device_token) else STRANGERS
-        terms = self._terms_of(call, request.purpose) if call.caller.may.profiles is not None else self._usual
         quotas: tuple[Quota, ...] = ()
         if self._quotas.are_for_guesses or call.caller.may.guesses_per_hour:
             quotas = self._quotas.of_guesses(call.caller)

@@ -19,7 +19,7 @@ from otpmail.settings import OtpSettings
 from otpmail.settings.profiles import ProfileRules
 from otpmail.values import frozen
 
-_LIMITS = ("failures_per_hour", "failures_per_day", "sends_per_hour", "sends_per_day", "resend")
+_LIMITS = ("attempts", "failures_per_hour", "failures_per_day", "sends_per_hour", "sends_per_day", "resend")
 
 TermsOfCallers = Mapping[str, Mapping[str, "Terms"]]
 """Terms by caller, then by purpose."""
@@ -44,6 +44,10 @@ class Terms:
     test_addresses: Mapping[str, FixedCode] | None = field(default=None, repr=False)
     fixed_rules: Policy | None = None
     """The rules of test addresses: no mail could bring them a longer code when they are under attack."""
+
+    def named(self, limit: str) -> TableKey | None:
+        """Return the key of CALLERS_FILE that sets a limit by its name in scripts, None for a setting."""
+        return None if self.rules is None else self.rules.table_keys.get(limit)
 
 
 class Profiles:

@@ -197,20 +197,21 @@ class RedisChallengeStore:
             raise self._rules.refusal(name.decode(), device=False, retry_after=float(after), quotas=quotas)
         name, left, retry, device, time, *more = answer
         result = _RESULTS[name]
-        reached: tuple[Reached, ...] = ()
-        if more and result is CheckResult.VALID:
-            if not self.used.add(more[0], float(more[1]), attempt.request):
-                return Check(CheckResult.NO_LIVE_CODE)
-        elif more:
-            reached = _reached(more[0])
-        return Check(result, left, float(retry) if retry is not False else None, device, float(time), reached)
+        check = Check(result, left, float(retry) if retry is not False else None, device, float(time))
+        if not more:
+            return check
+        if result is CheckResult.VALID:
+            is_first = self.used.add(more[0], float(more[1]), attempt.request)
+            return check if is_first else Check(CheckResult.NO_LIVE_CODE)
+        if result is CheckResult.TOO_MANY_ATTEMPTS:
+            return replace(check, limit=more[0].decode())
+        return replace(check, reached=_reached(more[0]))
 
     async def void(self, key: bytes, scope: bytes, challenge_id: bytes | None, earlier: bytes = b"") -> None:
         """End the live challenges of a scope unused."""
         names, head = self.record(key, earlier)
-        await self._client.run(
-            _VOID, names, [*head, self._rules.numbers[-1], scope, challenge_id or b""], replicated=True
-        )
+        words = [*head, self._rules.numbers[-1], scope, challenge_id or b""]
+        await self._client.run(_VOID, names, words, replicated=True)
 
     async def unsend(self, key: bytes, sending: Sending) -> None:
         """Take a sending back."""

@@ -14,7 +14,8 @@
 -- +10  the limits over many addresses (`quotas_of`)
 --      then, for each of our keys and for the earlier record, the key's id and the proof
 -- Returns {result, attempts left, retry time or false, device, time}. A right code adds id and expiry of the challenge,
--- a wrong one that counts adds the limits that the log has a line about, unless the answer is an earlier one.
+-- a wrong one that counts adds the limits that the log has a line about, unless the answer is an earlier one. Without
+-- attempts, the limit that is used up comes last for the original's contract.
 -- Returns {limit, seconds} where a limit over many addresses is reached.
 
 local ANSWER = 60 -- seconds for which the same check has the same answer
@@ -62,7 +63,7 @@ for place = proofs, #ARGV, 2 do
 end
 
 local lane = lane_of(record, asked.device)
-local spent = free_at(rules.failures, lane.failures)
+local spent, spent_daily = free_at(rules.failures, lane.failures)
 local is_live = slot.challenge and (asked.only == '' or asked.only == challenge.id)
 -- Limits over many addresses are for strangers, but at a long code (otp.policy.Policy.is_limited).
 local is_limited = lane.device == STRANGERS and not (is_live and challenge.length == LONG)
@@ -97,6 +98,14 @@ elseif is_live then
   answer = { 'wrong_code', left - 1, false, '', 0 }
 end
 
+-- The answer, which is kept without the limit that is used up (otp.sending.SendingRules.used_up).
+local function told()
+  if asked.compat and answer[1] == 'too_many_attempts' then
+    answer[6] = is_spent and (spent_daily and 'failures_per_day' or 'failures_per_hour') or 'attempts'
+  end
+  return cmsgpack.pack(answer)
+end
+
 -- A free answer changes nothing but the answers. No record begins with one, or ends much later for it.
 local is_free = not (is_used or is_counted)
 local is_kept = not is_free or (asked.request ~= '' and found and (#record.slots > 0 or #record.lanes > 0))
@@ -116,7 +125,7 @@ end
 if not is_kept then
   write(nobody, record, now)
   write_counts(counts, now)
-  return cmsgpack.pack(answer)
+  return told()
 end
 
 local function kind_of(known) return known[4] and 'free' or known[3][1] end
@@ -136,7 +145,7 @@ drop_earlier(old)
 write_counts(counts, now)
 if not is_used then
   if is_counted then answer[6] = is_limited and asked.reached or {} end
-  return cmsgpack.pack(answer)
+  return told()
 end
 -- Nothing else depends on its receivers, so the log only warns of a user without this right (store/redis/used.py).
 local request = asked.request ~= '' and asked.request or string.rep('\0', 8)
