@@ -4,9 +4,10 @@ import asyncio
 from http import HTTPStatus
 from urllib.parse import quote
 
+from otpmail.dev.aside import work_on
 from otpmail.dev.bodies import html_with_images, with_links
 from otpmail.dev.inbox import Inbox, InboxMail
-from otpmail.dev.served import MAIL_FIELDS, PAGE_FIELDS, answer_json, to_json
+from otpmail.dev.served import MAIL_FIELDS, PAGE_FIELDS, answer_json, answer_json_body, json_body, to_json
 from otpmail.dev.show import details, file_name, octets_of, summary
 from otpmail.web.exchange import Exchange
 
@@ -35,7 +36,7 @@ async def serve_mail(exchange: Exchange, inbox: Inbox, name: str) -> None:
         inbox.delete(mail.number)
         await answer_json(exchange, {"deleted": 1})
     elif not part:
-        await answer_json(exchange, details(mail))
+        await answer_json_body(exchange, await work_on(mail.octets, lambda: json_body(details(mail))))
     else:
         await _serve_part(exchange, mail, part)
 
@@ -63,23 +64,33 @@ async def _mark_read(exchange: Exchange, inbox: Inbox, mail: InboxMail | None) -
 
 async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:
     if part == "html":
-        html = with_links(html_with_images(mail.caught.message)).encode("utf-8", "backslashreplace")
+        html = await work_on(mail.octets, lambda: _html_of(mail))
         await exchange.answer(HTTPStatus.OK, html, (b"content-type", b"text/html; charset=utf-8"), *MAIL_FIELDS)
         return
     octets, name = None, "mail.eml"
     if part == "source":
         octets = mail.caught.content
     elif (number := part.removeprefix(_ATTACHMENTS)) != part and number.isdecimal() and len(number) < 5:
-        attachments = list(mail.caught.message.iter_attachments())
-        if int(number) < len(attachments):
-            octets = octets_of(attachments[int(number)])
-            name = file_name(attachments[int(number)].get_filename() or "")
+        octets, name = await work_on(mail.octets, lambda: _attachment_of(mail, int(number)))
     if octets is None:
         await exchange.answer_status(HTTPStatus.NOT_FOUND, "there is no such part")
         return
     kind = (b"content-type", b"application/octet-stream")
     kept = f"attachment; filename*=UTF-8''{quote(name, safe='')}"  # RFC 6266
     await exchange.answer(HTTPStatus.OK, octets, kind, (b"content-disposition", kept.encode()), *MAIL_FIELDS)
+
+
+def _html_of(mail: InboxMail) -> bytes:
+    """Return the HTML of a mail as a frame shows it."""
+    return with_links(html_with_images(mail.caught.message)).encode("utf-8", "backslashreplace")
+
+
+def _attachment_of(mail: InboxMail, number: int) -> tuple[bytes | None, str]:
+    """Return the octets of an attachment, None for a number that none has, and the name of its file."""
+    attachments = list(mail.caught.message.iter_attachments())
+    if number >= len(attachments):
+        return None, ""
+    return octets_of(attachments[number]), file_name(attachments[number].get_filename() or "")
 
 
 async def serve_events(exchange: Exchange, inbox: Inbox) -> None:

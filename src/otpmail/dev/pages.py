@@ -5,6 +5,7 @@ from math import isfinite
 from urllib.parse import parse_qs, unquote
 
 from otpmail.address import parse_address
+from otpmail.dev.aside import work_on
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.mails import serve_events, serve_mail
 from otpmail.dev.served import FILES, PAGE_FIELDS, answer_json
@@ -60,8 +61,10 @@ class DevPages:
             await self._serve_code(exchange, address)
         elif verb == "GET":
             words = parse_qs(exchange.query.decode("latin-1")).get("search", [""])[-1]
-            found = [summary(mail) for mail in self._inbox.mails(address) if mail.has(words)]
-            await answer_json(exchange, {"mails": found})
+            mails = list(self._inbox.mails(address))
+            octets = sum(mail.octets for mail in mails) if words else 0
+            found = await work_on(octets, lambda: [mail for mail in mails if mail.has(words)])
+            await answer_json(exchange, {"mails": [summary(mail) for mail in found]})
         else:
             await answer_json(exchange, {"deleted": self._inbox.clear(address)})
 

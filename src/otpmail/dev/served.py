@@ -66,7 +66,16 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def json_body(value: Any) -> bytes:
+    """Return the body of an answer in JSON."""
+    return to_json(value).encode("utf-8", "backslashreplace") + b"\n"
+
+
 async def answer_json(exchange: Exchange, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
     """Answer with JSON that no cache keeps."""
-    body = to_json(value).encode("utf-8", "backslashreplace") + b"\n"
+    await answer_json_body(exchange, json_body(value), status)
+
+
+async def answer_json_body(exchange: Exchange, body: bytes, status: HTTPStatus = HTTPStatus.OK) -> None:
+    """Do the same with what `json_body` has made."""
     await exchange.answer(status, body, (b"content-type", b"application/json"), *PAGE_FIELDS)
