@@ -5,10 +5,11 @@ from email.message import EmailMessage
 
 import pytest
 
+from otpmail.dev.bodies import html_with_images
 from otpmail.dev.caught import CaughtMail
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.served import to_json
-from otpmail.dev.show import details, file_name, summary
+from otpmail.dev.show import details, file_name, octets_of, summary
 
 ADA = "ada@example.org"
 
@@ -209,3 +210,24 @@ async def test_a_mail_that_was_opened_is_read() -> None:
     assert not inbox.mark_read(2)
     assert seen == [True]
     assert [summary(mail)["read"] for mail in inbox.mails()] == [True]
+
+
+@pytest.mark.parametrize("depth", [100, 400, 3000])
+@pytest.mark.parametrize(
+    "part",
+    ["Content-Type: message/rfc822\r\n\r\n", "Content-Type: multipart/mixed; boundary=b{0}\r\n\r\n--b{0}\r\n"],
+    ids=["mails", "parts"],
+)
+async def test_a_mail_that_is_nested_deeply(part: str, depth: int) -> None:
+    """It is caught and shown, however deep: the relay would else refuse it, and the page have an error."""
+    inner = "".join(part.format(number) for number in range(depth))
+    head = "Subject: Deep\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n"
+    content = f"{head}--x\r\n\r\nHi\r\n--x\r\n{inner}\r\n--x--\r\n"
+    caught = CaughtMail("a@b.example", (ADA,), content.encode())
+    inbox = Inbox()
+    _add(inbox, caught)
+    (mail,) = inbox.mails(ADA)
+    shown = details(mail)
+    assert (shown["subject"], shown["source"]) == ("Deep", content)
+    assert all(octets_of(each) for each in caught.message.iter_attachments())
+    html_with_images(caught.message)

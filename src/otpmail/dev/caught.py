@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from email.parser import BytesParser
 
 from otpmail.address import parse_address
 from otpmail.dev.bodies import body_of
@@ -25,8 +26,11 @@ class CaughtMail:
 
     @property
     def message(self) -> EmailMessage:
-        """The mail, parsed."""
-        return message_from_bytes(self.content, policy=policy.default)
+        """The mail, parsed; of one that is nested deeper than Python parses, the header fields alone."""
+        try:
+            return message_from_bytes(self.content, policy=policy.default)
+        except RecursionError:
+            return BytesParser(policy=policy.default).parsebytes(self.content, headersonly=True)
 
     @property
     def subject(self) -> str:

@@ -11,6 +11,7 @@ from otpmail.dev.inbox import InboxMail
 from otpmail.dev.relay import CAUGHT
 
 _MOST_SOURCE = 1 << 20  # octets that the page shows
+_TOO_DEEP = b"The parts of this mail are nested too deeply to be shown. They are in the source of the mail around it.\n"
 _MOST_NAME = 80  # characters; a file system takes 255 octets
 
 
@@ -51,9 +52,14 @@ def details(mail: InboxMail) -> dict[str, Any]:
 
 
 def octets_of(part: EmailMessage) -> bytes:
-    """Return the octets of a part; those of a mail in a mail as they are there."""
+    """Return the octets of a part; those of a mail in a mail as they are there, unless it is nested too deeply."""
     payload = part.get_payload(decode=True)
-    return payload if isinstance(payload, bytes) else bytes(part)
+    if isinstance(payload, bytes):
+        return payload
+    try:
+        return bytes(part)
+    except RecursionError:
+        return _TOO_DEEP
 
 
 def file_name(name: str) -> str:
