@@ -136,6 +136,22 @@ async def test_changed_templates_of_a_profile_are_in_force(tmp_path: Path) -> No
     assert noted.events.empty()
 
 
+async def test_another_edit_with_the_same_mistake(tmp_path: Path) -> None:
+    """A file that was edited and still has its mistake is told again, so that nobody takes the edit for good."""
+    file, noted = tmp_path / "callers.toml", Noted()
+    _write(file, _table("shop", "one"))
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    with _running(access):
+        _write(file, "[callers.shop]\n")
+        kept = await noted.next()
+        assert isinstance(kept, AccessKept)
+        _write(file, "[callers.shop]\n# tokens\n")
+        assert await noted.next() == kept
+        _write(file, _table("shop", "one"))
+        assert await noted.next() == AccessRenewed("CALLERS_FILE", "1 caller")
+    assert noted.events.empty()
+
+
 async def test_a_faulty_file_leaves_what_was(tmp_path: Path) -> None:
     """A file with a mistake, or none at all, leaves the callers before; its line comes once, and at each request."""
     file, noted = tmp_path / "callers.toml", Noted()

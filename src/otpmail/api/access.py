@@ -161,10 +161,11 @@ class Access:
         now = asyncio.get_running_loop().time()
         if now < files.rests_until and not always:
             return False
+        is_other_fault = False
         try:
             value = await call_detached(partial(files.read_if_changed, always=always), timeout=self._read_seconds)
         except SettingsError as error:
-            problems = error.problems
+            problems, is_other_fault = error.problems, files.is_other_fault
         except TimeoutError:
             problems = (f"{files.setting}: could not be read in {self._read_seconds:g} s",)
             files.rests_until = now + _HUNG_SECONDS
@@ -175,7 +176,7 @@ class Access:
                 files.value, files.problems = value, ()
                 self._observer.notify(AccessRenewed(files.setting, take(value)))
             return value is not None
-        if problems != files.problems or always:
+        if problems != files.problems or is_other_fault or always:
             files.problems = problems
             for problem in problems:
                 self._observer.notify(AccessKept(files.setting, problem))

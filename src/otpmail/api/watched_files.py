@@ -52,8 +52,11 @@ class WatchedFiles(Generic[ValueT]):
         self.value = read()
         self._note_seen(look, is_fresh=is_fresh)
         self._last = self._seen
+        self._faulty: Look = {}
         self.problems: tuple[str, ...] = ()
         """The mistakes that the last reading found."""
+        self.is_other_fault = False
+        """Whether the last mistakes were found in files that have changed since those before, if only by an edit."""
         self.rests_until = 0.0
         """Until when no look is taken unless it is requested, on the clock of the loop."""
 
@@ -80,6 +83,7 @@ class WatchedFiles(Generic[ValueT]):
         except SettingsError:
             self._retry_at = time.monotonic() + self._retry_seconds
             if self._is_whole(look, is_fresh=is_fresh):
+                self.is_other_fault, self._faulty = look != self._faulty, look
                 raise
             return None
         if not self._is_whole(look, is_fresh=is_fresh):
