@@ -490,6 +490,19 @@ async def test_a_late_reply_is_owed_until_it_has_left(relay: Relay) -> None:
         assert await raw.codes(2) == [220, 250]
 
 
+@open_relay
+async def test_a_client_is_ready_once_it_has_reset(relay: Relay) -> None:
+    """A client that is signed in and has not probed the relay is idle, and not ready."""
+    async with greeted(relay) as raw:
+        await relay.wait_for_idle(1)
+        waiting = asyncio.create_task(relay.wait_for_ready(1))
+        assert await raw.ask("NOOP") == 250
+        await relay.wait_for_idle(1)
+        assert not waiting.done()
+        assert await raw.ask("RSET") == 250
+        await waiting
+
+
 @pytest.mark.relay(auth=(), delay=0.05)
 async def test_delay_is_that_of_a_line(relay: Relay) -> None:
     """Pipelined commands wait for their replies together, in order, and the last one is not lost in a goodbye."""

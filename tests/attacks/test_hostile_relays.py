@@ -52,9 +52,7 @@ async def attacked(
         usual = {"EMAIL_RETRY_SECONDS": 0.05, "WORKERS": workers, "MAIL_WAIT_SECONDS": 30}
         async with Service(**known | usual | settings) as service:
             await service.wait_until_serving()
-            if mode == "bdat":
-                await relay.wait_for_command("RSET", workers)  # the last thing that a new connection says
-            await relay.wait_for_idle(workers)
+            await (relay.wait_for_ready if mode == "bdat" else relay.wait_for_idle)(workers)
             if mode != "plain":  # without, it would answer each mail before the next one is there
                 faults = replace(faults, delay=0.005)
             yield service, relay, faults

@@ -88,7 +88,7 @@ async def pair(request: pytest.FixtureRequest, certificates: Certificates, tmp_p
         replicas = [await stack.enter_async_context(Service(**given)) for given in settings]
         for replica, relay in zip(replicas, relays, strict=True):
             await replica.wait_until_serving()
-            await relay.wait_for_idle(2)
+            await relay.wait_for_ready(2)
         envoy = await stack.enter_async_context(Envoy(*(replica.address for replica in replicas)))
         channel = await stack.enter_async_context(envoy.channel())
         yield Pair(replicas, settings, relays, envoy, channel)
@@ -129,7 +129,7 @@ async def test_a_replica_whose_relay_is_down_gets_no_calls(pair: Pair) -> None:
     """A replica that is NOT_SERVING gets no calls until it is SERVING again."""
     first, second = (replica.address for replica in pair.replicas)
     pair.relays[0].faults = replace(pair.relays[0].faults, greeting="421 4.3.2 closing")
-    pair.relays[0].drop_connections()
+    pair.relays[0].cut_connections()
     await pair.envoy.wait_for(lambda hosts: hosts == {first: False, second: True})
     for number in range(_CALLS // 2):
         assert (await pair.send(f"b{number}")).state == mail_pb2.Mail.STATE_RELAYED
@@ -146,7 +146,7 @@ async def test_no_replica_is_ready(pair: Pair) -> None:
     """While no relay is up, Envoy passes calls on: codes are checked, and a refusal says when to call again."""
     for relay in pair.relays:
         relay.faults = replace(relay.faults, greeting="421 4.3.2 closing")
-        relay.drop_connections()
+        relay.cut_connections()
     await pair.envoy.wait_for(lambda hosts: not any(hosts.values()))
     check = await pair.otp.ValidateCode(otp_pb2.ValidateCodeRequest(email="ada@example.org", code="123456"), timeout=30)
     assert check.result == otp_pb2.ValidateCodeResponse.RESULT_NO_LIVE_CODE
@@ -171,7 +171,7 @@ async def test_what_a_stop_refuses_goes_elsewhere(pair: Pair) -> None:
     pair.relays[0].faults = replace(pair.relays[0].faults, silent_at="BDAT")
     last = mail_pb2.SendMailRequest(to=["last@example.org"], text="Hi")
     running = asyncio.ensure_future(pair.replicas[0].mail.SendMail(last))
-    await pair.relays[0].wait_for_command("BDAT")  # so that it does not end before the calls below
+    await pair.relays[0].wait_for_command("MAIL")  # so that it does not end before the calls below
     pair.replicas[0].send(signal.SIGTERM)
     await pair.replicas[0].wait_for_log("stopping")
     mails = await asyncio.gather(*(pair.send(f"f{number}") for number in range(_CALLS)))

@@ -144,8 +144,7 @@ async def test_a_mail_for_more_than_a_hundred(service: Service, relay: Relay) ->
 @pytest.mark.service(WORKERS=3)
 async def test_a_few_mails_spread(service: Service, relay: Relay) -> None:
     """Three mails at once take one of three idle connections each: none waits behind another."""
-    await relay.wait_for_command("RSET", 3)
-    await relay.wait_for_idle(3)
+    await relay.wait_for_ready(3)
     relay.faults = replace(relay.faults, delay=0.3)
     await asyncio.gather(
         *(service.mail.SendMail(mail_pb2.SendMailRequest(to=[f"p{n}@example.org"], text="t")) for n in range(3))
@@ -158,8 +157,7 @@ async def test_a_few_mails_spread(service: Service, relay: Relay) -> None:
 @pytest.mark.parametrize("size", [10, 5 << 20])
 async def test_a_mail_that_takes_long_holds_up_nobody(service: Service, relay: Relay, size: int) -> None:
     """While the relay judges one mail, or does not read a large one, urgent ones go over the other connection."""
-    await relay.wait_for_command("RSET", 2)
-    await relay.wait_for_idle(2)
+    await relay.wait_for_ready(2)
     relay.faults = replace(relay.faults, silent_at="MAIL" if size > 10 else "BDAT", times=1)
     slow = mail_pb2.SendMailRequest(to=["slow@example.org"], text="x" * size, wait_for=mail_pb2.WAIT_FOR_QUEUE)
     await service.mail.SendMail(slow)

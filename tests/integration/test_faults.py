@@ -176,6 +176,7 @@ async def test_451_is_tried_again(service: Service, relay: Relay) -> None:
 @pytest.mark.relay(refuse_sender="550 5.7.1 sender not allowed")
 async def test_5xx_settles_at_once(service: Service, relay: Relay) -> None:
     """A mail rejected with 5xx is not retried, and its connection stays in use."""
+    await relay.wait_for_ready(5)
     mail = await _send(service)
     assert (mail.state, mail.attempts) == (mail_pb2.Mail.STATE_FAILED, 1)
     assert (mail.recipients[0].code, mail.recipients[0].reply) == (550, "sender not allowed")
@@ -293,6 +294,7 @@ async def test_a_relay_that_closes_after_a_few_mails(service: Service, relay: Re
 async def test_connections_dropped_while_idle(service: Service, relay: Relay) -> None:
     """A 421 while idle is noticed at once: new connections are open before the next mail."""
     await service.wait_for_log("connection-opened", count=3)
+    await relay.wait_for_ready(3)
     assert relay.drop_connections("421 4.4.2 idle too long") == 3
     await relay.wait_for_connections(6)
     assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
@@ -314,7 +316,8 @@ async def test_recycling_by_idleness(service: Service, relay: Relay) -> None:
     """A connection idle for EMAIL_IDLE_SECONDS is replaced; the new one is open before the old one closes."""
     await relay.wait_for_connections(3)
     await relay.wait_for_command("QUIT")
-    assert relay.max_open == 2
+    commands = [(command.connection, command.line) for command in relay.commands]
+    assert commands.index((2, "RSET")) < commands.index((1, "QUIT"))  # RSET is the last command of a new connection
     assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
 
 
@@ -397,7 +400,7 @@ async def test_a_relay_that_takes_no_password(service: Service) -> None:
 @pytest.mark.service(WORKERS=2, EMAIL_RETRY_SECONDS=0.01)
 async def test_a_password_that_is_changed_meanwhile(service: Service, relay: Relay) -> None:
     """When a sign-in is rejected after connections had worked, the workers do not all try one after the other."""
-    await relay.wait_for_open(2)
+    await relay.wait_for_ready(2)
     for _ in range(2):
         assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
     relay.faults = Faults(refuse_auth="535 5.7.8 changed")

@@ -53,8 +53,7 @@ async def test_a_relay_that_takes_three_connections(
     service: Service, relay: Relay, crowded_at: Any, crowded: str
 ) -> None:
     """All mails go by their first attempt, with one warning that has the number, and the metric has it too."""
-    await relay.wait_for_command("RSET", 5)
-    await relay.wait_for_idle(5)
+    await relay.wait_for_ready(5)
     relay.faults = Faults(most_open=3, crowded_at=crowded_at, crowded=crowded)
     if crowded_at != "MAIL":
         relay.cut_connections()
@@ -147,8 +146,7 @@ async def test_a_relay_that_closes_over_the_rate(service: Service) -> None:
 @pytest.mark.service(WORKERS=5)
 async def test_a_relay_that_closes_what_is_idle(service: Service, relay: Relay, words: str | None) -> None:
     """Once the time is known one connection is kept, dialled ever more slowly; mails dial the others in parallel."""
-    await relay.wait_for_command("RSET", 5)
-    await relay.wait_for_idle(5)
+    await relay.wait_for_ready(5)
     relay.faults = replace(relay.faults, idle_close=1.0, idle_words=words)
     relay.cut_connections()
     learned = await service.wait_for_log("idle-time-learned")
@@ -221,8 +219,7 @@ async def test_more_standby_connections_than_workers(relay: Relay) -> None:
 @pytest.mark.service(WORKERS=5)
 async def test_a_goodbye_that_crosses_a_mail(service: Service, relay: Relay, words: str) -> None:
     """The mail goes at once over another connection, also where all five say goodbye, and counts one attempt."""
-    await relay.wait_for_command("RSET", 5)
-    await relay.wait_for_idle(5)
+    await relay.wait_for_ready(5)
     await relay.wait_for_quiet(0.5)  # longer than the service takes for a pause
     relay.faults = replace(relay.faults, refuse_sender=words, cut_after_reply="MAIL", times=10)
     sending = asyncio.create_task(_send(service, 1))

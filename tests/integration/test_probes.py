@@ -36,13 +36,13 @@ async def _ask(service: Service, path: str) -> tuple[int, str]:
 @pytest.mark.service(HTTP_PORT=0)
 async def test_probes_while_the_relay_goes_and_a_stop_drains(service: Service, relay: Relay) -> None:
     """Ready while a relay is up and no stop has begun, as gRPC health and the metric say; live while it answers."""
-    await relay.wait_for_idle(5)  # a dial that is refused while others are open tells of too many connections
+    await relay.wait_for_ready(5)  # a dial that is refused while others are open tells of too many connections
     assert await _ask(service, "/readyz") == (200, "ready\n")
     assert await _ask(service, "/livez") == (200, "live\n")
     assert (await scrape(service))["otpmail_ready"] == 1
 
     relay.faults = replace(relay.faults, greeting="421 4.3.2 closing")
-    relay.drop_connections()
+    relay.cut_connections()
     await service.wait_for_log("relay-down")
     problem = "no relay is up: the relay gives no usable connection"
     assert await _ask(service, "/readyz") == (503, f"not ready: {problem}\n")

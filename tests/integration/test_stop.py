@@ -30,6 +30,7 @@ def _request(number: int, wait_for: mail_pb2.WaitFor.ValueType) -> mail_pb2.Send
 @pytest.mark.service(LOG_LEVEL="debug", EMAIL_MAX_MESSAGES=1000)  # else a successor may be in the dialling
 async def test_a_stop_under_load(service: Service, relay: Relay) -> None:
     """SIGTERM with 200 mails queued and in flight loses none: each caller gets RELAYED, each mail arrives."""
+    await relay.wait_for_ready(5)  # one that is being dialled when the stop comes gets no QUIT
     waited = [asyncio.ensure_future(service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_RELAY))) for n in range(100)]
     guaranteed = [await service.mail.SendMail(_request(n, mail_pb2.WAIT_FOR_QUEUE)) for n in range(100, 200)]
     await service.wait_for_log("mail-accepted", count=200)

@@ -164,6 +164,17 @@ class Relay:
 
         await self._wait(lambda: idle() == count, f"{count} idle connections", timeout)
 
+    async def wait_for_ready(self, count: int, timeout: float = 30) -> None:
+        """Return as soon as exactly `count` clients have probed the relay, which ends with RSET, and wait for no reply.
+
+        A client that is signed in may be about to probe: what cuts it then, or strikes BDAT, strikes the probe.
+        """
+
+        def ready() -> int:
+            return sum(session.is_idle and session.has_reset for session in self._sessions)
+
+        await self._wait(lambda: ready() == count, f"{count} connections that are ready", timeout)
+
     async def wait_for_quiet(self, seconds: float, timeout: float = 30) -> None:
         """Return once no client has come, gone or said anything for this long, nor has the relay."""
         async with asyncio.timeout(timeout):

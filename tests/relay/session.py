@@ -53,6 +53,7 @@ class Session:
         self._waits_for_command = False
         self._asked = 0  # for how many mails it was sent MAIL
         self.taken = 0
+        self.has_reset = False  # whether it was sent RSET, as at the end of a probe and of a mail
         self._said = 0  # replies, from that to the first MAIL on
         self._errors = 0  # replies that refuse for good
         self._held = b""  # replies that have not been let go
@@ -554,6 +555,7 @@ class Session:
             await self._answer("RSET", refusal)
             return
         self._transaction = None
+        self.has_reset = True
         await self._answer("RSET", "501 5.5.4 RSET takes no argument" if argument else "250 2.0.0 forgotten")
 
     async def _noop(self, argument: str) -> None:  # noqa: ARG002 -- NOOP may have one (RFC 5321, 4.1.1.9)

@@ -52,7 +52,8 @@ async def test_the_end_of_a_connection(reply: str | None, kind: ReplyKind) -> No
         connection = await open_connection(settings)
         lost = asyncio.Event()
         connection.watch(on_lost=lost.set, on_available=lambda: None)
-        relay.drop_connections(reply)
+        await relay.wait_for_idle(1)
+        assert relay.drop_connections(reply) == 1
         await lost.wait()
         assert connection.parting_kind is kind
         await connection.close()
