@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from jinja2 import (
     FunctionLoader,
@@ -276,9 +276,12 @@ def _is_printed(node: nodes.Node) -> bool:
 
 @pass_eval_context
 def _finalize(context: EvalContext, value: Any) -> Any:
-    if not context.autoescape or isinstance(value, Markup):
+    """Return what is printed of a value. A text that is made for that is counted, since a loop may print it often."""
+    counted = cast("Sandbox", context.environment).counted
+    if isinstance(value, Markup) or (isinstance(value, str) and not context.autoescape):
         return value
-    return Markup(in_ascii(str(value)))  # noqa: S704  it was escaped
+    text = str(counted(value))
+    return counted(Markup(in_ascii(text))) if context.autoescape else counted(text)  # noqa: S704  it was escaped
 
 
 def _about_syntax(error: TemplateSyntaxError) -> str:

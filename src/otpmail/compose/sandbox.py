@@ -1,53 +1,83 @@
-"""The sandbox of templates: they reach nothing but their values, and come to an end."""
+"""The sandbox of templates: they reach nothing but their values, and come to an end.
 
-from collections.abc import Callable, Iterable, Iterator
+Steps and characters are counted, and not time or memory, so that a template fails on each machine alike.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import wraps
 from typing import Any
 
-from jinja2 import Template
+from jinja2 import Template, nodes
 from jinja2.compiler import CodeGenerator
 from jinja2.exceptions import SecurityError
-from jinja2.nodes import Filter, For
-from jinja2.nodes import Template as Tree
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from otpmail.compose.sizes import MOST_CHARACTERS, most_formatted, most_made, size
 
 MOST_STEPS = 10_000
 """The passes of loops, calls, and uses of other templates in one mail. A mail of a code has a few dozen."""
 
 _MOST_REPEATED = 10_000  # characters that `*` makes of a text
+_MOST_BITS = 10_000  # of a product
 
 _PASSES = "passes of a loop"
-"""The filter that counts; no template can name it."""
+_CHARACTERS = "characters of a value"
+"""The filters that count; no template can name them."""
+
+
+class _Counting(NodeTransformer):
+    """Lets a template count the passes of its loops, and what it joins and collects."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  the name that Jinja2 calls
+        self.generic_visit(node)
+        node.iter = _through(_PASSES, node.iter)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.nodes = [_through(_CHARACTERS, one) for one in node.nodes]
+        return node
+
+    def _visit_collection(self, node: nodes.List | nodes.Dict | nodes.Tuple) -> nodes.Node:
+        self.generic_visit(node)
+        is_target = isinstance(node, nodes.Tuple) and node.ctx != "load"
+        return node if is_target else _through(_CHARACTERS, node)
+
+    visit_List = visit_Dict = visit_Tuple = _visit_collection  # noqa: N815
+
+
+def _through(name: str, value: Any) -> nodes.Filter:
+    return nodes.Filter(value, name, [], [], None, None, lineno=value.lineno)
 
 
 class _Generator(CodeGenerator):
-    """Writes loops whose passes are counted."""
+    """Writes templates that count."""
 
-    def visit_Template(self, node: Tree, frame: Any = None) -> None:  # noqa: N802  the name that Jinja2 calls
-        for loop in node.find_all(For):
-            loop.iter = Filter(loop.iter, _PASSES, [], [], None, None, lineno=loop.lineno)
-        super().visit_Template(node, frame)
+    def visit_Template(self, node: nodes.Template, frame: Any = None) -> None:  # noqa: N802
+        super().visit_Template(_Counting().visit(node), frame)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja2 without globals, for templates whose every `begin` allows MOST_STEPS steps.
+    """Jinja2 without globals, whose templates have MOST_STEPS and MOST_CHARACTERS after every `begin`.
 
-    A step too many is an error of the template, as is one out of the sandbox. Steps are counted and not timed, so that
-    a template fails on each machine alike.
+    Too much of either is an error of the template, as is a step out of the sandbox.
     """
 
     code_generator_class = _Generator
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"+", "%", "*", "**"})
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.globals.clear()
-        self.filters[_PASSES] = self._passes
-        self._steps = 0
+        self.filters = {name: self._bounded(name, filter_) for name, filter_ in self.filters.items()}
+        self.filters |= {_PASSES: self._passes, _CHARACTERS: self.counted}
+        self.begin()
 
     def begin(self) -> None:
         """Count from zero."""
-        self._steps = 0
+        self._steps = self._characters = 0
 
     def _step(self) -> None:
         self._steps += 1
@@ -59,11 +89,55 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self._step()
             yield value
 
+    def _refuse(self, characters: int) -> None:
+        """Raise SecurityError for what would make more characters than are left."""
+        if self._characters + characters > MOST_CHARACTERS:
+            raise SecurityError(f"makes more than {MOST_CHARACTERS} characters")
+
+    def counted(self, value: Any) -> Any:
+        """Return a value, and count what it prints."""
+        made = size(value)
+        self._refuse(made)
+        self._characters += made
+        return value
+
+    def _bounded(self, name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a filter that refuses to make too much, and whose results are counted."""
+        first = 1 if hasattr(filter_, "jinja_pass_arg") else 0
+
+        @wraps(filter_)
+        def bounded(*args: Any, **kwargs: Any) -> Any:
+            others = (*args[first + 1 :], *kwargs.values())
+            if name == "join" and not isinstance(args[first], str):  # of a generator too, whose size nobody knows
+                args = (*args[:first], self.counted(list(args[first])), *args[first + 1 :])
+            self._refuse(most_made(name, args[first], others))
+            return self.counted(filter_(*args, **kwargs))
+
+        return bounded
+
     # Jinja2 calls these.
+
+    def concat(self, parts: Iterable[str]) -> str:
+        """Join what a template, a block or a macro prints."""
+        joined = list[str]()
+        for part in parts:
+            try:
+                joined.append(self.counted(part))
+            except SecurityError as error:
+                if isinstance(parts, Generator):
+                    parts.throw(error)  # at the line that prints the part
+                raise
+        return "".join(joined)
 
     def call(self, context: Context, obj: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a macro, a block or a method of a value."""
         self._step()
+        method = getattr(obj, "__wrapped__", obj)  # `format` is one of Jinja2's own
+        owner = getattr(method, "__self__", None)
+        if isinstance(owner, str | bytes | int):
+            name = getattr(method, "__name__", "")
+            self._refuse(most_made(name, owner, (*args, *kwargs.values())))
+            return self.counted(super().call(context, obj, *args, **kwargs))
         return super().call(context, obj, *args, **kwargs)
 
     def get_template(self, name: Any, *args: Any, **kwargs: Any) -> Template:
@@ -77,10 +151,22 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().select_template(names, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Multiply. What could fill the memory, or never end, is refused."""
+        """Calculate. What could fill the memory, or never end, is refused."""
         if operator == "**":
             raise SecurityError("has a power, which could take for ever")
-        for one, other in ((left, right), (right, left)):
-            if isinstance(one, int) and hasattr(other, "__len__") and one * len(other) > _MOST_REPEATED:
-                raise SecurityError(f"repeats a text to more than {_MOST_REPEATED} characters")
-        return super().call_binop(context, operator, left, right)
+        if operator == "*":
+            _refuse_product(left, right)
+        elif operator == "+":
+            self._refuse(size(left) + size(right))
+        elif isinstance(left, str | bytes):
+            self._refuse(most_formatted(left, right if isinstance(right, tuple) else (right,)))
+        return self.counted(super().call_binop(context, operator, left, right))
+
+
+def _refuse_product(left: Any, right: Any) -> None:
+    """Raise SecurityError for a text that is repeated too often, or a number that has too many digits."""
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, int) and hasattr(other, "__len__") and one * len(other) > _MOST_REPEATED:
+            raise SecurityError(f"repeats a text to more than {_MOST_REPEATED} characters")
+    if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > _MOST_BITS:
+        raise SecurityError(f"makes a number of more than {_MOST_BITS} bits")
