@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import sys
@@ -55,6 +56,37 @@ class _Careless(mail_pb2_grpc.OtpServiceServicer):
         return mail_pb2.ValidateCodeResponse(status=mail_pb2.SUCCESS, isValid=is_right)
 
 
+async def _attack(*arguments: str, **environment: str) -> str:
+    """Run the tests of attacks with these arguments, and return what they print."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments),
+        cwd=_ROOT,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), _SECONDS)
+    return output.decode()
+
+
+@pytest.mark.one_loop
+async def test_what_a_target_is_not_asked_for_is_counted() -> None:
+    """Tests that need a process of ours are left out of a run against a target, and no list hides the others."""
+    tests = [f"tests/attacks/test_{name}.py" for name in ("timing", "guessing")]
+    words = await _attack(*tests, "--target", "127.0.0.1:1", "--collect-only")
+    assert re.search(r"^[1-9]\d* tests need a service of ours, and were left out", words, re.MULTILINE), words
+    assert "test_guessing.py::test_wrong_codes_at_once[target-v1]" in words
+    assert "test_timing.py::" not in words
+
+
+@pytest.mark.one_loop
+async def test_an_authority_that_can_not_be_read_is_named() -> None:
+    """A wrong OTPMAIL_CA_FILE ends the run before its first test, with a line that names it."""
+    file = str(_ROOT / "no-such-file.pem")
+    words = await _attack("tests/attacks", "--target", "127.0.0.1:1", OTPMAIL_CA_FILE=file)
+    assert f"OTPMAIL_CA_FILE={file} has no certificates in PEM" in words, words
+
+
 @pytest.mark.one_loop
 async def test_the_faults_of_a_careless_server_are_found() -> None:
     """Each fault is a test that fails, all in one run; of spellings each that is broken is named."""
@@ -63,18 +95,10 @@ async def test_the_faults_of_a_careless_server_are_found() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     tests = [f"tests/attacks/test_{name}.py" for name in ("address_games", "guessing")]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests),
-        *("--target", f"127.0.0.1:{port}", "--contract", "original"),
-        cwd=_ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _SECONDS)
+        words = await _attack(*tests, "--target", f"127.0.0.1:{port}", "--contract", "original")
     finally:
         await server.stop(None)
-    words = output.decode()
     assert set(re.findall(r"^FAILED \S+::(\w+)", words, re.MULTILINE)) >= _FOUND, words
     for fault in ("NFD for NFC: has a code of its own", "Kelvin sign: the code of ", "long s: the code of "):
         assert fault in words, words

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 STORES = ("memory", "sqlite", "redis")
 """The stores under ours. On Redis there are two replicas, and calls go to them in turn."""
 
+_LEFT_OUT = pytest.StashKey[int]()
 _KEYS = f"k1:{'11' * 32}"
 
 
@@ -51,16 +52,24 @@ def _contracts(metafunc: pytest.Metafunc) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what a foreign target can not be asked for."""
+    """Leave out what starts or reads a process of ours, and skip what a foreign target's contract does not have."""
     if not config.getoption("--target"):
         return
+    ours = [
+        item for item in items if "system" not in getattr(item, "fixturenames", ()) or item.get_closest_marker("ours")
+    ]
+    config.stash[_LEFT_OUT] = len(ours)
+    config.hook.pytest_deselected(items=ours)
+    items[:] = [item for item in items if item not in ours]
     for item in items:
-        if "system" not in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.skip("it starts a service of ours, or looks into its process"))
-        elif item.get_closest_marker("ours"):
-            item.add_marker(pytest.mark.skip("it reads the log and the store of the process"))
-        elif item.get_closest_marker("v1") and config.getoption("--contract") == "original":
+        if item.get_closest_marker("v1") and config.getoption("--contract") == "original":
             item.add_marker(pytest.mark.skip("it uses what otpmail.v1 alone has"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how many tests a foreign target was not asked for."""
+    if count := config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.write_line(f"{count} tests need a service of ours, and were left out: --target names another")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

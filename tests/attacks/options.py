@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +48,12 @@ def check_options(config: pytest.Config) -> None:
     if config.getoption("--relay-login") and not config.getoption("--relay-listen"):
         message = "--relay-login is for the relay of --relay-listen; give that too"
         raise pytest.UsageError(message)
+    if config.getoption("--target") and (file := os.environ.get("OTPMAIL_CA_FILE")):
+        try:
+            ssl.create_default_context(cafile=file)
+        except OSError as error:
+            message = f"OTPMAIL_CA_FILE={file} has no certificates in PEM: {error.strerror or error}"
+            raise pytest.UsageError(message) from None
 
 
 def limits_of(config: pytest.Config) -> Limits:
