@@ -8,7 +8,8 @@ from queue import SimpleQueue
 import pytest
 
 from otpmail.client import OutgoingMail
-from otpmail.client.feed import MOST_TOGETHER, Feed, OpenMails
+from otpmail.client.batches import MOST_TOGETHER, OpenMails
+from otpmail.client.feed import Feed
 from otpmail.v1 import mail_pb2
 
 

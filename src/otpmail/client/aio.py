@@ -19,7 +19,7 @@ from otpmail.client.errors import Error
 from otpmail.client.methods import awaited
 from otpmail.client.plan import Plan, built
 from otpmail.client.retry import Attempts, Retries, checked
-from otpmail.client.status import closed, error_of
+from otpmail.client.status import closed, error_of, most_octets
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
 
@@ -140,8 +140,19 @@ class Client:
             """Wait before the next stream, or raise."""
             await self._sleep(attempts.wait_after(error))
 
+        async def ask_most(octets: int) -> int | None:
+            """Ask for a mail by an id of so many octets, which the service refuses in any case: here, by its size."""
+            plan = mails.get_mail("-" * octets)
+            try:
+                await channel.unary_unary(plan.method, **plan.octets)(
+                    plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata()
+                )
+            except grpc.aio.AioRpcError as failure:
+                return most_octets(failure.code(), failure.details())
+            return None
+
         stream = MailStream(outgoing, target, self._retries)
-        async with aclosing(stream.results(open_call, on_failure, attempts.succeeded)) as results:
+        async with aclosing(stream.results(open_call, on_failure, attempts.succeeded, ask_most)) as results:
             try:
                 async for result in results:
                     yield result

@@ -2,63 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import count
 from threading import Condition, Thread
 
+from otpmail.client.batches import MOST_TOGETHER, Batch, Mails, OpenMails, messages
 from otpmail.client.mails import outgoing_request
 from otpmail.client.values import OutgoingMail
 from otpmail.v1 import mail_pb2
 
-MOST_TOGETHER = 100
 _GATHER_SECONDS = 0.02
-
-Batch = list[mail_pb2.SendMailRequest]
-
-
-class OpenMails:
-    """The mails of a stream that were sent and have no result. Two may have the same request_id, and get a result each.
-
-    The service refuses the second one, unless it is the same mail.
-    """
-
-    def __init__(self) -> None:
-        self._sent: dict[int, mail_pb2.SendMailRequest] = {}
-        self._by_id: dict[str, list[int]] = {}
-        self._numbers = count()
-
-    def __repr__(self) -> str:
-        return f"<OpenMails {len(self)}>"
-
-    def __len__(self) -> int:
-        return len(self._sent)
-
-    def add(self, batch: Batch) -> None:
-        """Add mails that are sent now."""
-        for request, number in zip(batch, self._numbers, strict=False):
-            self._sent[number] = request
-            self._by_id.setdefault(request.request_id, []).append(number)
-
-    def settle(self, request_id: str, *, is_refusal: bool = False) -> bool:
-        """Take out a mail that has its result; returns whether there was one.
-
-        Of several with one request_id, an outcome is the first one's, since the service accepts that one. A refusal is
-        the last one's.
-        """
-        same = self._by_id.get(request_id)
-        if same is None:
-            return False
-        del self._sent[same.pop(-1 if is_refusal else 0)]
-        if not same:
-            del self._by_id[request_id]
-        return True
-
-    def all(self) -> Batch:
-        """Return the mails in the order in which they were sent."""
-        return list(self._sent.values())
-
-    def request_ids(self) -> list[str]:
-        """Return their names, one for each mail."""
-        return [request.request_id for request in self.all()]
 
 
 class Feed:
@@ -101,6 +52,11 @@ class Feed:
         with self._changed:
             return self.open.settle(request_id, is_refusal=is_refusal)
 
+    def take_out_larger(self, most: int | None) -> list[mail_pb2.SendMailsResponse.Result]:
+        """Take out the open mails that no message to the service can have; returns a result for each."""
+        with self._changed:
+            return self.open.take_out_larger(most)
+
     @property
     def all_taken(self) -> bool:
         """Whether the iterable has ended, and each of its mails was sent, or is about to be."""
@@ -120,21 +76,22 @@ class Feed:
         self._stream += 1
         self._changed.notify_all()
 
-    def _batches(self, stream: int, again: Batch) -> Iterator[mail_pb2.SendMailsRequest]:
-        for start in range(0, len(again), MOST_TOGETHER):
-            yield mail_pb2.SendMailsRequest(mails=again[start : start + MOST_TOGETHER])
-        while batch := self._next_batch(stream):
-            yield mail_pb2.SendMailsRequest(mails=batch)
+    def _batches(self, stream: int, again: Mails) -> Iterator[mail_pb2.SendMailsRequest]:
+        yield from messages(again)
+        while (batch := self._next_batch(stream)).mails:
+            yield batch.message()
 
     def _next_batch(self, stream: int) -> Batch:
         """Return the mails that are ready, at least one; none at the end. They are open from now on."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._has_ended or stream != self._stream)
             self._changed.wait_for(lambda: self._is_full or self._has_ended or stream != self._stream, _GATHER_SECONDS)
+            batch = Batch()
             if stream != self._stream:
-                return []
-            batch = [self._ready.popleft() for _ in range(min(MOST_TOGETHER, len(self._ready)))]
-            self.open.add(batch)
+                return batch
+            while self._ready and not batch.is_full:
+                batch.add(self._ready.popleft())
+            self.open.add(batch.mails)
             self._changed.notify_all()
             return batch
 

@@ -1,5 +1,6 @@
 """Turns the status of a failed call into an error of the client, by its code and the details that the service adds."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -19,6 +20,12 @@ _NUMBERS = {code.value[0]: code for code in _Code}
 
 _CLOSED = "Channel closed!"
 """In gRPC's words where `close` has ended a call, which has one code or another."""
+
+_LARGER = re.compile(r"larger than max \((?P<octets>\d+) vs\. (?P<most>\d+)\)")
+"""In gRPC's words for a message that is too large, which has the code of a limit that ends."""
+
+_IN_A_WRITE = "Internal error from Core"
+"""In the words of grpc.aio where a write has failed, which then keeps no status that came just after."""
 
 _PROBLEMS: Mapping[str, str] = MappingProxyType(
     {
@@ -81,7 +88,25 @@ def error_of(code: grpc.StatusCode, details: str | None, trailers: Metadata | No
             if info is None:
                 return errors.TimedOut(f"no answer from {target} in time")
             return errors.TimedOut(text, mail_id=info.metadata["mail_id"])
+        case _Code.INTERNAL if is_of_a_write(code, text):
+            code, text = _Code.UNAVAILABLE, f"the connection to {target} ended while a mail was written"
     return of_code(code, text, error_id=info.metadata["error_id"] if info is not None else "")
+
+
+def most_octets(code: grpc.StatusCode, details: str | None) -> int | None:
+    """Return how large a message may be, where the status of a call is that of a larger one, else None."""
+    match = _LARGER.search(details or "") if code is _Code.RESOURCE_EXHAUSTED else None
+    return None if match is None else int(match["most"])
+
+
+def is_of_a_write(code: grpc.StatusCode, details: str | None) -> bool:
+    """Whether a stream of grpc.aio has ended while a message was written: it then keeps no status of the service."""
+    return code is _Code.INTERNAL and details == _IN_A_WRITE
+
+
+def too_large(octets: int, most: int) -> str:
+    """Return the words for a request that the service takes in no message."""
+    return f"the request has {octets} octets, and the service takes {most} at most: send less, or raise MAIL_MAX_BYTES"
 
 
 def closed() -> errors.Closed:
@@ -112,6 +137,8 @@ def _exhausted(
 ) -> errors.Error:
     if info is not None and info.reason in _BUSY:
         return errors.Busy(text, retry_after=retry_after)
+    if match := _LARGER.search(text):
+        return errors.InvalidRequest(too_large(int(match["octets"]), int(match["most"])))
     for violation in () if quota is None else quota.violations:
         return errors.TooSoon(text, retry_after=retry_after, limit=violation.quota_id, subject=violation.subject)
     return errors.TooSoon(text, retry_after=retry_after)

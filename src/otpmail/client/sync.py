@@ -19,7 +19,7 @@ from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan, built
 from otpmail.client.retry import Attempts, Refusals, Retries, checked
-from otpmail.client.status import closed, error_of
+from otpmail.client.status import closed, error_of, most_octets
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
 
@@ -135,6 +135,7 @@ class SyncClient:
             response_deserializer=mail_pb2.SendMailsResponse.FromString,
         )
         while True:
+            larger = []
             with self._unless_closed(target, channel):
                 call = method(feed.begin(), timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
@@ -147,18 +148,19 @@ class SyncClient:
                 failure = None
             except grpc.RpcError as error:
                 failure = _error_of(error, target)
+                larger = feed.take_out_larger(most_octets(error.code(), error.details()))
             finally:
                 call.cancel()
-            if failure is None and feed.is_done:
+            yield from map(decode.result, larger)
+            if (failure is None or larger) and feed.is_done:
                 return
+            if larger:  # the others go over the next stream
+                continue
             try:
                 wait = attempts.wait_after(failure or Unavailable("the service has ended the stream"))
             except Unavailable:
-                if (
-                    failure is not None
-                    or not feed.all_taken
-                    or not (refused := refusals.results(feed.open.request_ids()))
-                ):
+                ended_well = failure is None and feed.all_taken
+                if not (refused := refusals.results(feed.open.request_ids()) if ended_well else []):
                     raise
                 yield from map(decode.result, refused)
                 return

@@ -1,0 +1,88 @@
+"""Large mails of both clients: how many go in one message, and those that the service takes in none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from otpmail import client as errors
+from otpmail.client import Client, MailResult, OutgoingMail, SyncClient
+from otpmail.client.batches import messages
+from otpmail.client.mails import outgoing_request
+from otpmail.client.status import error_of
+
+if TYPE_CHECKING:
+    from otpmail.testing import Namespace
+
+_MOST = (10 << 20) + (1 << 20)
+"""What a service takes in a message, by the default of MAIL_MAX_BYTES."""
+
+
+def _mail(name: str, octets: int) -> OutgoingMail:
+    return OutgoingMail(to="ada@example.org", subject="Hi", text=("t" * 99 + "\n") * (octets // 100), request_id=name)
+
+
+def _results(kind: str, address: str, token: str, outgoing: list[OutgoingMail]) -> dict[str, MailResult]:
+    async def collect() -> list[MailResult]:
+        """Return the results of the client that is awaited."""
+        async with Client(address, token=token) as client:
+            return [result async for result in client.send_mails(outgoing)]
+
+    if kind == "async":
+        found = asyncio.run(collect())
+    else:
+        with SyncClient(address, token=token) as client:
+            found = list(client.send_mails(outgoing))
+    assert len(found) == len(outgoing)
+    return {result.request_id: result for result in found}
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_stream_of_large_mails(otpmail: Namespace, kind: str) -> None:
+    """Mails that are too large for one message together go in several."""
+    outgoing = [_mail(str(number), 500_000) for number in range(30)]
+    results = _results(kind, otpmail.address, otpmail.token, outgoing)
+    assert [results[mail.request_id].error for mail in outgoing] == [None] * 30
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_mail_of_a_stream_that_no_message_can_have(otpmail: Namespace, kind: str) -> None:
+    """It has an error which says what is too large, and the mails around it are sent, each once."""
+    for turn in range(3):  # which of gRPC's two ends of such a stream comes is a matter of luck
+        names = [f"{turn}-{name}" for name in ("before", "large", "after")]
+        outgoing = [_mail(name, 12_000_000 if "large" in name else 100) for name in names]
+        results = _results(kind, otpmail.address, otpmail.token, outgoing)
+        error = results[names[1]].error
+        assert isinstance(error, errors.InvalidRequest)
+        assert str(error).endswith(
+            f" octets, and the service takes {_MOST} at most: send less, or raise MAIL_MAX_BYTES"
+        )
+        assert [results[names[0]].error, results[names[2]].error] == [None, None]
+    assert len(otpmail.mails) == 6
+
+
+def test_a_mail_that_no_message_can_have(otpmail: Namespace) -> None:
+    """One mail that is too large is a wrong request, rather than a limit that ends."""
+    with SyncClient(otpmail.address, token=otpmail.token) as client, pytest.raises(errors.InvalidRequest) as failed:
+        client.send_mail("ada@example.org", "Hi", "t" * 12_000_000)
+    assert f" octets, and the service takes {_MOST} at most" in str(failed.value)
+
+
+def test_messages_have_a_size() -> None:
+    """A message ends with the mail by which it has 512 KiB, or with the hundredth."""
+    small = [outgoing_request(_mail(str(number), 100)) for number in range(250)]
+    assert [len(each.mails) for each in messages(small)] == [100, 100, 50]
+    large = [outgoing_request(_mail(str(number), 200_000)) for number in range(7)]
+    assert [len(each.mails) for each in messages(large)] == [3, 3, 1]
+    assert list(messages([])) == []
+
+
+def test_a_connection_that_is_lost_in_a_write() -> None:
+    """grpc.aio has words of its own for it. It is no fault of the service, and the stream goes on over the next one."""
+    error = error_of(grpc.StatusCode.INTERNAL, "Internal error from Core", (), "mail.example:40700")
+    assert isinstance(error, errors.Unavailable)
+    assert str(error) == "the connection to mail.example:40700 ended while a mail was written"
+    assert isinstance(error_of(grpc.StatusCode.INTERNAL, "a fault", (), "mail.example:40700"), errors.ServiceError)
