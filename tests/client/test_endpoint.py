@@ -102,3 +102,51 @@ async def test_tls_by_an_authority(given: str, tmp_path: Path, monkeypatch: pyte
             options = {}
         async with Client(service.address, **options) as client:  # type: ignore[arg-type]
             assert await client.check_code("ada@example.org", "123456")
+
+
+def _write(*paths: Path) -> None:
+    for path in paths:
+        path.write_text("pem")
+
+
+@pytest.mark.parametrize("given", ["arguments", "environment"])
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["cert_file"], "{cert_file}: needs ca_file or OTPMAIL_CA_FILE, without which there is no TLS"),
+        (["cert_file", "key_file"], "{cert_file}: needs ca_file or OTPMAIL_CA_FILE, without which there is no TLS"),
+        (["ca_file", "key_file"], "{key_file}: needs cert_file or OTPMAIL_CERT_FILE, whose key it is"),
+        (["key_file"], "{key_file}: needs cert_file or OTPMAIL_CERT_FILE, whose key it is"),
+    ],
+)
+def test_a_file_without_effect(
+    given: str, names: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate without an authority would be a call without TLS, so it is an error that names it."""
+    called = {name: name if given == "arguments" else f"OTPMAIL_{name.upper()}" for name in ("cert_file", "key_file")}
+    _write(*(tmp_path / name for name in names))
+    options = {name: tmp_path / name for name in names}
+    if given == "environment":
+        for name in names:
+            monkeypatch.setenv(f"OTPMAIL_{name.upper()}", str(tmp_path / name))
+        options = {}
+    with SyncClient("127.0.0.1:1", **options) as client, pytest.raises(ValueError, match="needs") as failed:  # type: ignore[arg-type]
+        client.get_mail("id")
+    assert str(failed.value) == words.format_map(called)
+    assert Endpoint("unix:/a", **options).credentials("unix:/a") is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+def test_a_file_that_can_not_be_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the name of the argument or the variable, beside the path; a wrong type is told at once."""
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(FileNotFoundError) as failed:
+        SyncClient("127.0.0.1:1", **{name: missing}).get_mail("id")  # type: ignore[arg-type]
+    assert str(failed.value) == f"[Errno 2] {name}: No such file or directory: '{missing}'"
+    monkeypatch.setenv(f"OTPMAIL_{name.upper()}", str(tmp_path))
+    with pytest.raises(IsADirectoryError) as failed_too:
+        SyncClient("127.0.0.1:1").get_mail("id")
+    assert str(failed_too.value) == f"[Errno 21] OTPMAIL_{name.upper()}: Is a directory: '{tmp_path}'"
+    with pytest.raises(TypeError) as wrong:
+        Client("127.0.0.1:1", **{name: b"pem"})  # type: ignore[arg-type]
+    assert str(wrong.value) == f"{name}: must be text or a Path, not bytes"

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
@@ -48,6 +47,9 @@ class Endpoint:
         for name in ("server", "token", "tls_name"):
             if not isinstance(getattr(self, name), str | None):
                 raise TypeError(f"{name}: must be text, not {type(getattr(self, name)).__name__}")
+        for name in ("ca_file", "cert_file", "key_file"):
+            if not isinstance(getattr(self, name), str | Path | None):
+                raise TypeError(f"{name}: must be text or a Path, not {type(getattr(self, name)).__name__}")
         if self.server:
             _well_formed(self.server, "server")
         if self.token:
@@ -78,15 +80,38 @@ class Endpoint:
         return (*_OPTIONS, *more, *((("grpc.ssl_target_name_override", name),) if name else ()))
 
     def credentials(self, target: str) -> grpc.ChannelCredentials | None:
-        """Return the credentials for TLS, None for a channel without it. Raises OSError for a file it can't read."""
-        ca_file = _file(self.ca_file, "OTPMAIL_CA_FILE", os.environ)
-        if ca_file is None or target.startswith("unix:"):
+        """Return the credentials for TLS, None for a channel without it.
+
+        Raises OSError for a file that it can't read, and ValueError for one that would have no effect.
+        """
+        if target.startswith("unix:"):
             return None
-        chain = _file(self.cert_file, "OTPMAIL_CERT_FILE", os.environ)
-        key = _file(self.key_file, "OTPMAIL_KEY_FILE", os.environ) or chain
-        return grpc.ssl_channel_credentials(
-            ca_file.read_bytes(), key.read_bytes() if key else None, chain.read_bytes() if chain else None
-        )
+        authority, chain, key = (self._octets(name) for name in ("ca_file", "cert_file", "key_file"))
+        if key is not None and chain is None:
+            raise ValueError(f"{self._named('key_file')}: needs cert_file or OTPMAIL_CERT_FILE, whose key it is")
+        if authority is not None:
+            return grpc.ssl_channel_credentials(authority, chain if key is None else key, chain)
+        if chain is not None:
+            raise ValueError(
+                f"{self._named('cert_file')}: needs ca_file or OTPMAIL_CA_FILE, without which there is no TLS"
+            )
+        return None
+
+    def _named(self, name: str) -> str:
+        """Return how to call a field in an error: by its variable, unless it was given."""
+        return f"OTPMAIL_{name.upper()}" if getattr(self, name) is None else name
+
+    def _octets(self, name: str) -> bytes | None:
+        """Return the content of a file, None where none is named."""
+        given: str | Path | None = getattr(self, name)
+        path = os.environ.get(self._named(name), "") if given is None else given
+        if not path:
+            return None
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            error.strerror = f"{self._named(name)}: {error.strerror}"
+            raise
 
 
 @lru_cache(maxsize=64)  # it is asked at each call
@@ -102,11 +127,6 @@ def _sendable(token: str, name: str) -> str:
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise ValueError(f"{name}: holds blanks or characters that no token has")
     return token
-
-
-def _file(given: str | Path | None, name: str, environment: Mapping[str, str]) -> Path | None:
-    path = environment.get(name, "") if given is None else given
-    return Path(path) if path else None
 
 
 def is_here(target: str) -> bool:
