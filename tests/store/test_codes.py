@@ -125,7 +125,8 @@ async def test_too_many_wrong_codes_in_an_hour(codes: ChallengeStore, clock: Clo
     with pytest.raises(LimitExceeded, match="too many wrong codes") as caught:
         await _send(codes, clock, 3, compat=True)
     assert caught.value.retry_after == began + 3600 - clock.time
-    assert await _check(codes, clock, "123456", compat=True) == Check(CheckResult.TOO_MANY_ATTEMPTS, 0, began + 3600)
+    told = Check(CheckResult.TOO_MANY_ATTEMPTS, 0, began + 3600, limit="failures_per_hour")
+    assert await _check(codes, clock, "123456", compat=True) == told
     long = await _send(codes, clock, 4)
     assert long.challenge == replace(_fresh(4, clock), length=LONG)
     assert await _check(codes, clock, "ABCDEFGHJKLM") == Check(CheckResult.WRONG_CODE, 5)
