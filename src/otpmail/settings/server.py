@@ -126,7 +126,7 @@ class ServerSettings(Section):
 
     @property
     def door_of_strangers(self) -> Door | None:
-        """The first door by which calls of other machines come in once callers are asked, None without one.
+        """The first door through which calls of other machines come in once callers are asked, None without one.
 
         HTTP_PORT is one too. Where callers are not asked, it serves no methods to other machines.
         """
