@@ -182,6 +182,7 @@ async def test_5xx_settles_at_once(service: Service, relay: Relay) -> None:
     assert (mail.recipients[0].code, mail.recipients[0].reply) == (550, "sender not allowed")
     relay.faults = Faults()
     assert (await _send(service)).state == mail_pb2.Mail.STATE_RELAYED
+    await relay.wait_for_open(5)  # each worker's; the last may have been opening still
     assert relay.connections == 5
 
 

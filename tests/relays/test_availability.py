@@ -130,6 +130,31 @@ def test_a_relay_with_nothing_to_send_stays_up_until_the_next_dial(
     assert rig.events == [UP, RelayDown("r:25", "refused", 3.0)]
 
 
+def test_a_dial_that_fails_beside_others_leaves_them_their_time(availability: Availability, rig: Rig) -> None:
+    """Of the dials after a relay has closed all idle connections one fails: another may open within the second."""
+    _open(availability)
+    _empty(availability, "421 4.4.2 timeout", is_idle=True)
+    availability.dialling = 1
+    availability.failed("432 too many")
+    availability.refused()
+    assert not availability.down
+    availability.dialling = 0
+    _open(availability)
+    assert all(timer.cancelled for timer in rig.timers)
+    assert rig.events == [UP, DialFailed("r:25", "432 too many", 3.0)]
+
+
+def test_dials_that_fail_together_are_down_after_a_second(availability: Availability, rig: Rig) -> None:
+    """A relay is down a second after the first of several dials has failed if none of the others opens by then."""
+    _open(availability)
+    _empty(availability, "421 4.4.2 timeout", is_idle=True)
+    for availability.dialling in (1, 0):
+        availability.failed("refused")
+    assert not availability.down
+    rig.ring()
+    assert rig.events[-1] == RelayDown("r:25", "refused", 3.0)
+
+
 def test_a_relay_whose_connections_we_closed_is_idle(availability: Availability, rig: Rig) -> None:
     """A later relay whose connections we closed, since the first is up again, is neither up nor down."""
     _open(availability)

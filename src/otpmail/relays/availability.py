@@ -13,6 +13,7 @@ NOTICE_SECONDS = 1.0
 class Availability:
     """Follows the connections to one relay: `open` is how many there are, `wanted` how many workers wait for one.
 
+    `dialling` is how many are being dialled, without one that has failed just now.
     `down` is whether no connection is open although one is wanted, and has not been for longer than a dial takes.
 
     `retry_after` returns in how many seconds the next dial may start, and `next_dial` when, on the loop's clock.
@@ -33,6 +34,7 @@ class Availability:
     ) -> None:
         self.open = 0
         self.wanted = 0
+        self.dialling = 0
         self.down = False
         self._name = name
         self._observer = observer
@@ -50,6 +52,11 @@ class Availability:
 
     def __repr__(self) -> str:
         return f"<Availability {({None: 'idle', True: 'up', False: 'down'})[self._up]}, {self.open} open>"
+
+    @property
+    def has_others(self) -> bool:
+        """Whether a connection is open or being dialled beside the one whose dial has failed just now."""
+        return self.open > 0 or self.dialling > 0
 
     @property
     def is_well(self) -> bool:
@@ -76,6 +83,9 @@ class Availability:
         """A dial has failed, or the relay has hung up, which counts as one."""
         self._last_failure = self._cause = cause
         self._closed_by_us = False
+        # Workers dial at once only while the relay is well, so that another dial may succeed.
+        if self.dialling and not (self.open or self.down):
+            self._give_notice()
         if self.open == 0 and not self.down and self._notice is None:
             self._set_down()
         else:
@@ -96,14 +106,14 @@ class Availability:
         """
         self._cause = f"the last connection ended: {lost_cause or 'it was worn, old or idle'}"
         self._closed_by_us = is_idle or not lost_cause
-        if self._notice is None and not is_idle:
-            self._notice = self._call_later(self._notice_seconds, self._stayed_empty)
+        if not is_idle:
+            self._give_notice()
 
     def _lasted(self, mode: str, window: int, address: str) -> None:
         self._cancel_notice()
         if not self.open:  # the doubtful connection has ended meanwhile
             if self.wanted and self._closed_by_us:  # maybe a moment ago, so the dial of the next one has its time too
-                self._notice = self._call_later(self._notice_seconds, self._stayed_empty)
+                self._give_notice()
             else:
                 self._stayed_empty()
         elif self._up is not True:
@@ -129,6 +139,11 @@ class Availability:
     def _become(self, *, up: bool | None) -> None:
         self._up, self.down = up, up is False
         self._on_change()
+
+    def _give_notice(self) -> None:
+        """Look after `notice_seconds` whether a connection is open, unless a look is due already."""
+        if self._notice is None:
+            self._notice = self._call_later(self._notice_seconds, self._stayed_empty)
 
     def _cancel_notice(self) -> None:
         if self._notice is not None:

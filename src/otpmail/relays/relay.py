@@ -239,7 +239,11 @@ class Relay:
         refused = False
         self._concurrency.dialled()
         try:
-            connection = await self._dialler.dial(avoids_chunks=self._breaker.avoids_chunks(begun))
+            self._availability.dialling += 1
+            try:
+                connection = await self._dialler.dial(avoids_chunks=self._breaker.avoids_chunks(begun))
+            finally:
+                self._availability.dialling -= 1
         except ConnectFailed as error:
             refused = kind_of_error(error) is ReplyKind.TOO_MANY_CONNECTIONS
             self._failed(error, begun, is_one_too_many=refused)
@@ -267,7 +271,7 @@ class Relay:
         now = self._loop.time()
         if is_one_too_many:
             self.throttle.was_one_too_many()
-            if self._availability.open:  # the others serve on
+            if self._availability.has_others:  # they serve on, or the last of them fails alone
                 return
         avoided = self._breaker.avoids_chunks(now)
         failure = Failure.of(error)
