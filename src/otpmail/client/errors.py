@@ -224,7 +224,10 @@ class NoLiveCode(NotValid):
 
 
 class TooManyAttempts(NotValid):
-    """The code or the address has no attempts left. A new code may be requested at `retry_time`."""
+    """The code or the address has no attempts left. A new code may be requested at `retry_time`.
+
+    `retry_after` is the time until then by the clock of this machine, as of the error.
+    """
 
     http_status = 429
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
+from functools import partial
 from math import isfinite
 
 from google.protobuf.duration_pb2 import Duration
@@ -66,14 +67,15 @@ def send_mail(
             request_id=request_id,
         )
     )
+    read, answer = partial(_sent, raise_outcome=raise_outcome), mail_pb2.SendMailResponse
+    return Plan(f"{SERVICE}/SendMail", request, answer, read, timeout, usual=RELAY_SECONDS)
 
-    def read(answer: mail_pb2.SendMailResponse) -> Mail:
-        """Return the mail, or raise how it ended."""
-        sent = decode.mail(answer.mail)
-        raise_if(raise_outcome, decode.outcome(sent))
-        return sent
 
-    return Plan(f"{SERVICE}/SendMail", request, mail_pb2.SendMailResponse, read, timeout, usual=RELAY_SECONDS)
+def _sent(answer: mail_pb2.SendMailResponse, *, raise_outcome: bool) -> Mail:
+    """Return the mail of an answer, or raise how it ended."""
+    sent = decode.mail(answer.mail)
+    raise_if(raise_outcome, decode.outcome(sent))
+    return sent
 
 
 def get_mail(mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None) -> Plan[Mail]:
