@@ -70,6 +70,23 @@ def test_a_variable() -> None:
     assert _run(*arguments, "--var", "=x")[2] == f"--var: '=x' has no name; {example}"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--locale", "../x"), "--locale: is not a language tag such as en or pt-BR (BCP 47)"),
+        (("--purpose", "Sign Up"), "--purpose: must be 1 to 32 of a-z, 0-9, _ and -"),
+        (("--life", "inf"), "otpmail templates preview: invalid value for '--life': must be "),
+        (("--life", "0.5"), "otpmail templates preview: invalid value for '--life': must be "),
+    ],
+)
+def test_what_no_call_has(arguments: tuple[str, ...], line: str) -> None:
+    """A language, a purpose or a life that no code can have is one line, and exit code 2."""
+    code, out, err = _run("preview", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+
+
 def test_in_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     """--open writes the HTML to a file, names it, and opens it in a browser."""
     opened: list[str] = []

@@ -55,12 +55,13 @@ def preview(
         typer.Option("--var", metavar="NAME=VALUE", help="A variable of the request. May be given several times."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--life", metavar="SECONDS", min=1, help="How long the code is valid.")
+        float, typer.Option("--life", metavar="SECONDS", min=1, max=86400, help="How long the code is valid.")
     ] = 600,
     html: Annotated[bool, typer.Option("--html", help="Print the HTML in place of the text.")] = False,
     in_browser: Annotated[bool, typer.Option("--open", help="Open the HTML in a browser.")] = False,
 ) -> None:
     """Print the mail of a sample code: its subject and text, or its HTML."""
+    _refuse_other_than_calls(locale, purpose)
     values = {
         **pairs("--var", variables or (), "--var product=Acme"),
         "code": _CODE,
@@ -91,6 +92,17 @@ def _load(folder: Path | None) -> "Templates":
         return Templates.load(usual, product)
     except SettingsError as error:
         raise wrong_usage(*error.problems) from None
+
+
+def _refuse_other_than_calls(locale: str, purpose: str) -> None:
+    """Raise typer.Exit for a locale or a purpose that no call may have, which has no mail either."""
+    from otpmail.compose.locales import TAG
+    from otpmail.settings.profiles import PURPOSE
+
+    if locale and not TAG.fullmatch(locale):
+        raise wrong_usage("--locale: is not a language tag such as en or pt-BR (BCP 47)")
+    if not PURPOSE.fullmatch(purpose):
+        raise wrong_usage("--purpose: must be 1 to 32 of a-z, 0-9, _ and -")
 
 
 def _open(mail: "Rendered") -> None:
