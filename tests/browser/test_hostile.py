@@ -20,6 +20,7 @@ HOSTILE = (
     f'<a id="go" href="javascript:{MARK}">x</a>',
     '<style>@import "https://evil.example/a.css"; body { background: url(https://evil.example/b.png) }</style>',
     '<img src="https://evil.example/pixel.gif"><link rel="stylesheet" href="https://evil.example/c.css">',
+    '<link rel="preconnect" href="https://evil.example"><LINK/rel=dns-prefetch href="//evil.example">',
     '<meta http-equiv="refresh" content="0;url=https://evil.example/">',
     '<base href="https://evil.example/"><iframe src="/"></iframe><object data="/"></object>',
     '<form action="/inbox" method="post"><button id="go">x</button></form>',
@@ -42,6 +43,7 @@ async def test_nothing_in_a_mail_acts(page: Page, url: str, html: str) -> None:
     for tab in ("Text", "Headers", "Source", "Recipients", "HTML"):
         await page.get_by_role("button", name=tab, exact=True).click()
     await expect(page.locator("#subject")).to_have_text(html)
+    assert await frame.locator("link").count() == 0  # no policy stops the dialling of a preconnect
     assert await page.title() == "otpmail dev: inbox"
     assert await page.locator("main script, main svg, main img, main style").count() == 0
     assert page.url == f"{url}/#/mails/1"

@@ -355,6 +355,20 @@ async def test_the_search_reads_whole_mails(page: Page, url: str) -> None:
     await expect(page.locator("#mails a:visible")).to_have_count(3)
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+async def test_many_files_leave_room_for_the_mail(page: Page, url: str, width: int) -> None:
+    """Fifty files with long names scroll in a box of a few lines, none is cut off, and the text stands below."""
+    await page.set_viewport_size({"width": width, "height": 740})
+    files = [{"filename": f"{'long name ' * 6}{number}.pdf", "content": "AAAA" * 1000} for number in range(50)]
+    fields = {"to": [ADA], "subject": "Files", "text": "Hi there", "attachments": files}
+    await call(url.replace("localhost", "127.0.0.1"), SEND_MAIL, fields)
+    await page.locator("#mails a").click()
+    await expect(page.locator("#files a")).to_have_count(50)
+    await expect(page.locator("#panel pre")).to_be_in_viewport()
+    right = "Math.max(...Array.from(document.querySelectorAll('#files a'), (one) => one.getBoundingClientRect().right))"
+    assert await page.evaluate(right) <= width
+
+
 async def test_what_a_mail_has_is_seen(page: Page, url: str) -> None:
     """Files stand in the list and above the text, a mail without HTML opens as text, and Hebrew runs to the left."""
     file = {"filename": "report.pdf", "contentType": "application/pdf", "content": "AAAA" * 1000}

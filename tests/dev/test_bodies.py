@@ -3,12 +3,13 @@
 import os
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from html.parser import HTMLParser
 from time import thread_time
 
 import pytest
 
 from otpmail.cli.dev import Screen
-from otpmail.dev.bodies import body_of, html_with_images, text_of, text_of_html, with_links
+from otpmail.dev.bodies import body_of, for_frame, html_with_images, text_of, text_of_html
 from otpmail.dev.caught import CaughtMail
 from otpmail.telemetry.writer import BackgroundWriter
 
@@ -188,4 +189,19 @@ def _seconds(html: str) -> float:
 )
 def test_links_open_in_a_tab_of_their_own(html: str, expected: str) -> None:
     """The mail stays in its frame. A doctype stays first, since the HTML is laid out by it."""
-    assert with_links(html) == expected
+    assert for_frame(html) == expected
+
+
+@pytest.mark.parametrize(
+    "tag", ["<link rel=preconnect>", "<LINK/rel=preconnect>", "<lInk\nrel=dns-prefetch>", "<link>"]
+)
+def test_the_frame_of_a_mail_dials_nobody(tag: str) -> None:
+    """No `link` is left, which a browser may dial for before any policy; other words stay."""
+    found: list[str] = []
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002  the signature of HTMLParser
+            found.append(tag)
+
+    Tags().feed(for_frame(f"<p>a linked <linked> &lt;link&gt;{tag}<a href='/link'>b</a>"))
+    assert found == ["base", "p", "linked", "meta", "a"]

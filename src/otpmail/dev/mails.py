@@ -5,7 +5,7 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 from otpmail.dev.aside import work_on
-from otpmail.dev.bodies import html_with_images, with_links
+from otpmail.dev.bodies import for_frame, html_with_images
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.served import MAIL_FIELDS, PAGE_FIELDS, answer_json, answer_json_body, json_body, to_json
 from otpmail.dev.show import details, file_name, octets_of, summary
@@ -82,7 +82,7 @@ async def _serve_part(exchange: Exchange, mail: InboxMail, part: str) -> None:
 
 def _html_of(mail: InboxMail) -> bytes:
     """Return the HTML of a mail as a frame shows it."""
-    return with_links(html_with_images(mail.caught.message)).encode("utf-8", "backslashreplace")
+    return for_frame(html_with_images(mail.caught.message)).encode("utf-8", "backslashreplace")
 
 
 def _attachment_of(mail: InboxMail, number: int) -> tuple[bytes | None, str]:

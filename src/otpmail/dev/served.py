@@ -29,6 +29,7 @@ MAIL_FIELDS: tuple[Field, ...] = (
             b"frame-ancestors 'self'"
         ),
     ),
+    (b"x-dns-prefetch-control", b"off"),  # of hosts in links, which a policy does not stop
     *_COMMON,
 )
 """Fields of a part of a mail: no script, no form, nothing from elsewhere, and no origin.
