@@ -386,6 +386,9 @@ async def test_completion() -> None:
     for words, offered in (("mail list --state fa", "failed\n"), ("mail send --priority u", "urgent\n")):
         typed = {"COMP_WORDS": f"otpmail {words}", "COMP_CWORD": "4"}
         assert await run(**typed, _OTPMAIL_COMPLETE="complete_bash") == offered
+    begun = {"_TYPER_COMPLETE_ARGS": "otpmail co", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    for shell, form in (("zsh", '"code":"'), ("fish", "code\t")):
+        assert form in await run(**begun, _OTPMAIL_COMPLETE=f"complete_{shell}")
     assert "complete -o default -F _otpmail_completion otpmail" in await run("--show-completion")
 
 
