@@ -82,7 +82,7 @@ HARMLESS = frozenset(
         *(("Send", name) for name in ("scope", "device", "earlier")),
         *(("Others", name) for name in ("counts", "keep_counts", "record", "keep_record")),  # functions
         *(("Sending", "counted"), ("Quota", "key"), ("Send", "mailbox"), ("Place", "mailbox")),
-        *(("Attempt", name) for name in ("scope", "device", "only", "request", "new_device", "earlier")),
+        *(("Attempt", name) for name in ("scope", "device", "only", "request", "new_device", "earlier", "mailbox")),
         *(("RecipientResult", "code"), ("RpcStatus", "code"), ("Reply", "code")),
         *(
             ("Response", "headers"),

@@ -576,6 +576,23 @@ async def test_times_in_answers_are_on_the_wall_clock(rig: Rig) -> None:
     assert check.retry_time == NOW + 30
 
 
+async def test_the_time_of_a_new_code_knows_the_mailbox() -> None:
+    """A check of an address with a tag says when its mailbox may have a mail again, which holds for no device."""
+    rig = Rig(sends_per_hour=2)
+    first = await rig.send("a+b@example.org")
+    request = CheckRequest(email="a+b@example.org", code=first.code)
+    device = (await rig.codes.validate_code(call_of(), request)).device_token
+    sent = await rig.send("a+c@example.org")
+    later = sent.issued.next_send_time
+    for _ in range(5):
+        await rig.check(_other(sent.code), "a+c@example.org")
+    request = CheckRequest(email="a+c@example.org", code=sent.code)
+    check = (await rig.codes.validate_code(call_of(), request)).check
+    assert (check.result, check.retry_time, later) == (CheckResult.TOO_MANY_ATTEMPTS, NOW + 3600, NOW + 3600)
+    own = await rig.send("a+b@example.org", device_token=device)
+    assert own.issued.next_send_time == NOW + 30
+
+
 @pytest.mark.parametrize("reply", [250, 550])
 async def test_the_time_of_the_next_mail_is_one_when_it_is_sent(reply: int) -> None:
     """The last mail of an hour says when the next one may go, by the wait and the limit; a refused mail counts too."""

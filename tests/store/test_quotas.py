@@ -146,6 +146,35 @@ async def test_the_last_mail_of_a_limit_says_when_the_next_may_go(
     await send(b"address 00000001")
 
 
+@pytest.mark.parametrize("with_guesses", [False, True])
+async def test_a_check_knows_the_limits_of_the_mailbox(
+    codes: ChallengeStore,
+    clock: Clock,
+    with_guesses: bool,  # noqa: FBT001
+) -> None:
+    """Without attempts, the time for a new code of an address with a tag is one at which its mailbox lets it go."""
+    quotas = (Quota("guesses", b"the counts of gu", 100),) if with_guesses else ()
+    numbers = itertools.count(1)
+
+    async def send(key: bytes) -> Sending:
+        fresh = Challenge(next(numbers).to_bytes(16), "k1", clock.time + LIFE, length=6)
+        return await codes.send(Send(key, clock.time, fresh, mailbox=_MAILBOX))
+
+    for number in range(POLICY.sends.per_hour):
+        sending = await send(f"tag {number:012d}".encode())
+    key = f"tag {POLICY.sends.per_hour - 1:012d}".encode()
+    attempt = Attempt(quotas=quotas, mailbox=_MAILBOX)
+    for _ in range(POLICY.attempts + 1):
+        check = await codes.check(key, clock.time, BOOK.guess("000000"), attempt)
+    assert check.result is CheckResult.TOO_MANY_ATTEMPTS
+    assert check.retry_time == sending.spent_until
+    clock.time = check.retry_time - 1
+    with pytest.raises(LimitExceeded):
+        await send(key)
+    clock.time += 1
+    await send(key)
+
+
 async def test_a_limit_in_shadow_lets_the_next_mail_go(codes: ChallengeStore, clock: Clock) -> None:
     """A mail that uses up a limit in shadow, or one of the original's contract, names no time for that."""
     shadows = replace(POLICY, shadows=frozenset({"address"}))

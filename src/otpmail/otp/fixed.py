@@ -83,7 +83,7 @@ class FixedCodes:
     async def check(self, use: Use, request: CheckRequest, attempt: Attempt) -> Check:
         """Check what was typed, as any code. Raises as `ChallengeStore.check` does."""
         guess = self._book.guess_fixed(request.code, use.fixed.code)
-        attempt = attempt._replace(quotas=(), rules=use.terms.fixed_rules)
+        attempt = attempt._replace(quotas=(), mailbox=b"", rules=use.terms.fixed_rules)
         check = await self._store.check(use.place.key, self._store.now(), guess, attempt)
         self._note(use, check.result.name)
         return check

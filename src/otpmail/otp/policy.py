@@ -110,7 +110,7 @@ class Policy(SendingRules):
         until = now + ANSWER_SECONDS
         if is_spent or (is_live and left <= 0):
             is_locked = is_spent and (self.locks or attempt.compat)
-            again = self.next_code_at(slot, lane, now, compat=attempt.compat, locked=spent if is_locked else 0.0)
+            again = self.next_code_at(slot, lane, now, attempt, lock=spent if is_locked else 0.0)
             told = Check(_SPENT, 0, again, limit=self.used_up(lane, by_failures=is_spent) if attempt.compat else "")
             until = min(until, spent) if is_locked else until
         elif not is_live:
@@ -126,6 +126,12 @@ class Policy(SendingRules):
             return record, told
         after = CodeRecord(known.slots if has_slots else (), known.lanes, known.answers)
         return _with_free_answer(record, answered(after, attempt, told, until, is_free=True)), told
+
+    def mails_at(self, record: CodeRecord | None, now: float, attempt: Attempt) -> float:
+        """Return when one more mail of strangers is within the limits of a mailbox, in the past where it is so now."""
+        lane = lane_of(recent(record or CodeRecord(), now, self.resend), STRANGERS)
+        free = self.sends.free_at(lane.sends) - self.resend
+        return 0.0 if attempt.compat or "address" in self.shadows else free
 
     def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:
         """Whether limits over many addresses hold for an attempt: for each of strangers but at a long code.

@@ -12,7 +12,7 @@ from otpmail.limits.rules import Windows
 from otpmail.model import FIXED_KEY, LONG, Challenge, Reached, Sending
 from otpmail.otp.refusals import refusal
 from otpmail.settings import OtpSettings
-from otpmail.store.challenges import Quota, Send
+from otpmail.store.challenges import Attempt, Quota, Send
 from otpmail.values import frozen
 
 _NEEDED_SECONDS = 60.0
@@ -109,13 +109,13 @@ class SendingRules:
         free = self.sends.free_at(sends) - self.resend
         return free if free > send.now else 0.0
 
-    def next_code_at(self, slot: Slot, lane: Lane, now: float, *, compat: bool, locked: float) -> float:
-        """Return when a code may be requested again, where the lane gets none before `locked`.
+    def next_code_at(self, slot: Slot, lane: Lane, now: float, asked: Attempt, *, lock: float) -> float:
+        """Return when a code may be requested again, where the lane gets none before `lock`.
 
         The limits of mails are in shadow for the original's contract.
         """
-        mails = 0.0 if compat or "address" in self.shadows else self.sends.free_at(lane.sends) - self.resend
-        return locked if compat and locked else max(now, locked, mails, slot.next_send + self.wait)
+        mails = 0.0 if asked.compat or "address" in self.shadows else self.sends.free_at(lane.sends) - self.resend
+        return lock if asked.compat and lock else max(now, lock, mails, asked.mails_at, slot.next_send + self.wait)
 
     def _choose(self, slot: Slot, now: float, fresh: Challenge, *, attacked: bool) -> tuple[Sending, Replaced | None]:
         """Return the challenge that is mailed now, and the one that it has replaced, now or earlier."""

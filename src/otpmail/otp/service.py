@@ -123,7 +123,12 @@ class OtpService:
         InvalidArgument and LimitExceeded; nothing is counted then. After Unavailable the check may have been counted.
         """
         place = find_place(
-            call.caller, request.email, request.purpose, request.session, with_earlier=self._store.reads_earlier
+            call.caller,
+            request.email,
+            request.purpose,
+            request.session,
+            with_earlier=self._store.reads_earlier,
+            gmail_dots=self._settings.gmail_dots,
         )
         if len(request.code) > MAX_CODE:
             raise InvalidArgument("code", f"is longer than {MAX_CODE} characters")
@@ -145,7 +150,8 @@ class OtpService:
             quotas = self._quotas.of_guesses(call.caller)
         only, mark = read_challenge_id(request.challenge_id), request.fingerprint[:8]
         made = new_device(), request.compat, place.earlier
-        attempt = Attempt(place.scope, device, only, mark, *made, quotas, terms.rules)
+        mailbox = place.mailbox if device == STRANGERS else b""  # as for a mail
+        attempt = Attempt(place.scope, device, only, mark, *made, quotas, terms.rules, mailbox)
         if terms.test_addresses and (use := self._fixed.find(call, place, request.purpose, terms)) is not None:
             return await self._fixed.check(use, request, attempt)
         try:

@@ -100,6 +100,12 @@ class Attempt(NamedTuple):
     rules: "Rules | None" = None
     """The rules, as in `Send`."""
 
+    mailbox: bytes = b""
+    """The key of the record of the mailbox, as in `Send`: its limits say too when a new code may be asked for."""
+
+    mails_at: float = 0.0
+    """When one more mail is within these limits. The store fills it in (`Rules.mails_at`)."""
+
 
 ANY = Attempt()
 """An attempt of a stranger, bound to nothing."""
@@ -169,6 +175,9 @@ class Rules(Protocol):
         self, record: CodeRecord | None, now: float, guess: Guess, attempt: Attempt
     ) -> tuple[CodeRecord | None, Check]:
         """Count an attempt, compare, and use the code up if it is right."""
+
+    def mails_at(self, record: CodeRecord | None, now: float, attempt: Attempt) -> float:
+        """Return when one more mail of strangers is within the limits of a mailbox, in the past where it is so now."""
 
     def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:
         """Whether limits over many addresses may refuse an attempt, and a wrong code counts for them."""

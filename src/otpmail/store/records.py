@@ -140,6 +140,10 @@ class RuledRecords(ABC):
             counts, ends = self._rules.uncount_at(decode_counts(others.counts(quota.key)), quota, when)
             others.keep_counts(quota.key, encode_counts(counts, ends, 0.0) if counts else NO_COUNTS)
 
+    def _with_mails_at(self, attempt: Attempt, read: Callable[[bytes], CodeRecord | None], now: float) -> Attempt:
+        """Return the attempt with what the record of its mailbox says, in every case, as it takes its time."""
+        return attempt._replace(mails_at=(attempt.rules or self._rules).mails_at(read(attempt.mailbox), now, attempt))
+
     def _guessed(
         self, others: Others, record: CodeRecord | None, *, now: float, guess: Guess, attempt: Attempt
     ) -> tuple[CodeRecord | None, Check]:

@@ -208,6 +208,14 @@ _FORGOTTEN_WITH_ITS_MAILBOX = [
 ]
 
 
+_A_CHECK_BESIDE_A_FULL_MAILBOX = [
+    *(("mailbox", True), *[_A_SEND, ("wait", "next")] * 3, _A_SEND, *[_A_WRONG_CODE] * 4, ("wait", "next")),
+    *(_A_SEND, ("quotas", (_GUESSES,)), ("release",), ("wait", "next"), _A_SEND, *[_A_WRONG_CODE] * 5),
+    *(("send", *_HERE, True, True, 600.0, "k1"), ("check", "wrong", *_HERE, "", b"request1", False)),
+    *(("check", "wrong", *_HERE, "", b"request1", False), ("check", "wrong", *_HERE, "", b"", True)),
+]
+
+
 _REFUSED_BY_SEVERAL_LIMITS = [
     *(("quotas", (_BLOCK, _CALLER)), ("mailbox", True)),
     *[("send", b"scope  %d" % number, STRANGERS, True, False, 600.0, "k1") for number in range(4)],
@@ -308,6 +316,7 @@ class _Pair:
                 only = await self._bound(bound, scope, device)
                 attempt = Attempt(scope, device, only, request, b"a new 1.", compat)
                 attempt = attempt._replace(quotas=self._quotas_of(guesses=True), rules=self._profile[2])
+                attempt = attempt._replace(mailbox=self._mailbox)
                 return lambda store: store.check(self.key, self.now, guess, attempt)
             case "release", ():
                 return self._release
@@ -494,6 +503,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_A_TEST_ADDRESS_AND_NOT)
         @example(_FORGOTTEN_WITH_ITS_MAILBOX)
         @example(_REFUSED_BY_SEVERAL_LIMITS)
+        @example(_A_CHECK_BESIDE_A_FULL_MAILBOX)
         @given(st.lists(_STEPS, min_size=20, max_size=100))
         def decide(steps: list[tuple[Any, ...]]) -> None:
             runner.run(_decide(_Pair(client, keys, policy), steps))

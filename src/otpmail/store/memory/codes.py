@@ -97,6 +97,8 @@ class MemoryChallengeStore(RuledRecords):
 
     def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Awaitable[Check]:
         """Count an attempt, compare, and use the code up if it is right."""
+        if attempt.mailbox:
+            attempt = self._with_mails_at(attempt, self._record, now)
         if attempt.quotas:
             return self.update(key, partial(self._guessed_at_once, now=now, guess=guess, attempt=attempt))
         return self.update(key, partial((attempt.rules or self._rules).check, now=now, guess=guess, attempt=attempt))

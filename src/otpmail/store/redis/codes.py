@@ -149,10 +149,8 @@ class RedisChallengeStore:
         """Return the decision in a script's answer (`code_send.lua`) to a question. Raises LimitExceeded."""
         name, *answer = msgpack.unpackb(packed, raw=True)
         if name:
-            after, *is_device = answer
-            raise (send.rules or self._rules).refusal(
-                name.decode(), device=any(is_device), retry_after=float(after), quotas=send.quotas
-            )
+            rules, after = send.rules or self._rules, float(answer[0])
+            raise rules.refusal(name.decode(), device=any(answer[1:]), retry_after=after, quotas=send.quotas)
         challenge_id, key_id, expires, attempts, length, next_send, reached, most, until = answer
         challenge = Challenge(challenge_id, key_id.decode(), float(expires), attempts, length, most)
         return Sending(challenge, float(next_send), send.counted, _reached(reached), send.mailbox, float(until))
@@ -177,12 +175,13 @@ class RedisChallengeStore:
             *(attempt.rules or self._rules).numbers,
             *(attempt.scope, attempt.device, attempt.only or b"", attempt.request, attempt.new_device),
             *(int(attempt.compat), *guess.lengths),
-            *(self._keys.used, self.used.origin),
+            *(self._keys.used, self.used.origin, int(bool(attempt.mailbox))),
             *_words_of(attempt.quotas),
             *proofs,
         ]
-        counts = self.counts([quota.key for quota in attempt.quotas])
-        packed = await self._client.run(_CHECK, [*names, self._keys.nobody, *counts], words, replicated=True)
+        names += [self._keys.nobody, *self._keys.mailbox(attempt.mailbox)]
+        names += self.counts([quota.key for quota in attempt.quotas])
+        packed = await self._client.run(_CHECK, names, words, replicated=True)
         return self._check_of(msgpack.unpackb(packed, raw=True), attempt)
 
     def _check_of(self, answer: Sequence[Any], attempt: Attempt) -> Check:

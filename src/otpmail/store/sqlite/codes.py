@@ -76,7 +76,7 @@ class SqliteChallengeStore(RuledRecords):
 
     async def check(self, key: bytes, now: float, guess: Guess, attempt: Attempt = ANY) -> Check:
         """Count an attempt, compare, and use the code up if it is right."""
-        if attempt.quotas:
+        if attempt.quotas or attempt.mailbox:
             return await self._writer.ask(partial(self._check, key, now, guess, attempt))
         rule = partial((attempt.rules or self._rules).check, now=now, guess=guess, attempt=attempt)
         return await self._writer.ask(partial(self._update, key, rule, earlier=(attempt.earlier, attempt.scope)))
@@ -145,6 +145,8 @@ class SqliteChallengeStore(RuledRecords):
             self._unsend(key, sending, connection)
 
     def _check(self, key: bytes, now: float, guess: Guess, attempt: Attempt, connection: Connection) -> Check:
+        if attempt.mailbox:
+            attempt = self._with_mails_at(attempt, partial(self._record, connection, with_room=False), now)
         rule = partial(self._guessed, now=now, guess=guess, attempt=attempt)
         earlier = (attempt.earlier, attempt.scope)
         # A code is checked on a full disk too.

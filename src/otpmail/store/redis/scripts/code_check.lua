@@ -1,6 +1,6 @@
 -- Counts an attempt, compares, and uses the code up if it is right (otp.policy.Policy.check).
--- KEYS: the names of the record and the clock (as `open` has them), a record that belongs to nobody, and the names of
--- counts (counts.lua).
+-- KEYS: the names of the record and the clock (as `open` has them), a record that belongs to nobody, the names of the
+-- record of a mailbox, and those of counts (counts.lua).
 -- ARGV:
 --   1  the time, how many names the record has, how many earlier ones
 --   4  the rules (`rules_of`), then counted from behind them:
@@ -11,7 +11,8 @@
 --  +5  '1' for the original's contract
 --  +6  which code the text can be, as a number and as letters: lengths
 --  +8  the channel of used codes, and our name there
--- +10  the limits over many addresses (`quotas_of`)
+-- +10  '1' where the address shares the limits of mails of a mailbox
+-- +11  the limits over many addresses (`quotas_of`)
 --      then, for each of our keys and for the earlier record, the key's id and the proof
 -- Returns {result, attempts left, retry time or false, device, time}. A right code adds id and expiry of the challenge,
 -- a wrong one that counts adds the limits that the log has a line about, unless the answer is an earlier one. Without
@@ -30,8 +31,9 @@ local asked = {
   lengths = { [tonumber(ARGV[at + 6])] = true, [tonumber(ARGV[at + 7])] = true }
 }
 local proofs
-asked.quotas, proofs = quotas_of(at + 10)
-local nobody = KEYS[#KEYS - #asked.quotas * names]
+asked.quotas, proofs = quotas_of(at + 11)
+local has_mailbox = ARGV[at + 10] == '1'
+local nobody = KEYS[#KEYS - (#asked.quotas + (has_mailbox and 1 or 0)) * names]
 if old then found = adopt(found, old, asked.scope, rules) end
 local record = recent(found, now, rules.resend)
 for _, answer in ipairs(record.answers) do
@@ -73,12 +75,21 @@ if refused then return cmsgpack.pack(refused) end
 local left = most_of(challenge, rules) - challenge.attempts
 local is_spent = spent > now and not (is_live and challenge.length == LONG)
 local is_locked = is_spent and asked.locks
+-- When the limits of the mailbox let one more mail go (otp.policy.Policy.mails_at).
+local mails_at = 0
+if has_mailbox then
+  local box = recent(mailbox_of(#asked.quotas, names).record, now, rules.resend)
+  mails_at = free_at(rules.sends, lane_of(box, STRANGERS).sends) - rules.resend
+end
 -- When a code may be requested again (otp.sending.SendingRules.next_code_at).
 local again = math.max(now, slot.next_send + rules.wait)
 if asked.compat then -- the limits of mails are in shadow there
   again = is_locked and spent or again
 else
-  if not rules.shadows.address then again = math.max(again, free_at(rules.sends, lane.sends) - rules.resend) end
+  if not rules.shadows.address then
+    local mails = free_at(rules.sends, lane.sends) - rules.resend
+    again = math.max(again, mails, mails_at)
+  end
   if is_locked then again = math.max(again, spent) end
 end
 local answer = { 'no_live_code', 0, false, '', 0 }
