@@ -96,7 +96,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def counted(self, value: Any) -> Any:
         """Return a value, and count what it prints."""
-        made = size(value)
+        made = len(value) + 1 if isinstance(value, str) else size(value)
         self._refuse(made)
         self._characters += made
         return value
