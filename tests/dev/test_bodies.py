@@ -196,7 +196,7 @@ def test_links_open_in_a_tab_of_their_own(html: str, expected: str) -> None:
     "tag", ["<link rel=preconnect>", "<LINK/rel=preconnect>", "<lInk\nrel=dns-prefetch>", "<link>"]
 )
 def test_the_frame_of_a_mail_dials_nobody(tag: str) -> None:
-    """No `link` is left, which a browser may dial for before any policy; other words stay."""
+    """No `link` or frame is left, which a browser may dial for before any policy; other words stay."""
     found: list[str] = []
 
     class Tags(HTMLParser):

@@ -35,7 +35,7 @@ _MARKUP = re.compile(
     re.VERBOSE | re.IGNORECASE | re.ASCII | re.DOTALL,
 )
 _DOCTYPE = re.compile(r"(?:\s|<!--.*?-->|<\?[^>]*>)*+<!doctype[^>]*>", re.IGNORECASE | re.DOTALL)
-_LINK = re.compile(r"<link(?=[ \t\n\f\r/>])", re.IGNORECASE | re.ASCII)
+_DIALS = re.compile(r"<(?:link|i?frame)(?=[ \t\n\f\r/>])", re.IGNORECASE | re.ASCII)
 _DECIMAL = re.compile(r"&#0*([0-9]+)")
 
 
@@ -103,10 +103,10 @@ def html_with_images(message: EmailMessage) -> str:
 def for_frame(html: str) -> str:
     """Return HTML for a frame which shows nothing but a mail: links open in a tab of their own, and it dials nobody.
 
-    No policy of a page holds Chromium back from dialling the host of `<link rel=preconnect>`. So such an element is
-    replaced by one of metadata, which is as empty. Scripts are off, so none can write another.
+    No policy of a page holds Chromium back from dialling the host of `<link rel=preconnect>` or of a frame. So such an
+    element is replaced by one of metadata, which shows nothing. Scripts are off, so none can write another.
     """
-    html = _LINK.sub("<meta", html)
+    html = _DIALS.sub("<meta", html)
     doctype = _DOCTYPE.match(html)
     start = doctype.end() if doctype else 0
     return f'{html[:start]}<base target="_blank">{html[start:]}'
