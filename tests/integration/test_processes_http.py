@@ -308,5 +308,8 @@ async def test_a_port_that_is_taken(state: dict[str, Any], taken: str) -> None:
             opened.enter_context(socket.create_server((HOST, port)))
         given = {"PROCESSES": 2, "HTTP_PORT": port, "PORT": port if taken == "by PORT" else 0}
         (line,) = await Service(**state | given).refused(2)
-    there = "another server is there" if taken == "by another" else "no server is there, but a program has the port"
-    assert line.startswith(f"HTTP_HOST, HTTP_PORT: can't listen on 127.0.0.1:{port}; {there}, perhaps ")
+    told = {
+        "by another": f"HTTP_HOST, HTTP_PORT: can't listen on 127.0.0.1:{port}; another server is there, perhaps ",
+        "by PORT": f"HTTP_PORT: is {port}, and so is PORT, where gRPC listens on 127.0.0.1; ",
+    }
+    assert line.startswith(told[taken])
