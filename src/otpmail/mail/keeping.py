@@ -123,8 +123,8 @@ class Keeping:
     def release(self, prepared: Prepared, end: Job | CallerError | None = None) -> None:
         """Free the place and the request id of a prepared mail, with its job where it has one.
 
-        The mail counts for no rate of its caller if it was not accepted, if its request id found an earlier mail, or if
-        all its recipients are suppressed.
+        The mail counts for a rate of its caller if it was accepted. It does not if its request id found an earlier
+        mail, or if all its recipients are suppressed.
         """
         job = end if isinstance(end, Job) else None
         if prepared.counted is not None and (job is not prepared.job or job.is_left_out):

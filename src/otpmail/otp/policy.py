@@ -205,7 +205,7 @@ class Policy(SendingRules):
     def refuse(self, record: CodeRecord | None, sending: Sending) -> tuple[CodeRecord | None, None]:
         """The relay refused the address for good: the challenge is live no more, and the next mail need not wait.
 
-        The mail counts: the relay has seen it. What other mails have brought stays live.
+        The mail counts: the relay has seen it. Codes of other mails stay live.
         """
         return record and refused(record, sending), None
 

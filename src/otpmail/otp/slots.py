@@ -62,8 +62,8 @@ def with_room(slots: tuple[Slot, ...], device: bytes, now: float) -> tuple[Slot,
     """Return the slots with a place for one more of a device. Raises LimitExceeded where none gives way.
 
     With all places of devices taken, one of those with most loses its oldest. Strangers take no place of a device, and
-    no device one of theirs. Of slots that only wait for their next mail, of codes that later ones have ended, and of
-    those whose latest mail was not sent, the latest stay.
+    no device one of theirs. Three kinds of slots keep only their latest: those that only wait for their next mail,
+    those of codes that later ones have ended, and those whose latest mail was not sent.
     """
     ended = ended_by_later(slots)
     waiting = [slot for slot in slots if slot.challenge is None]

@@ -102,8 +102,8 @@ class Redactor:
     def line(self, text: str, codes: Iterable[str] = (), *, masks_numbers: bool = False) -> str:
         """Return the text without secrets, on one line of MAX_TEXT characters at most.
 
-        It is without `codes` and the recent ones, too. With `masks_numbers`, where the codes of earlier mails are not
-        known, it is without every number of four digits or more, and without what may be a long code.
+        It is without `codes` and the recent ones, too. `masks_numbers` is for where the codes of earlier mails are not
+        known: it takes out every number of four digits or more, and all that may be a long code.
         """
         is_long = len(text) > LONG
         redacted = clean(text[:LONG])
