@@ -190,6 +190,23 @@ async def test_the_only_mail_is_put_back(page: Page, url: str, width: int, had: 
     await expect(page.locator("#mails a" if width == 1280 else "#subject")).to_be_focused()
 
 
+async def test_a_mail_is_put_back_while_the_list_is_loaded(page: Page, url: str) -> None:
+    """The list that was asked for before the mail was put back lacks it; the mail is opened by the next one."""
+    await page.set_viewport_size({"width": 400, "height": 800})
+    await _send(url, "One")
+    await page.locator("#mails a").click()
+    held: asyncio.Queue[Route] = asyncio.Queue()
+    await page.route("**/inbox", held.put, times=1)
+    await page.keyboard.press("Delete")
+    old = await held.get()  # the deletion has the list loaded
+    answer = await old.fetch()
+    async with page.expect_response(lambda response: response.request.method == "PUT"):
+        await page.keyboard.press("u")
+    await old.fulfill(response=answer)
+    await expect(page.locator("#status")).to_have_text("1 mail, 0 unread")
+    await expect(page.locator("#subject")).to_be_focused()
+
+
 async def test_the_offer_to_put_a_mail_back_ends(page: Page, url: str) -> None:
     """After a while the offer goes, but not while it has the focus."""
     await page.clock.install()

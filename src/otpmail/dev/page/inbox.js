@@ -126,14 +126,16 @@ const visit = (id, replace = false) => {
   return route();
 };
 
-// One load at a time; what asks meanwhile is answered by one more, and so is a mail that comes, which the list may lack.
-let loading = false;
+// One load at a time; what asks meanwhile waits for one more, and so does a mail that comes, which the list may lack.
+let loading = null; // ends when nothing asks any more
 let again = false;
 let first = true;
-const load = async () => {
+const load = () => {
   again = true;
-  if (loading) return;
-  loading = true;
+  loading ??= loadAll();
+  return loading;
+};
+const loadAll = async () => {
   try {
     while (again) {
       again = false;
@@ -148,7 +150,7 @@ const load = async () => {
   } catch {
     say("The service gave no answer.");
   } finally {
-    loading = false;
+    loading = null;
   }
 };
 
