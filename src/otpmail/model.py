@@ -240,8 +240,14 @@ class Sending:
     spent_until: float = 0.0
 
     def is_that_of(self, issued: IssuedCode) -> bool:
-        """Whether a mail that was written for an issued code is the one that may go now."""
-        return self.challenge.id == issued.challenge.id and self.spent_until == issued.spent_until
+        """Whether a mail that was written for an issued code is the one that may go now, by code and times.
+
+        A challenge of the same id may have become a long one, since the address is under attack.
+        """
+        mine, its = self.challenge, issued.challenge
+        return (mine.id, mine.length, mine.expires, self.next_send, self.spent_until) == (
+            *(its.id, its.length, its.expires, issued.next_send_time, issued.spent_until),
+        )
 
 
 class CheckResult(Enum):

@@ -214,6 +214,22 @@ async def test_the_live_code_is_mailed_again(process: Process, clock: Clock) -> 
         assert check.attempts_left == 3
 
 
+async def test_a_code_under_attack_is_the_one_that_is_mailed(process: Process, clock: Clock) -> None:
+    """Once the wrong codes of an hour are spent, the mail has the long code of the record, which is valid."""
+    async with process().running() as service:
+        for _ in range(2):
+            sent = await service.send()
+            wrong = "000000" if sent.code != "000000" else "111111"
+            for _ in range(5):
+                assert await service.check(wrong) is CheckResult.WRONG_CODE
+            clock.time += 31
+        sent = await service.send()
+        *_, content = [service.rig.queue.get_nowait().envelope.content for _ in range(3)]
+        assert len(sent.code) == 12
+        assert sent.code.encode() in content.replace(b"-", b"")
+        assert await service.check(sent.code) is CheckResult.VALID
+
+
 @pytest.mark.parametrize("limit", ["address", "block"])
 async def test_the_answer_names_a_limit_that_is_used_up(process: Process, clock: Clock, limit: str) -> None:
     """The time of the next mail is one at which it is sent, and the same for a repeated call of a later process."""
