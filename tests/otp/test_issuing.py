@@ -284,6 +284,22 @@ async def test_the_end_of_a_mail_from_the_store(process: Process, code: int, res
         assert (await service.send()).code != sent.code
 
 
+async def test_a_refused_mail_from_the_store_ends_no_code_of_another(process: Process, clock: Clock) -> None:
+    """A code that a mail has brought is good also where the next process has sent the same code again, in vain."""
+    async with process().running() as service:
+        sent = await service.send()
+        service.rig.settle()
+        clock.time += 31
+        assert (await service.send()).code == sent.code
+    async with process().running() as service:
+        [entry] = await service.arrived(1)
+        service.intake.take_up(entry)
+        service.rig.settle(code=550)
+        await service.codes.close()
+        assert (await service.send()).code == sent.code
+        assert await service.check(sent.code) is CheckResult.VALID
+
+
 async def test_a_mail_from_the_store_that_is_not_sent(process: Process) -> None:
     """The next code may be asked for at once where the next process has cancelled a mail; the code stays good."""
     async with process().running() as service:

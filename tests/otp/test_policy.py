@@ -501,6 +501,19 @@ def test_a_refusal_ends_no_code_of_another_mail() -> None:
     assert _challenge(after) == fresh("a")
 
 
+def test_a_refusal_ends_no_code_that_was_mailed_before() -> None:
+    """A code that is mailed again, in vain, stays live, and the next mail need not wait; so it is twice in a row."""
+    mailed, first = send(None, 0.0, "a")
+    record: CodeRecord | None = mailed
+    for now in (30.0, 31.0):
+        mailed, again = send(record, now, "b")
+        assert again.challenge == first.challenge
+        record, _ = POLICY.refuse(mailed, again)
+        assert _challenge(record) == first.challenge
+    after, _ = POLICY.refuse(record, first)
+    assert _challenge(after) == first.challenge
+
+
 def test_a_record_says_when_it_says_nothing_any_more() -> None:
     """A record may be dropped once all in it is of the past; without room a few mails do not hold it."""
     assert ends_of(CodeRecord()) == (0.0, 0.0)

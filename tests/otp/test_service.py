@@ -609,6 +609,16 @@ async def test_the_time_of_the_next_mail_is_one_when_it_is_sent(reply: int) -> N
     assert (await rig.send()).mail.state is MailState.RELAYED
 
 
+async def test_the_next_mail_need_not_wait_for_a_refused_one(rig: Rig) -> None:
+    """After the relay has refused a code that is mailed again, the next mail with it may go at once, as answered."""
+    first = await rig.send()
+    rig.now += 30
+    refused = await rig.send(reply=550)
+    assert refused.issued.next_send_time == rig.now
+    again = await rig.send()
+    assert (again.mail.state, again.code) == (MailState.RELAYED, first.code)
+
+
 async def test_mails_are_spaced(rig: Rig) -> None:
     """A second mail too soon is refused with the wait; callers of the original contract are not spaced."""
     sent = await rig.send()

@@ -221,8 +221,7 @@ class OtpService:
                 if isinstance(error, InvalidArgument):
                     raise naming_variables(error) from None
                 raise
-        is_again = sending.challenge.id != fresh.id
-        self._mails.call_when_done(job, partial(self._on_mail_end, key, sending, is_again=is_again))
+        self._mails.call_when_done(job, partial(self._on_mail_end, key, sending))
         return job
 
     def _note_limits(self, call: Call, reached: Sequence[Reached]) -> None:
@@ -244,16 +243,13 @@ class OtpService:
             raise
         if (sending := issuing.sending) is not None:
             self._note_limits(call, sending.reached)
-            is_again = sending.challenge.id != send.fresh.id
-            self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending, is_again=is_again))
+            self._mails.call_when_done(job, partial(self._on_mail_end, send.key, sending))
         return job
 
-    def _on_mail_end(self, key: bytes, sending: Sending, job: Job, _: Outcome, *, is_again: bool = False) -> None:
+    def _on_mail_end(self, key: bytes, sending: Sending, job: Job, _: Outcome) -> None:
         """Void a code whose address the relay refuses; one whose mail never left may be asked for again at once.
 
-        Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good. So
-        does a code that is mailed again (`is_again`): otherwise a stranger's call that is refused would end an owner's.
+        Neither is done where the relay may have accepted the mail: somebody may have the code, and it stays good.
         """
-        if job.state not in NOT_SENT or (is_again and job.is_refused):
-            return
-        self._undoing.begin(partial(self._store.refuse if job.is_refused else self._store.unsend, key, sending))
+        if job.state in NOT_SENT:
+            self._undoing.begin(partial(self._store.refuse if job.is_refused else self._store.unsend, key, sending))

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from otpmail.code_record import NO_CALL, CodeRecord, Lane, Replaced, Slot
+from otpmail.code_record import CALL, NO_CALL, CodeRecord, Lane, Replaced, Slot
 from otpmail.model import Sending
 from otpmail.otp.records import kept, with_lane, with_slot
 
@@ -41,7 +41,8 @@ def withdrawn(record: CodeRecord, call: bytes) -> TakenBack:
 def refused(record: CodeRecord, sending: Sending) -> CodeRecord | None:
     """Return the record without a challenge whose mail was refused, which goes on counting as a mail.
 
-    A challenge that a later mail brings stays live, and so does the one that the refused one had replaced.
+    A challenge that another mail brings stays live, and so does the one that the refused one had replaced: else a
+    stranger's call that is refused would end an owner's code. Its own call has made a challenge, by the end of its id.
     """
     slot, mail = _slot_with(record, sending), sending.next_send
     if slot is None:
@@ -51,7 +52,7 @@ def refused(record: CodeRecord, sending: Sending) -> CodeRecord | None:
     else:
         after = _without(slot, mail)
         is_it = after.challenge is not None and after.challenge.id == sending.challenge.id
-        if is_it and slot.next_send in (mail, 0.0):
+        if is_it and slot.next_send == mail and slot.call == sending.challenge.id[CALL]:
             after = _ended(after)
     return kept(replace(record, slots=with_slot(record.slots, slot, after)))
 

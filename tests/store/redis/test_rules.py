@@ -143,6 +143,10 @@ _TAKEN_BACK_AFTER_IT_WAS_REPLACED = [
     *(("wait", "next"), _A_SEND, ("void", bytes(8), ""), ("withdraw",), ("unsend", 0)),
     *(_A_SEND, ("release",), ("unsend", 0), _A_SEND, ("check", "right", *_HERE, "", b"", False), ("unsend", 0)),
 ]
+_MAILED_AGAIN_IN_VAIN = [
+    *(_A_SEND, ("wait", "next"), _A_SEND, ("refuse", 0), _A_SEND, ("refuse", 1), ("refuse", 0)),
+    *(("check", "right", *_HERE, "", b"", False), _A_SEND, ("refuse", 0), ("check", "right", *_HERE, "", b"", False)),
+]
 _A_REPEATED_CALL_REPLACED_ITS_OWN = [
     *(_A_SEND, ("wait", 300.25), ("unsend", 0), ("again",), _A_WRONG_CODE),
     *(("send", *_HERE, False, False, 2.0, "k1"), ("unsend", 0), ("unsend", 0), ("refuse", 0)),
@@ -499,6 +503,7 @@ def test_random_decisions(redis_server: RedisServer, policy: Policy) -> None:
         @example(_MAILS_THAT_WERE_NOT_SENT)
         @example(_A_PROFILE_CHANGES)
         @example(_TAKEN_BACK_AFTER_IT_WAS_REPLACED)
+        @example(_MAILED_AGAIN_IN_VAIN)
         @example(_A_REPEATED_CALL_REPLACED_ITS_OWN)
         @example(_A_TEST_ADDRESS_AND_NOT)
         @example(_FORGOTTEN_WITH_ITS_MAILBOX)

@@ -45,14 +45,14 @@ local function take_out()
   return is_known
 end
 
-local is_latest = slot and (slot.next_send == mail or slot.next_send == 0)
+local is_own = slot and slot.next_send == mail and slot.call == mark:sub(-#NO_CALL) -- the call that made the challenge
 local is_known = slot and not is_replaced and take_out()
 if kind == 'refuse' then
   if not slot then return 0 end
-  -- A challenge that a later mail brings stays live, and so does the one that the refused one had replaced.
+  -- A challenge that another mail brings stays live, and so does the one that the refused one had replaced.
   if is_replaced then
     slot.replaced = nil
-  elseif slot.challenge and slot.challenge.id == mark and is_latest then
+  elseif slot.challenge and slot.challenge.id == mark and is_own then
     slot.challenge, slot.replaced = nil, nil
   end
   keep_record(1, places, record, now)
