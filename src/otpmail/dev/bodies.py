@@ -35,6 +35,10 @@ _MARKUP = re.compile(
     re.VERBOSE | re.IGNORECASE | re.ASCII | re.DOTALL,
 )
 _DOCTYPE = re.compile(r"(?:\s|<!--.*?-->|<\?[^>]*>)*+<!doctype[^>]*>", re.IGNORECASE | re.DOTALL)
+_FRAME = re.compile(
+    r"(?P<kept><!--.*?(?:-->|\Z))|<iframe(?=[ \t\n\f\r/>]).*?(?:</iframe(?=[ \t\n\f\r/>])[^>]*>|\Z)",
+    re.IGNORECASE | re.ASCII | re.DOTALL,
+)
 _DIALS = re.compile(r"<(?:link|i?frame)(?=[ \t\n\f\r/>])", re.IGNORECASE | re.ASCII)
 _DECIMAL = re.compile(r"&#0*([0-9]+)")
 
@@ -104,8 +108,10 @@ def for_frame(html: str) -> str:
     """Return HTML for a frame which shows nothing but a mail: links open in a tab of their own, and it dials nobody.
 
     No policy of a page holds Chromium back from dialling the host of `<link rel=preconnect>` or of a frame. So such an
-    element is replaced by one of metadata, which shows nothing. Scripts are off, so none can write another.
+    element is replaced by one of metadata, which shows nothing. Scripts are off, so none can write another. A frame
+    goes with its content, which is raw text and no markup.
     """
+    html = _FRAME.sub(lambda found: found["kept"] or "", html)
     html = _DIALS.sub("<meta", html)
     doctype = _DOCTYPE.match(html)
     start = doctype.end() if doctype else 0
