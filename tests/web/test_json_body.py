@@ -101,6 +101,11 @@ async def test_json_is_utf_8(*, large: bool) -> None:
     [
         ({"attachments": [{"filename": 5}]}, "attachments.filename: must be text in JSON"),
         ({"attachments": [{"nope": 5}]}, "attachments.nope: is no field of otpmail.v1.Attachment"),
+        ({"attachments": [{"content": "!"}]}, "attachments.content: is not base64"),
+        (
+            {"attachments": [{"contentType": "a", "content_type": "b"}]},
+            "attachments.content_type: comes twice in JSON",
+        ),
         ({"attachments": [5]}, "attachments: must be a list of objects in JSON"),
         ({"headers": [{"value": []}]}, "headers.value: must be text in JSON"),
         ({"to": "a@b.example"}, "to: must be a list of texts in JSON"),

@@ -96,10 +96,10 @@ def _load(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _check_names(value: dict[str, Any]) -> None:
+def _check_names(value: dict[str, Any], path: tuple[str, ...] = (), kind: Any = None) -> None:
     """Raise Mistake where a field has both of its names."""
     if len({name.replace("_", "").lower() for name in value}) != len(value):
-        raise Mistake("a name comes twice", _repeated(name.replace("_", "").lower() for name in value))
+        raise Mistake("a name comes twice", _repeated(name.replace("_", "").lower() for name in value), path, kind)
 
 
 def _repeated(names: Iterable[str]) -> str:
@@ -121,27 +121,28 @@ def _looked_into(kind: Any) -> Mapping[str, Any]:
     return found
 
 
-def _look_into(value: dict[str, Any], kind: Any) -> None:
+def _look_into(value: dict[str, Any], kind: Any, path: tuple[str, ...] = ()) -> None:
     """Raise InvalidArgument for octets that are no base64, and Mistake where an inner field has both of its names.
 
     json_format passes over what is no base64, so that a URL of data, say, would become other octets. Of two names it
-    takes one. As the number of an enum it takes true, and what is before the point of 1.5.
+    takes one. As the number of an enum it takes true, and what is before the point of 1.5. `path` leads to the message.
     """
     fields = _looked_into(kind)
     for name in fields.keys() & value.keys():
         field, given = fields[name], value[name]
         if given is None:  # as if the field were not there, by the mapping of protobuf to JSON
             continue
+        place = *path, field.name
         for part in given if isinstance(given, list) else [given]:
             if field.type == FieldDescriptor.TYPE_BYTES:
                 if not isinstance(part, str) or part.encode().rstrip(b"=\r\n").translate(None, _BASE64):
-                    raise InvalidArgument(field.name, "is not base64")
+                    raise InvalidArgument(".".join(place), "is not base64")
             elif field.type == FieldDescriptor.TYPE_ENUM:
                 if isinstance(part, bool) or (isinstance(part, float) and not part.is_integer()):
-                    raise InvalidArgument(field.name, f"{what_it_takes(field)} in JSON")
+                    raise InvalidArgument(".".join(place), f"{what_it_takes(field)} in JSON")
             elif isinstance(part, dict):
-                _check_names(part)
-                _look_into(part, field.message_type)
+                _check_names(part, place, field.message_type)
+                _look_into(part, field.message_type, place)
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -35,11 +35,22 @@ _TYPES: Final = {
 
 
 class Mistake(ValueError):
-    """What is wrong in JSON that json reads. `name` is one that comes twice."""
+    """What is wrong in JSON that json reads. `name` is one that comes twice.
 
-    def __init__(self, words: str, name: str = "") -> None:
+    `path` are the fields that lead to it, None where that is not known, and `kind` the message there.
+    """
+
+    def __init__(self, words: str, name: str = "", path: tuple[str, ...] | None = None, kind: Any = None) -> None:
         super().__init__(words)
-        self.name = name
+        self.name, self.path, self.kind = name, path, kind
+
+    def field_in(self, kind: Any) -> str:
+        """Return the field that comes twice in a message, with those that lead to it; empty where it can't be told."""
+        inner = (field.message_type for field in kind.fields if field.message_type is not None)
+        if self.path is None and any(_field_of(self.name, each) for each in inner):
+            return ""  # it may be in either
+        field = _field_of(self.name, self.kind or kind)
+        return ".".join((*(self.path or ()), field)) if field else ""
 
 
 def what_it_takes(field: Any) -> str:
@@ -72,7 +83,7 @@ def mistakes_in(kind: type[Message]) -> Iterator[None]:
     except json_format.ParseError as error:
         raise _of_parse_error(str(error), kind.DESCRIPTOR) from None
     except (ValueError, RecursionError, TypeError, AttributeError) as error:
-        if isinstance(error, Mistake) and (field := _field_of(error.name, kind.DESCRIPTOR)):
+        if isinstance(error, Mistake) and (field := error.field_in(kind.DESCRIPTOR)):
             raise InvalidArgument(field, "comes twice in JSON") from None
         raise InvalidArgument("request", f"is no {name} in JSON{_reason_of(error)}") from None
 
