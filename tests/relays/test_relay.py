@@ -288,6 +288,28 @@ async def test_a_relay_that_begins_to_hang_up_counts_as_down() -> None:
             await working
 
 
+async def test_a_relay_is_down_while_one_dial_is_refused_and_another_hangs() -> None:
+    """A connection too many is no failure beside other dials, but if none of them opens soon, the relay is down."""
+    noted = Noted()
+    async with Server(Faults()) as server:
+        relay = _relay(server, noted, timeout=60, notice_seconds=0.05)
+        only = await relay.connect()
+        only.keep_idle(0)
+        relay.released(only)
+        await only.close()
+        server.faults = Faults(silent_at="CONNECT", times=1, most_open=1)
+        hanging = asyncio.create_task(relay.connect())
+        await server.wait_for_connections(2)
+        waiting = asyncio.create_task(relay.connect())
+        async with asyncio.timeout(10):
+            await noted.down.wait()
+        assert relay.down
+        for task in (hanging, waiting):
+            task.cancel()
+        await asyncio.wait([hanging, waiting])
+        server.cut_connections()
+
+
 async def test_chunks_are_avoided_after_two_probes_that_end_a_connection() -> None:
     """After two failed probes in a row mails go by DATA without a probe, since one may be a network fault."""
     noted = Noted()

@@ -83,15 +83,23 @@ class Availability:
         """A dial has failed, or the relay has hung up, which counts as one."""
         self._last_failure = self._cause = cause
         self._closed_by_us = False
-        # Workers dial at once only while the relay is well, so that another dial may succeed.
-        if self.dialling and not (self.open or self.down):
-            self._give_notice()
+        if self.dialling:
+            self.leave_to_others(cause)
         if self.open == 0 and not self.down and self._notice is None:
             self._set_down()
         else:
             repeated = self._named_dial == self._next_dial()
             self._named_dial = self._next_dial()
             self._observer.notify(DialFailed(self._name, cause, self._retry_after(), repeated))
+
+    def leave_to_others(self, cause: str) -> None:
+        """A dial has failed while others are on their way: one of them may open within `notice_seconds`.
+
+        Workers dial at once only while the relay is well.
+        """
+        if not (self.open or self.down):
+            self._last_failure = self._cause = cause
+            self._give_notice()
 
     def refused(self) -> None:
         """A worker wants a connection and may not dial yet, after an earlier failure: the relay is not idle."""

@@ -272,6 +272,7 @@ class Relay:
         if is_one_too_many:
             self.throttle.was_one_too_many()
             if self._availability.has_others:  # they serve on, or the last of them fails alone
+                self._availability.leave_to_others(str(error))
                 return
         avoided = self._breaker.avoids_chunks(now)
         failure = Failure.of(error)
