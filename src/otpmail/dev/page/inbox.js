@@ -174,8 +174,9 @@ const search = async () => {
   const number = ++asked;
   if (words) {
     const answer = await fetch(`/inbox?search=${encodeURIComponent(words)}`);
-    if (number !== asked || !answer.ok) return;
-    found = new Set((await answer.json()).mails.map((mail) => mail.id));
+    const answered = answer.ok ? await answer.json() : null;
+    if (number !== asked || !answered) return;
+    found = new Set(answered.mails.map((mail) => mail.id));
   } else {
     found = null;
   }
