@@ -137,7 +137,7 @@ async def test_changed_templates_of_a_profile_are_in_force(tmp_path: Path) -> No
 
 
 async def test_another_edit_with_the_same_mistake(tmp_path: Path) -> None:
-    """A file that was edited and still has its mistake is told again, so that nobody takes the edit for good."""
+    """The log names a mistake again that an edit of the file has left, so that nobody takes the edit for good."""
     file, noted = tmp_path / "callers.toml", Noted()
     _write(file, _table("shop", "one"))
     access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)

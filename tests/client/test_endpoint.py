@@ -138,7 +138,7 @@ def test_a_file_without_effect(
 
 @pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
 def test_a_file_that_can_not_be_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error has the name of the argument or the variable, beside the path; a wrong type is told at once."""
+    """The error has the name of the argument or the variable, beside the path; a wrong type is refused at once."""
     missing = tmp_path / "missing.pem"
     with pytest.raises(FileNotFoundError) as failed:
         SyncClient("127.0.0.1:1", **{name: missing}).get_mail("id")  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def test_a_mail_that_no_message_can_have(otpmail: Namespace) -> None:
 
 
 def test_messages_have_a_size() -> None:
-    """A message ends with the mail by which it has 512 KiB, or with the hundredth."""
+    """A message ends with the mail that brings it to 512 KiB, or with the hundredth."""
     small = [outgoing_request(_mail(str(number), 100)) for number in range(250)]
     assert [len(each.mails) for each in messages(small)] == [100, 100, 50]
     large = [outgoing_request(_mail(str(number), 200_000)) for number in range(7)]

@@ -391,7 +391,7 @@ def test_a_mistake_in_a_folder(tmp_path: Path, files: dict[str, str], line: str)
     ],
 )
 def test_an_odd_folder_or_file(tmp_path: Path, change: str, line: str) -> None:
-    """A file that is none or no text, and a folder that no call can ask for, are named."""
+    """A folder or pipe in place of a file, a file that is no text, and a folder that no call can ask for, are named."""
     _write(tmp_path / "en")
     subprocess.run(["sh", "-c", change], cwd=tmp_path, check=True)
     assert _problem(tmp_path).startswith(f"OTP_TEMPLATES_DIR: {line}")

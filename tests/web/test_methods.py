@@ -141,7 +141,7 @@ async def test_requests_that_no_method_takes(service: Service) -> None:
 
 @pytest.mark.service(**OPEN)
 async def test_a_path_has_one_way_to_be_written(service: Service) -> None:
-    """A path with percent signs is none, so that the rules of a proxy for a path hold for all that reaches it."""
+    """A path with percent signs names no method, so that the rules of a proxy for a path hold for all calls of it."""
     assert (await call(service, SEND_CODE, ADA)).status == 200
     for path in (
         *("/otpmail.v1.OtpService%2FSendCode", "/otpmail%2ev1.OtpService/SendCode", "/%6Fpenapi.json", "/%6Detrics"),

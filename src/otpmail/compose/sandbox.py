@@ -107,6 +107,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         @wraps(filter_)
         def bounded(*args: Any, **kwargs: Any) -> Any:
+            """Do as the filter does."""
             others = (*args[first + 1 :], *kwargs.values())
             if name == "join" and not isinstance(args[first], str):  # of a generator too, whose size nobody knows
                 args = (*args[:first], self.counted(list(args[first])), *args[first + 1 :])
@@ -151,7 +152,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().select_template(names, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Calculate. What could fill the memory, or never end, is refused."""
+        """Calculate, unless the result could fill the memory or never come."""
         if operator == "**":
             raise SecurityError("has a power, which could take for ever")
         if operator == "*":
