@@ -195,10 +195,12 @@ async def test_a_mail_is_put_back_while_the_list_is_loaded(page: Page, url: str)
     await page.set_viewport_size({"width": 400, "height": 800})
     await _send(url, "One")
     await page.locator("#mails a").click()
+    await expect(page.locator("#open")).to_be_visible()
     held: asyncio.Queue[Route] = asyncio.Queue()
     await page.route("**/inbox", held.put, times=1)
     await page.keyboard.press("Delete")
-    old = await held.get()  # the deletion has the list loaded
+    async with asyncio.timeout(20):
+        old = await held.get()  # the deletion has the list loaded
     answer = await old.fetch()
     async with page.expect_response(lambda response: response.request.method == "PUT"):
         await page.keyboard.press("u")
