@@ -164,14 +164,14 @@ async def test_dev_with_a_port_of_http_that_is_taken() -> None:
 
 
 async def test_the_address_file_names_the_ports(tmp_path: Path) -> None:
-    """`otpmail dev --address-file` writes the address and the URL once both answer, with the ports that they have."""
+    """`otpmail dev --address-file` writes the address and the URL, with the ports that it has, before it shows them."""
     file = tmp_path / "address"
     settings = {"HOST": "127.0.0.1", "PORT": "0", "HTTP_PORT": "0"}
     process = await start("dev", "--address-file", str(file), here=tmp_path, environment=settings)
     assert process.stdout is not None
     async with asyncio.timeout(60):
-        while not file.exists():
-            assert await process.stdout.readline()
+        while b" serves on " not in (line := await process.stdout.readline()):
+            assert line
     address, url = file.read_text().splitlines()
     assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", address)
     assert re.fullmatch(r"http://localhost:[1-9]\d*", url)

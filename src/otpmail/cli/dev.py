@@ -165,21 +165,29 @@ def _started(
     sources: "Sources | None",
     address_file: Path | None,
 ) -> None:
-    """Print where the service listens, with examples if there are `sources`, and write the address file."""
+    """Write the address file, then print where the service listens, with examples if there are `sources`.
+
+    In this order whoever has read the line finds the file.
+    """
     address = endpoint.callable_address(listening)
     server = settings.model_copy(update={"http_port": http_port})  # the port that the system has chosen in place of 0
     url = _url(server)
+    if address_file is not None:
+        _write_address(address_file, f"{address}\n{url}\n")
     inbox = ", and in the inbox at that URL" if _has_inbox(server) else ""
     screen.show(f"otpmail dev serves on {address}, and over HTTP on {url}; every mail is caught and shown here{inbox}.")
     if sources is not None:
         screen.show("\n".join(_examples(address, sources, server)))
-    if address_file is not None:
-        new = address_file.with_name(f"{address_file.name}.new")
-        try:
-            new.write_text(f"{address}\n{url}\n")
-            new.replace(address_file)  # a reader finds the whole address or no file
-        except OSError as error:
-            raise SettingsError(f"--address-file: {address_file} can't be written: {error.strerror}") from None
+
+
+def _write_address(file: Path, lines: str) -> None:
+    """Write the file at once, so that a reader finds all the lines or no file; raise SettingsError if it can't be written."""
+    new = file.with_name(f"{file.name}.new")
+    try:
+        new.write_text(lines)
+        new.replace(file)
+    except OSError as error:
+        raise SettingsError(f"--address-file: {file} can't be written: {error.strerror}") from None
 
 
 def _examples(address: str, sources: "Sources", settings: "ServerSettings") -> Iterator[str]:
