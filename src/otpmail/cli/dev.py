@@ -181,7 +181,7 @@ def _started(
 
 
 def _write_address(file: Path, lines: str) -> None:
-    """Write the file at once, so that a reader finds all the lines or no file; raise SettingsError if it can't be written."""
+    """Write the file at once, so that a reader finds all the lines or no file; raise SettingsError if it can't."""
     new = file.with_name(f"{file.name}.new")
     try:
         new.write_text(lines)
