@@ -26,11 +26,13 @@ class Output(io.RawIOBase):
     """Writes to a descriptor. Output that can't be written is dropped, and `failure` keeps the first reason.
 
     It waits for a reader that is slow, `most_seconds` in all if that is given. A terminal may be paused for longer.
+    `was_closed`: the null device stands in for a stream that was closed at the start.
     """
 
-    def __init__(self, fd: int, *, most_seconds: float | None = None) -> None:
+    def __init__(self, fd: int, *, most_seconds: float | None = None, was_closed: bool = False) -> None:
         super().__init__()
         self._fd = fd
+        self._was_closed = was_closed
         self._left = None if os.isatty(fd) else most_seconds
         self.failure: OSError | None = None
 
@@ -75,6 +77,13 @@ class Output(io.RawIOBase):
             self.failure = TimeoutError(errno.ETIMEDOUT, "nobody reads it")
         return bool(ready)
 
+    @property
+    def loss(self) -> str:
+        """Why nobody can have read what was written last, empty where somebody can."""
+        if self._was_closed:
+            return "it is closed"
+        return "" if self.failure is None else self.failure.strerror or str(self.failure)
+
     def exit_code(self, code: int) -> int:
         """Return the exit code of a command that ends with `code`, after one line about what could not be written.
 
@@ -92,12 +101,18 @@ def is_read() -> bool:
     return not isinstance(raw, Output) or raw.failure is None
 
 
+def loss_of_output() -> str:
+    """Return why nobody can have read what was printed last and flushed, empty where somebody can."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.loss if isinstance(raw, Output) else ""
+
+
 def set_up() -> Output:
     """Give this process standard streams that never raise, and return its standard output."""
-    _open_closed()
+    closed = _open_closed()
     encoding = sys.stdout.encoding if sys.stdout else "utf-8"
     sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115  for the whole life of the process
-    output = Output(1)
+    output = Output(1, was_closed=1 in closed)
     sys.stdout = _text(output, encoding)
     sys.stderr = _text(Output(2, most_seconds=_STALL_SECONDS), encoding)
     return output
@@ -108,13 +123,15 @@ def _text(output: Output, encoding: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedWriter(output), encoding, errors="backslashreplace", line_buffering=lines)
 
 
-def _open_closed() -> None:
-    """Open the null device in place of a standard stream that is closed, as after `2>&-`.
+def _open_closed() -> list[int]:
+    """Open the null device in place of each standard stream that is closed, as after `2>&-`, and return which were.
 
     Otherwise the first socket would have the stream's number: libuv aborts over that, and the log would go to a relay.
     """
+    closed = []
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            closed.append(os.open(os.devnull, os.O_RDWR))  # takes the lowest free number, which is this one
+    return closed

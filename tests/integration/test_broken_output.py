@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 
 from commands import ended, start
+from integration.callers import table, write
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 from service import Service
 
@@ -109,3 +110,21 @@ async def test_errors_on_a_full_disk(tmp_path: Path) -> None:
     process = await start("serve", here=tmp_path, stderr=full, environment={"WORKERS": "0"})
     os.close(full)
     assert (await ended(process)).code == 2
+
+
+@pytest.mark.parametrize("command", ["add", "rotate"])
+async def test_a_token_that_nobody_can_read(broken: tuple[int, str, int], command: str, tmp_path: Path) -> None:
+    """`caller add` and `rotate` change no file whose token their output does not take, and say so."""
+    output, line, _ = broken
+    if command == "rotate":
+        write(tmp_path / "callers.toml", table("shop"))
+    before = _files_of(tmp_path)
+    ran = await ended(await start("caller", command, "shop", "--file", "callers.toml", here=tmp_path, stdout=output))
+    assert ran.code == 1
+    assert ran.err.startswith("nothing was changed: standard output does not take the token, as ")
+    assert ran.err.endswith(line)
+    assert _files_of(tmp_path) == before
+
+
+def _files_of(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}

@@ -60,3 +60,13 @@ async def _start(script: str, directory: Path) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def test_a_token_for_a_closed_output(tmp_path: Path) -> None:
+    """`caller add` makes no file whose token nobody can read, and says why."""
+    process = await _start('exec "$0" -m otpmail caller add shop --file callers.toml >&-', tmp_path)
+    async with asyncio.timeout(20):
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert errors == b"nothing was changed: standard output does not take the token, as it is closed\n"
+    assert not os.listdir(tmp_path)  # noqa: PTH208  not Path's, which blocks

@@ -1,7 +1,8 @@
 """`otpmail caller`: adds callers to CALLERS_FILE and gives them tokens, lists them, and checks the file."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -10,9 +11,10 @@ import typer
 from rich.markup import escape
 
 from otpmail.cli.help import Command, Group
-from otpmail.cli.output import err, out, wrong_usage
+from otpmail.cli.output import EXIT_FAILED, err, out, wrong_usage
 from otpmail.counts import counted
 from otpmail.errors import SettingsError
+from otpmail.standard_streams import loss_of_output
 
 if TYPE_CHECKING:
     from otpmail.callers import Caller
@@ -25,6 +27,10 @@ ResultT = TypeVar("ResultT")
 _TOKEN_OCTETS = 32
 _PREFIX = "otpmail_"  # so that programs which look for secrets in sources know a token
 
+_SHOWN_ONCE = (
+    "this token is shown once; the caller sends it as `authorization: Bearer TOKEN`, and the commands read it from "
+    "OTPMAIL_TOKEN"
+)
 _SHUT_OUT = "no token and no certificate, so nobody can call as it"
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The caller's name, such as shop.")]
@@ -97,11 +103,12 @@ def add_caller(
         "priorities": _split("--priorities", priorities),
         "operator": operator,
     }
-    path, _ = _change(file, lambda path: append_table(path, name, values, _methods()))
+    path, _ = _change(file, lambda path: append_table(path, name, values, _methods(), partial(_show, token)))
     err.print(escape(f"added {name} to {path}{_about_setting(file, path)}"))
-    if not token:
+    if token:
+        err.print(_SHOWN_ONCE)
+    else:
         _warn_without_authorities(name)
-    _show(token)
 
 
 @caller.command("rotate", cls=Command)
@@ -110,24 +117,18 @@ def rotate_token(name: Name, *, file: File = None) -> None:
     from otpmail.cli.callers_file import add_token
 
     token = _new_token()
-    path, count = _change(file, lambda path: add_token(path, name, _digest(token), _methods()))
+    path, count = _change(file, lambda path: add_token(path, name, _digest(token), _methods(), partial(_show, token)))
     others = f", the new one first; remove the others from {path} once none is in use" if count > 1 else ""
     err.print(escape(f"{name} has {counted(count, 'token')} now{others}"))
-    _show(token)
+    err.print(_SHOWN_ONCE)
 
 
 @caller.command("list", cls=Command)
 def list_callers(*, file: File = None) -> None:
     """Print the callers and what each may do."""
     _, found = _read(file)
-    for entry in found.entries:
-        known_by = [counted(entry.tokens, "token")] if entry.tokens else []
-        words = _SHUT_OUT if entry.is_shut_out else ", ".join([*known_by, *entry.certificates])
-        out.print(escape(f"{entry.caller.name}: {words}"))
-        _print_permissions(entry.caller)
-    if found.callers.anonymous is not None:
-        out.print("anonymous: all calls without a token or a certificate")
-        _print_permissions(found.callers.anonymous)
+    for line in _lines_of(found):  # rich would take a millisecond for each
+        print(line)  # noqa: T201
 
 
 @caller.command("check", cls=Command)
@@ -233,15 +234,28 @@ def _digest(token: str) -> str:
 
 
 def _show(token: str) -> None:
-    if token:
-        print(token, flush=True)  # noqa: T201  programs read it, so no markup
-        err.print(
-            "this token is shown once; the caller sends it as `authorization: Bearer TOKEN`, and the commands read it "
-            "from OTPMAIL_TOKEN"
-        )
+    """Print a token, if there is one. Raises typer.Exit where nobody can have read it: a file must not hold it then."""
+    if not token:
+        return
+    print(token, flush=True)  # noqa: T201  programs read it, so no markup
+    if loss := loss_of_output():
+        err.print(escape(f"nothing was changed: standard output does not take the token, as {loss}"), style="red")
+        raise typer.Exit(EXIT_FAILED)
 
 
-def _print_permissions(caller: "Caller") -> None:
+def _lines_of(found: "CallersFile") -> Iterator[str]:
+    """Yield the callers of a file, and what each may do."""
+    for entry in found.entries:
+        known_by = [counted(entry.tokens, "token")] if entry.tokens else []
+        words = _SHUT_OUT if entry.is_shut_out else ", ".join([*known_by, *entry.certificates])
+        yield f"{entry.caller.name}: {words}"
+        yield from _permissions_of(entry.caller)
+    if found.callers.anonymous is not None:
+        yield "anonymous: all calls without a token or a certificate"
+        yield from _permissions_of(found.callers.anonymous)
+
+
+def _permissions_of(caller: "Caller") -> Iterator[str]:
     from otpmail.cli.profiles import profiles
 
     may = caller.may
@@ -262,10 +276,8 @@ def _print_permissions(caller: "Caller") -> None:
     if may.rates is not None:
         rates = ((may.rates.mails_per_hour, "an hour"), (may.rates.mails_per_day, "a day"))
         lines["mails"] = ", ".join([f"at most {most} in {span}" for most, span in rates if most is not None])
-    for key, words in lines.items():
-        out.print(escape(f"  {key}: {words}"))
-    for line in profiles(may.profiles or {}):
-        out.print(escape(f"  {line}"))
+    yield from [f"  {key}: {words}" for key, words in lines.items()]
+    yield from [f"  {line}" for line in profiles(may.profiles or {})]
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -72,10 +72,13 @@ def _toml_value(value: Collection[str] | bool) -> str:  # noqa: FBT001  a value 
     return str(value).lower() if isinstance(value, bool) else f"[{', '.join(map(_toml_text, value))}]"
 
 
-def append_table(path: Path, name: str, values: Values, methods: Collection[str]) -> None:
+def append_table(
+    path: Path, name: str, values: Values, methods: Collection[str], show: Callable[[], None] = lambda: None
+) -> None:
     """Add a table to the file, and make a file that is missing. Raises SettingsError; nothing is changed then.
 
-    The error for a mistake in what is added names the option or argument that holds it: the file has no such line.
+    `show` is called before the last step; when it raises, nothing is changed either. The error for a mistake in what
+    is added names the option or argument that holds it: the file has no such line.
     """
     if problem := problem_of_name(name):
         raise SettingsError(f"NAME: {quoted(name)} {problem}")
@@ -93,7 +96,7 @@ def append_table(path: Path, name: str, values: Values, methods: Collection[str]
         parse_callers(changed, path, methods, profile_rules(), _at_its_option)
         return changed
 
-    _change(path, add, methods, make=True)
+    _change(path, add, methods, show, make=True)
 
 
 def _check_form(text: str, path: Path, name: str) -> None:
@@ -116,8 +119,10 @@ def _at_its_option(path: tuple[str, ...], what: str) -> str:
     return f"{_OPTIONS.get(key, key)}: {what}"
 
 
-def add_token(path: Path, name: str, digest: str, methods: Collection[str]) -> int:
-    """Add a token to the table of a caller, and return how many it has now. Raises as `append_table` does."""
+def add_token(
+    path: Path, name: str, digest: str, methods: Collection[str], show: Callable[[], None] = lambda: None
+) -> int:
+    """Add a token to the table of a caller, and return how many it has now. Calls and raises as `append_table` does."""
     counts: list[int] = []
 
     def add(text: str) -> str:
@@ -131,7 +136,7 @@ def add_token(path: Path, name: str, digest: str, methods: Collection[str]) -> i
             raise _by_hand(path, name)
         return changed
 
-    _change(path, add, methods, make=False)
+    _change(path, add, methods, show, make=False)
     return counts[0]
 
 
@@ -174,7 +179,9 @@ def _names_nobody(text: str) -> bool:
         return False
 
 
-def _change(path: Path, change: Callable[[str], str], methods: Collection[str], *, make: bool) -> CallersFile:
+def _change(
+    path: Path, change: Callable[[str], str], methods: Collection[str], show: Callable[[], None], *, make: bool
+) -> CallersFile:
     """Replace the text of the file by another that can be read, in one step, with its owner and permissions."""
     path = Path(os.path.realpath(path))  # `resolve` fails for a link to itself
     try:
@@ -182,7 +189,7 @@ def _change(path: Path, change: Callable[[str], str], methods: Collection[str], 
             is_new = make and not os.path.lexists(path)
             text = change("" if is_new else read_callers_text(path))
             changed = parse_callers(text, path, methods, profile_rules())
-            _replace(path, text, is_new=is_new)
+            _replace(path, text, show, is_new=is_new)
             return changed
     except OSError as error:
         raise SettingsError(f"CALLERS_FILE: {path} can't be written: {error.strerror}") from None
@@ -199,7 +206,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _replace(path: Path, text: str, *, is_new: bool) -> None:
+def _replace(path: Path, text: str, show: Callable[[], None], *, is_new: bool) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -213,6 +220,7 @@ def _replace(path: Path, text: str, *, is_new: bool) -> None:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
+        show()
         os.replace(name, path)  # noqa: PTH105  the name is a text already
     except BaseException:
         with suppress(FileNotFoundError):
