@@ -70,7 +70,7 @@ HARMLESS = frozenset(
         *(("Challenge", "id"), ("Submission", "fingerprint"), ("CodeRequest", "fingerprint"), ("Entry", "fingerprint")),
         *(("Change", "keys"), ("Row", "fingerprint"), ("Prepared", "request"), ("Send", "key")),  # digests, and names
         ("CodeRecord", "call"),
-        *(("Evicted", "names"), ("Span", "owner"), ("AddressRecord", "spelling")),  # digests
+        *(("Evicted", "names"), ("Span", "owner"), ("AddressRecord", "spellings")),  # digests
         ("Issued", "answer"),
         *(("Request", "fingerprint"), ("Recipients", "digests"), ("Credentials", "token"), ("Credentials", "identity")),
         *(("MailTemplate", "subject"), ("MailTemplate", "text"), ("MailTemplate", "html")),

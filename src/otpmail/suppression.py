@@ -11,6 +11,9 @@ REMEMBERED_SECONDS = 30 * 86_400.0
 ANY_SPELLING = b""
 """In place of a spelling: a refusal holds for each."""
 
+MOST_SPELLINGS = 4
+"""Spellings of one address that a record notes; the oldest gives way to a further one."""
+
 
 class SuppressionScope(Enum):
     """The mails that a suppression keeps back: all of them, or those of the priority BULK alone."""
@@ -39,15 +42,15 @@ class AddressRecord:
     """A record of one (caller, address). The rules that change it are in `limits.suppressing`.
 
     `refused` keeps all mails back, `complained` bulk alone. Either may be over. `strikes` is how many refusals have
-    followed each other. `is_reported`: the caller has reported the latest one, which no relay had told. `spelling` is
-    that of the address which the relay has refused (`Address.spelling`), or `ANY_SPELLING`.
+    followed each other. `is_reported`: the caller has reported the latest one, which no relay had told. `spellings` are
+    those of the address which the relay has refused (`Address.spelling`), the newest last; empty for each of them.
     """
 
     refused: Suppression | None = None
     strikes: int = 0
     is_reported: bool = False
     complained: Suppression | None = None
-    spelling: bytes = ANY_SPELLING
+    spellings: tuple[bytes, ...] = ()
 
     def suppression(self, now: float, spelling: bytes, *, bulk: bool) -> Suppression | None:
         """Return what keeps a mail back now, None where it may go.
@@ -55,9 +58,13 @@ class AddressRecord:
         `spelling` is that of the mail's recipient; `bulk` is whether its priority is BULK.
         """
         refused, complained = self.refused, self.complained
-        if refused is not None and refused.until > now and self.spelling in {ANY_SPELLING, spelling}:
+        if refused is not None and refused.until > now and self.holds_for(spelling):
             return refused
         return complained if bulk and complained is not None and complained.until > now else None
+
+    def holds_for(self, spelling: bytes) -> bool:
+        """Whether the refusal is one of this spelling, or of each; `ANY_SPELLING` asks for the latter."""
+        return not self.spellings or spelling in self.spellings
 
     def is_over(self, now: float) -> bool:
         """Whether it keeps no mail back now, in no spelling."""

@@ -97,6 +97,16 @@ async def test_a_spelling_that_the_relay_refuses() -> None:
     assert rig.suppressions.store.count == 0
 
 
+async def test_spellings_that_take_turns() -> None:
+    """A mailbox that does not exist is asked for once in each of two spellings, however often these take turns."""
+    rig = Rig()
+    for name, spelling in (("m1", ADA), ("m2", "ADA@x.org")):
+        rig.reply(rig.submit(name, spelling), 550, "5.1.1")
+    for number in range(4):
+        assert rig.submit(f"t{number}", (ADA, "ADA@x.org")[number % 2]).state is MailState.FAILED
+    assert rig.queue.qsize() == 0
+
+
 async def test_no_other_refusal_suppresses() -> None:
     """A code for now, another detail, or a reply in which others have a part, suppresses nobody."""
     rig = Rig()

@@ -281,6 +281,7 @@ async def _ask_in_other_spellings(settings: dict[str, Any], relay: Relay, *, is_
     """Have the relay refuse other spellings than the owner's, who gets a code, in this process or the next."""
     stranger = ADA.upper()
     relay.faults = Faults(refuse_recipients={stranger: REPLY, stranger.title(): REPLY})
+    asked = len([command for command in relay.commands if command.line.startswith("RCPT")])
     async with Service(**settings) as service:
         await service.wait_until_serving()
         for spelling in (stranger, stranger.title()):
@@ -288,12 +289,17 @@ async def _ask_in_other_spellings(settings: dict[str, Any], relay: Relay, *, is_
                 assert (await _send_code(service, spelling)).mail.state == FAILED
             assert await _known(service, spelling) is not None
             assert await _known(service) is None
+        for spelling in (stranger, stranger.title()) * 2:
+            [result] = (await _send_code(service, spelling)).mail.recipients
+            assert result.suppression.reason == REPLY
+        assert len([command for command in relay.commands if command.line.startswith("RCPT")]) == asked + 2
         if not is_kept:
             assert (await _send_code(service)).mail.state == RELAYED
             return
         assert await service.stop() == 0
     async with Service(**settings) as service:
         await service.wait_until_serving()
+        assert await _known(service, stranger) is not None
         assert await _known(service, stranger.title()) is not None
         assert (await _send_code(service)).mail.state == RELAYED
         assert await _known(service, stranger.title()) is None

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from otpmail.address import AS_KEY, Address
 from otpmail.limits import suppressing
 from otpmail.limits.suppressing import COMPLAINED_SECONDS, REFUSED_SECONDS
-from otpmail.suppression import ANY_SPELLING, REMEMBERED_SECONDS, AddressRecord, Suppression, SuppressionScope
+from otpmail.suppression import (
+    ANY_SPELLING,
+    MOST_SPELLINGS,
+    REMEMBERED_SECONDS,
+    AddressRecord,
+    Suppression,
+    SuppressionScope,
+)
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0
@@ -36,18 +43,31 @@ def test_refusals_while_one_is_in_force() -> None:
 
 
 def test_a_refusal_is_of_one_spelling() -> None:
-    """A refusal of one spelling keeps no other back, and gives way to that of another: the ladder is one for all."""
+    """A refusal of one spelling keeps no other back. That of another joins it: the ladder is one for all."""
     record = suppressing.refused(None, NOW, "first", spelling=LOUD)
     assert record.suppression(NOW, LOUD, bulk=False) == record.refused
     assert record.suppression(NOW, AS_KEY, bulk=True) is None
     assert not record.is_over(NOW)
     assert suppressing.refused(record, NOW + 1, "again", spelling=LOUD) == record
-    other = suppressing.refused(record, NOW + 1, "second", spelling=AS_KEY)
-    assert other.suppression(NOW + 1, AS_KEY, bulk=False) == Suppression("second", NOW + 1, NOW + 1 + DAY)
-    assert other.suppression(NOW + 1, LOUD, bulk=False) is None
-    assert other.strikes == record.strikes
-    later = suppressing.refused(other, _until(other), "third", spelling=LOUD)
-    assert _until(later) == _until(other) + 7 * DAY
+    both = suppressing.refused(record, NOW + 1, "second", spelling=AS_KEY)
+    for spelling in (LOUD, AS_KEY):
+        assert both.suppression(NOW + 1, spelling, bulk=False) == Suppression("first", NOW, NOW + DAY)
+    assert both.strikes == record.strikes
+    later = suppressing.refused(both, _until(both), "third", spelling=LOUD)
+    assert _until(later) == _until(both) + 7 * DAY
+    assert later.suppression(_until(both), AS_KEY, bulk=False) is None
+
+
+def test_the_spellings_of_a_record() -> None:
+    """A record notes some spellings, the newest ones; however many there are, the others go on and its end stays."""
+    spellings = [f"{number}".encode() for number in range(MOST_SPELLINGS + 1)]
+    record = None
+    for number, spelling in enumerate(spellings):
+        record = suppressing.refused(record, NOW + number, "no", spelling=spelling)
+    assert record is not None
+    kept_back = [record.suppression(NOW + DAY - 1, one, bulk=False) is not None for one in (*spellings, AS_KEY)]
+    assert kept_back == [False, *[True] * MOST_SPELLINGS, False]
+    assert _until(record) == NOW + DAY
 
 
 def test_a_report_is_of_all_spellings() -> None:

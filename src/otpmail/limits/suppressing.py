@@ -2,7 +2,14 @@
 
 from dataclasses import replace
 
-from otpmail.suppression import ANY_SPELLING, REMEMBERED_SECONDS, AddressRecord, Suppression, SuppressionScope
+from otpmail.suppression import (
+    ANY_SPELLING,
+    MOST_SPELLINGS,
+    REMEMBERED_SECONDS,
+    AddressRecord,
+    Suppression,
+    SuppressionScope,
+)
 
 _DAY = 86_400.0
 
@@ -25,19 +32,23 @@ def refused(
 ) -> AddressRecord:
     """Return the record of an address that was refused as such. A refusal while one is in force is one with it.
 
-    A refusal of one spelling gives way to that of another, and to one of any: a relay may know only some of them.
+    So is that of a further spelling: its end stays, or a stranger could move it with ever new ones. A refusal of any
+    spelling takes its place: a relay may know only some of them.
     """
     record = record or _NOTHING
     last = record.refused
     if last is not None and last.until > now:
-        if record.spelling in {ANY_SPELLING, spelling}:
+        if record.holds_for(spelling):
             return record
+        if spelling != ANY_SPELLING:
+            return replace(record, spellings=(*record.spellings, spelling)[-MOST_SPELLINGS:])
         suppression = Suppression(reason, now, now + REFUSED_SECONDS[max(record.strikes - 1, 0)])
-        return AddressRecord(suppression, record.strikes, is_reported, record.complained, spelling)
+        return AddressRecord(suppression, record.strikes, is_reported, record.complained)
     strikes = record.strikes if last is not None and last.until + REMEMBERED_SECONDS > now else 0
     suppression = Suppression(reason, now, now + REFUSED_SECONDS[min(strikes, len(REFUSED_SECONDS) - 1)])
     strikes = min(strikes + 1, len(REFUSED_SECONDS))
-    return AddressRecord(suppression, strikes, is_reported, record.complained, spelling)
+    spellings = () if spelling == ANY_SPELLING else (spelling,)
+    return AddressRecord(suppression, strikes, is_reported, record.complained, spellings)
 
 
 def complained(record: AddressRecord | None, now: float, reason: str) -> AddressRecord:

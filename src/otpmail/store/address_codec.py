@@ -5,7 +5,7 @@ import struct
 
 from otpmail.address import AS_KEY, SPELLING_OCTETS
 from otpmail.errors import StoreError
-from otpmail.suppression import ANY_SPELLING, AddressRecord, Suppression, SuppressionScope
+from otpmail.suppression import AddressRecord, Suppression, SuppressionScope
 
 MOST_REASON = 90
 """Octets of a reason that are kept; a longer one ends with an ellipsis."""
@@ -32,19 +32,20 @@ def mark_in(octets: bytes) -> bytes:
 def encode_address(record: AddressRecord, address: str, mark: bytes = b"") -> bytes:
     """Return the record of an address as octets, without the address, and with the mark of its caller.
 
-    The spelling and the mark come last, where an earlier version does not look.
+    The spellings and the mark come last. Earlier versions do not look there, or read the first spelling alone.
     """
     parts = [(record.refused, _REFUSED), (record.complained, _COMPLAINED)]
     flags = sum(flag for part, flag in parts if part is not None)
     flags += _REPORTED * record.is_reported + _MARKED * bool(mark)
-    spelling = b"" if record.spelling == AS_KEY else record.spelling
-    flags += _SPELT * bool(spelling) + _AS_KEY * (record.spelling == AS_KEY)
+    is_as_key = record.spellings == (AS_KEY,)
+    spellings = b"" if is_as_key else b"".join(record.spellings)
+    flags += _SPELT * bool(spellings) + _AS_KEY * is_as_key
     octets = [_HEAD.pack(_VERSION, record.strikes, flags)]
     for part, _ in parts:
         if part is not None:
             reason = _short(part.reason.replace(address, _ADDRESS))
             octets += (_PART.pack(part.since, part.until, len(reason)), reason)
-    return b"".join(octets) + spelling + mark
+    return b"".join(octets) + spellings + mark
 
 
 def decode_address(octets: bytes, address: str = "") -> AddressRecord:
@@ -64,8 +65,10 @@ def decode_address(octets: bytes, address: str = "") -> AddressRecord:
         start = at + _PART.size
         at = start + length
         parts.append(Suppression(octets[start:at].decode().replace(_ADDRESS, address), since, until, scope))
-    spelling = octets[at : at + SPELLING_OCTETS] if flags & _SPELT else AS_KEY if flags & _AS_KEY else ANY_SPELLING
-    return AddressRecord(parts[0], strikes, bool(flags & _REPORTED), parts[1], spelling)
+    end = len(octets) - _MARK_OCTETS * bool(flags & _MARKED)
+    starts = range(at, end, SPELLING_OCTETS) if flags & _SPELT else ()
+    spellings = tuple(octets[start : start + SPELLING_OCTETS] for start in starts) or (AS_KEY,) * bool(flags & _AS_KEY)
+    return AddressRecord(parts[0], strikes, bool(flags & _REPORTED), parts[1], spellings)
 
 
 def _short(reason: str) -> bytes:
