@@ -10,6 +10,7 @@ import pytest
 
 from otpmail.dev import mails
 from otpmail.dev.aside import AT_ONCE
+from otpmail.dev.catching import read_mail
 from otpmail.dev.caught import CaughtMail
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.pages import DevPages
@@ -68,8 +69,7 @@ async def test_the_loop_goes_on(
 ) -> None:
     """While a large mail is read or searched, another request is answered."""
     inbox, gate = Inbox(), Gate()
-    caught = CaughtMail("a@b.example", (ADA,), LARGE)
-    inbox.add(caught, caught.message)
+    inbox.add(read_mail(CaughtMail("a@b.example", (ADA,), LARGE)).mail)
     monkeypatch.setattr(place, name, gate.before(getattr(place, name)))
     async with listening(Listener(DevPages(inbox), most=10)) as port:
         first = asyncio.create_task(_get(port, path))

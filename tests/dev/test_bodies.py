@@ -10,6 +10,7 @@ import pytest
 
 from otpmail.cli.dev import Screen
 from otpmail.dev.bodies import body_of, for_frame, html_with_images, text_of, text_of_html
+from otpmail.dev.catching import read_mail
 from otpmail.dev.caught import CaughtMail
 from otpmail.telemetry.writer import BackgroundWriter
 
@@ -58,13 +59,21 @@ def test_the_terminal_says_who_defers_a_mail() -> None:
     assert "refused by 550@fail.example: 550 5.1.1 nobody" in shown
 
 
+def test_the_terminal_shows_a_long_text_in_part() -> None:
+    """The first 10,000 characters are shown, and how many more there are: to print megabytes takes seconds."""
+    shown = _shown(CaughtMail("a@b.example", PEOPLE, b"Subject: Long\r\n\r\nbegin" + b"x" * 3_000_000 + b"end"))
+    assert "begin" in shown
+    assert "end" not in shown
+    assert "(2990008 more characters are not shown here)" in shown
+
+
 def _shown(caught: CaughtMail) -> str:
     """Return what `otpmail dev` prints of a mail."""
     read, write = os.pipe()
     screen = Screen(BackgroundWriter(write, lambda _count: b""))
-    screen.show_mail(caught, caught.message)
+    screen.show_mail(read_mail(caught))
     screen.close()
-    shown = os.read(read, 10_000).decode()
+    shown = os.read(read, 20_000).decode()
     os.close(read)
     os.close(write)
     return shown

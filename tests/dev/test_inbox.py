@@ -6,6 +6,7 @@ from email.message import EmailMessage
 import pytest
 
 from otpmail.dev.bodies import html_with_images
+from otpmail.dev.catching import read_mail
 from otpmail.dev.caught import CaughtMail
 from otpmail.dev.inbox import Inbox, InboxMail
 from otpmail.dev.served import to_json
@@ -20,7 +21,7 @@ def _mail(*people: str, code: str = "", size: int = 0) -> CaughtMail:
 
 
 def _add(inbox: Inbox, caught: CaughtMail) -> None:
-    inbox.add(caught, caught.message)
+    inbox.add(read_mail(caught).mail)
 
 
 def _latest(inbox: Inbox) -> InboxMail | None:

@@ -21,9 +21,7 @@ from otpmail.errors import SettingsError
 from otpmail.telemetry.formats import escape as escape_controls
 
 if TYPE_CHECKING:
-    from email.message import EmailMessage
-
-    from otpmail.dev.caught import CaughtMail
+    from otpmail.dev.catching import ReadMail
     from otpmail.settings import ServerSettings, Sources
     from otpmail.telemetry.writer import BackgroundWriter
 
@@ -81,6 +79,7 @@ def dev(
 
 
 async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -> None:
+    from otpmail.dev.catching import Catcher
     from otpmail.dev.failing import is_spared
     from otpmail.dev.inbox import Inbox
     from otpmail.dev.pages import DevPages
@@ -93,13 +92,13 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     screen = Screen(BackgroundWriter(_STDOUT, _not_shown))
     inbox = Inbox()
 
-    def caught(mail: "CaughtMail") -> None:
+    def take(read: "ReadMail") -> None:
         """Keep a mail, and show it."""
-        message = mail.message
-        inbox.add(mail, message)
-        screen.show_mail(mail, message)
+        inbox.add(read.mail)
+        screen.show_mail(read)
 
-    relay = CatchAllRelay(caught)
+    catcher = Catcher(take)
+    relay = CatchAllRelay(catcher.catch)
     port = await relay.start()
     try:
         sources = read_sources()
@@ -118,6 +117,7 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     finally:
         log.removeFilter(_is_news)
         await relay.close()
+        catcher.close()
         screen.close()
 
 
@@ -242,21 +242,22 @@ class Screen:
         """Show a text of one or more lines."""
         self._render(lambda console: console.print(escape(text)))
 
-    def show_mail(self, mail: "CaughtMail", message: "EmailMessage") -> None:
+    def show_mail(self, read: "ReadMail") -> None:
         """Show a mail's envelope, subject and text, and who refused or deferred it. Control characters are escaped."""
-        from otpmail.dev.bodies import text_of
-
-        text = text_of(message).rstrip()
+        caught = read.mail.caught
+        lines = [_plain(line) for line in read.text.rstrip().splitlines()]
+        if read.more:
+            lines.append(f"({read.more} more characters are not shown here)")
 
         def render(console: Console) -> None:
             """Print the envelope, the subject and the text."""
-            people = ", ".join(mail.recipients) or "nobody"
+            people = ", ".join(caught.recipients) or "nobody"
             console.rule(f"mail to {_plain(people)}", align="left")
-            for address, reply in mail.refused:
+            for address, reply in caught.refused:
                 word, style = ("deferred", "bold") if reply.startswith("4") else ("refused", "bold red")
                 console.print(f"{word} by {_plain(address)}: {_plain(reply)}", style=style)
-            console.print(f"from {_plain(mail.sender)}   subject {_plain(str(message['Subject']))}", style="bold")
-            console.print("\n".join(_plain(line) for line in text.splitlines()), end="\n\n")
+            console.print(f"from {_plain(caught.sender)}   subject {_plain(read.mail.subject)}", style="bold")
+            console.print("\n".join(lines), end="\n\n")
 
         self._render(render)
 

@@ -8,7 +8,6 @@ from email.message import EmailMessage
 from itertools import count
 from time import time
 
-from otpmail.dev.bodies import body_of, text_of, text_of_html
 from otpmail.dev.caught import CaughtMail, key_of
 
 CODE_HEADER = "One-Time-Code"
@@ -23,23 +22,23 @@ _MOST_PREVIEW = 300
 class InboxMail:
     """A mail in the inbox: what was caught, its number, when it came, and what the list shows of it.
 
-    The parsed mail is not kept: it takes several times the octets of its content.
+    It is built of the parsed mail, its text, and that of its HTML where this is another one. The parsed mail is not
+    kept: it takes several times the octets of its content.
     """
 
-    def __init__(self, number: int, caught: CaughtMail, message: EmailMessage) -> None:
-        self.number = number
+    def __init__(self, caught: CaughtMail, message: EmailMessage, text: str, html_text: str) -> None:
+        self.number = 0  # until the inbox has it
         self.caught = caught
         self.time = time()
         self.subject = _one_line(str(message.get("Subject", "")), _MOST_SUBJECT)
         self.code = _one_line(str(message.get(CODE_HEADER, "")), _MOST_SUBJECT)
-        text = text_of(message)
         self.preview = _one_line(text, _MOST_PREVIEW)
         self.files = [part.get_filename() or "" for part in message.iter_attachments()]
         self.is_read = False
         self.delivered = frozenset(key_of(address) for address in caught.recipients)
         self.keys = self.delivered | {key_of(address) for address, _ in caught.refused}
         people = caught.sender, *caught.recipients, *(part for refused in caught.refused for part in refused)
-        parts = self.subject, self.code, *people, *self.files, text, text_of_html(body_of(message, "html"))
+        parts = self.subject, self.code, *people, *self.files, text, html_text
         self._searched = "\n".join(parts).casefold()
 
     @property
@@ -79,9 +78,9 @@ class Inbox:
         """The number of the oldest mail, 0 without one."""
         return next(iter(self._mails), 0)
 
-    def add(self, caught: CaughtMail, message: EmailMessage) -> None:
-        """Take a mail, with what it parses to."""
-        mail = InboxMail(next(self._numbers), caught, message)
+    def add(self, mail: InboxMail) -> None:
+        """Take a mail, and give it its number."""
+        mail.number = next(self._numbers)
         self._put(mail)
         self._notify_followers(mail)
 

@@ -18,6 +18,9 @@ _LONGEST = 12  # letters of a command
 _log = logging.getLogger("mail.log")  # aiosmtpd's
 
 
+Catch = Callable[[CaughtMail], asyncio.Task[None] | None]
+"""Takes a mail that was caught. Returns what ends once it has it, None where it has it at once."""
+
 Refusal = Callable[[str, str], str | None]
 """Returns the reply to a recipient that is refused, None for one that is taken.
 
@@ -37,7 +40,7 @@ class _Envelope(Envelope):
 class _Handler:
     """The hooks of aiosmtpd: announce more extensions, refuse some recipients, and hand over each mail."""
 
-    def __init__(self, caught: Callable[[CaughtMail], None], refusal: Refusal) -> None:
+    def __init__(self, caught: Catch, refusal: Refusal) -> None:
         self._caught = caught
         self._refusal = refusal
 
@@ -63,15 +66,20 @@ class _Handler:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: _Envelope) -> str:  # noqa: N802  as above
         """Hand the mail over; aiosmtpd calls it with the content of DATA."""
-        self.hand_over(envelope)
+        await self.hand_over_whole(envelope)
         return CAUGHT
 
-    def hand_over(self, envelope: _Envelope) -> None:
-        """Hand over the mail of an envelope, once."""
+    async def hand_over_whole(self, envelope: _Envelope) -> None:
+        """Hand over the mail of an envelope, once, and return when it is caught, also if the client goes meanwhile."""
+        if (catching := self.hand_over(envelope)) is not None:
+            await asyncio.shield(catching)
+
+    def hand_over(self, envelope: _Envelope) -> asyncio.Task[None] | None:
+        """Hand over the mail of an envelope, once. Returns what ends once it is caught, None where it is already."""
         content = envelope.original_content or b""
         refused = tuple(envelope.refused)
         envelope.refused.clear()
-        self._caught(CaughtMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content, refused))
+        return self._caught(CaughtMail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content, refused))
 
 
 class _Session(SMTP):
@@ -111,7 +119,7 @@ class _Session(SMTP):
         if not last:
             await self.push(f"250 2.0.0 {octets} octets")
             return
-        self.event_handler.hand_over(envelope)
+        await self.event_handler.hand_over_whole(envelope)
         self.envelope = self._create_envelope()
         await self.push(CAUGHT)
 
@@ -149,12 +157,11 @@ class _NoCommand(logging.Filter):
 class CatchAllRelay:
     """Listens on a free port of 127.0.0.1, and calls `caught` with each mail, also with one that it refused.
 
+    It replies to a mail that it takes once `caught` has it.
     Without `refusal` it refuses addresses that name their failure.
     """
 
-    def __init__(
-        self, caught: Callable[[CaughtMail], None], refusal: Refusal = lambda address, _: failing.reply_to(address)
-    ) -> None:
+    def __init__(self, caught: Catch, refusal: Refusal = lambda address, _: failing.reply_to(address)) -> None:
         self._handler = _Handler(caught, refusal)
         self._server: asyncio.Server | None = None
         self._filter = _NoCommand()
