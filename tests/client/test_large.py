@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -15,6 +15,8 @@ from otpmail.client.mails import outgoing_request
 from otpmail.client.status import error_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from otpmail.testing import Namespace
 
 _MOST = (10 << 20) + (1 << 20)
@@ -69,6 +71,85 @@ def test_a_mail_that_no_message_can_have(otpmail: Namespace) -> None:
     with SyncClient(otpmail.address, token=otpmail.token) as client, pytest.raises(errors.InvalidRequest) as failed:
         client.send_mail("ada@example.org", "Hi", "t" * 12_000_000)
     assert f" octets, and the service takes {_MOST} at most" in str(failed.value)
+
+
+class _BrokenInWrites:
+    """A channel of grpc.aio whose streams break in their first write, and which counts the questions for its limit."""
+
+    def __init__(self, asked: grpc.StatusCode, words: str) -> None:
+        self.questions = self.streams = 0
+        self._asked = asked, words
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def unary_unary(self, *_: Any, **__: Any) -> Callable[..., Awaitable[None]]:
+        """Return the method that the limit is asked by."""
+
+        async def answer(*_: Any, **__: Any) -> None:
+            """Fail as the test wants it."""
+            self.questions += 1
+            raise _status(*self._asked)
+
+        return answer
+
+    def stream_stream(self, *_: Any, **__: Any) -> Callable[..., _BrokenStream]:
+        """Return the method that begins a stream."""
+
+        def begin(**_: Any) -> _BrokenStream:
+            """Begin one that breaks."""
+            self.streams += 1
+            return _BrokenStream()
+
+        return begin
+
+
+class _BrokenStream:
+    """A stream that breaks in its first write, of whose status grpc.aio keeps nothing."""
+
+    def __init__(self) -> None:
+        self._broken = asyncio.Event()
+
+    async def write(self, _: Any) -> None:
+        """Break."""
+        self._broken.set()
+        raise asyncio.InvalidStateError
+
+    async def read(self) -> None:
+        """Wait until it breaks, and raise what grpc.aio has for it."""
+        await self._broken.wait()
+        raise _status(grpc.StatusCode.INTERNAL, "Internal error from Core")
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+def _status(code: grpc.StatusCode, words: str) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), words)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words", "questions"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "id: is too long", 1),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max (600100 vs. 10000000)", 1),
+        (grpc.StatusCode.UNAVAILABLE, "Connection reset by peer", 5),
+    ],
+)
+async def test_the_limit_is_asked_once(
+    asked: grpc.StatusCode, words: str, questions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one stream after another breaks in a large mail, the service is asked until it has answered once."""
+
+    async def sleep(_: float) -> None:
+        """Return at once."""
+
+    channel = _BrokenInWrites(asked, words)
+    monkeypatch.setattr(grpc.aio, "insecure_channel", lambda *_: channel)
+    async with Client("127.0.0.1:1", token="", sleep=sleep) as client:
+        with pytest.raises(errors.Unavailable, match="while a mail was written"):
+            _ = [result async for result in client.send_mails([_mail("large", 600_000)])]
+    assert (channel.streams, channel.questions) == (5, questions)
 
 
 def test_messages_have_a_size() -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -12,16 +12,17 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from otpmail.client import addresses, codes, mails
-from otpmail.client.aio_stream import MailStream
+from otpmail.client.aio_feed import AioFeed
+from otpmail.client.aio_stream import MailStream, StreamCalls
 from otpmail.client.arguments import seconds
 from otpmail.client.endpoint import Endpoint
 from otpmail.client.errors import Error
 from otpmail.client.methods import awaited
 from otpmail.client.plan import Plan, built
+from otpmail.client.resend import Resend
 from otpmail.client.retry import Attempts, Retries, checked
-from otpmail.client.status import closed, error_of, most_octets
+from otpmail.client.status import closed, error_of
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
-from otpmail.v1 import mail_pb2
 
 ResultT = TypeVar("ResultT")
 
@@ -78,28 +79,11 @@ class Client:
         Without `timeout` it takes as long as the mail. Raises NotFound.
         """
         plan = built(mails.watch_mail, mail_id, request_id=request_id, caller=caller, timeout=timeout)
-        attempts, last = self._attempts(plan.timeout, plan.usual), None
-        target = self._endpoint.target
-        channel = self._channel(target)
-        method = channel.unary_stream(plan.method, **plan.octets)
-        while self._is_open(channel):
-            call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
-            try:
-                async for answer in call:
-                    attempts.succeeded()
-                    if (mail := plan.read(answer)) != last:
-                        last = mail
-                        yield mail
-            except grpc.aio.AioRpcError as failure:
-                await self._sleep(attempts.wait_after(_error_of(failure, target)))
-            except asyncio.CancelledError:
-                self._raise_if_closed(channel)
-                raise
-            else:
-                return
-            finally:
-                call.cancel()
-        raise closed()
+        changes = mails.Changes()
+        async with aclosing(self._answers(plan)) as answers:
+            async for mail in answers:
+                for change in changes.read(mail):
+                    yield change
 
     async def list_mails(
         self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
@@ -124,41 +108,13 @@ class Client:
         target = self._endpoint.target
         attempts = self._attempts(timeout, None)
         channel = self._channel(target)
-
-        def open_call() -> Any:
-            """Begin a stream."""
-            if not self._is_open(channel):
-                raise closed()
-            method = channel.stream_stream(
-                f"{mails.SERVICE}/SendMails",
-                request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
-                response_deserializer=mail_pb2.SendMailsResponse.FromString,
-            )
-            return method(timeout=attempts.left(), metadata=self._endpoint.metadata())
-
-        async def on_failure(error: Error) -> None:
-            """Wait before the next stream, or raise."""
-            await self._sleep(attempts.wait_after(error))
-
-        async def ask_most(octets: int) -> int | None:
-            """Ask for a mail by an id of so many octets, which the service refuses in any case: here, by its size."""
-            plan = mails.get_mail("-" * octets)
-            try:
-                await channel.unary_unary(plan.method, **plan.octets)(
-                    plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata()
-                )
-            except grpc.aio.AioRpcError as failure:
-                return most_octets(failure.code(), failure.details())
-            return None
-
-        stream = MailStream(outgoing, target, self._retries)
-        async with aclosing(stream.results(open_call, on_failure, attempts.succeeded, ask_most)) as results:
-            try:
+        feed = AioFeed(outgoing)
+        calls = StreamCalls(channel, self._endpoint, attempts, lambda: self._is_open(channel))
+        stream = MailStream(feed, Resend(feed, attempts, self._retries), calls, target, self._sleep)
+        async with aclosing(stream.results()) as results:
+            with self._unless_closed(channel):
                 async for result in results:
                     yield result
-            except asyncio.CancelledError:
-                self._raise_if_closed(channel)
-                raise
 
     async def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
@@ -168,24 +124,48 @@ class Client:
         attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
         while self._is_open(channel):
             try:
-                answer = await call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
+                with self._unless_closed(channel):
+                    answer = await call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.aio.AioRpcError as failure:
                 await self._sleep(attempts.wait_after(_error_of(failure, target)))
-            except asyncio.CancelledError:
-                self._raise_if_closed(channel)
-                raise
             else:
                 return plan.read(answer)
+        raise closed()
+
+    async def _answers(self, plan: Plan[ResultT]) -> AsyncGenerator[ResultT, None]:
+        """Make a call that streams its answers, and make it again where its connection is lost."""
+        target = self._endpoint.target
+        channel = self._channel(target)
+        method = channel.unary_stream(plan.method, **plan.octets)
+        attempts = self._attempts(plan.timeout, plan.usual)
+        while self._is_open(channel):
+            call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
+            try:
+                with self._unless_closed(channel):
+                    async for answer in call:
+                        attempts.succeeded()
+                        yield plan.read(answer)
+            except grpc.aio.AioRpcError as failure:
+                await self._sleep(attempts.wait_after(_error_of(failure, target)))
+            else:
+                return
+            finally:
+                call.cancel()
         raise closed()
 
     def _is_open(self, channel: grpc.aio.Channel) -> bool:
         """Whether a channel of the running loop was not closed."""
         return channel in self._channels.get(asyncio.get_running_loop(), {}).values()
 
-    def _raise_if_closed(self, channel: grpc.aio.Channel) -> None:
+    @contextmanager
+    def _unless_closed(self, channel: grpc.aio.Channel) -> Iterator[None]:
         """Raise Closed where `close` has cancelled a call, and not its caller, who expects his own cancel alone."""
-        task = asyncio.current_task()
-        if not self._is_open(channel) and (task is None or not task.cancelling()):
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._is_open(channel) or (task is not None and task.cancelling()):
+                raise
             raise closed() from None
 
     def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:

@@ -47,6 +47,11 @@ class Feed:
             self._is_closed = True
             self._end_stream()
 
+    def request_ids(self) -> list[str]:
+        """Return the names of the open mails, one for each."""
+        with self._changed:
+            return self.open.request_ids()
+
     def settle(self, request_id: str, *, is_refusal: bool = False) -> bool:
         """Take note that a mail has its result; returns whether it had none."""
         with self._changed:

@@ -112,6 +112,23 @@ def watch_mail(
     return Plan(f"{SERVICE}/WatchMail", request, mail_pb2.Mail, decode.mail, timeout, usual=None)
 
 
+class Changes:
+    """The states of a watched mail, each once: a stream over a new connection begins with the state that came last."""
+
+    def __init__(self) -> None:
+        self._last: Mail | None = None
+
+    def __repr__(self) -> str:
+        return f"<Changes after {self._last and self._last.state}>"
+
+    def read(self, mail: Mail) -> list[Mail]:
+        """Return the state if it has not come before, in a list."""
+        if mail == self._last:
+            return []
+        self._last = mail
+        return [mail]
+
+
 def list_page(
     state: State | None = None,
     *,

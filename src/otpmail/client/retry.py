@@ -1,12 +1,10 @@
 """Decides whether a call is repeated, and when. Pure: the time and the randomness are passed in."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from otpmail.client.decode import is_of_a_stop, is_unavailable
 from otpmail.client.errors import Error, TimedOut, Unavailable
-from otpmail.v1 import mail_pb2
 
 _FIRST_SECONDS = 0.1
 _MOST_SECONDS = 2.0
@@ -34,37 +32,6 @@ def checked(retries: object) -> Retries:
     if not isinstance(retries, Retries):
         raise TypeError(f"retries: must be Retries, as in Retries(attempts=3), not {type(retries).__name__}")
     return retries
-
-
-class Refusals:
-    """Knows how often each mail of a stream was refused as UNAVAILABLE, and decides whether it is sent again."""
-
-    def __init__(self, retries: Retries) -> None:
-        self._most = retries.attempts
-        self._counts: dict[str, int] = {}
-        self._latest: dict[str, mail_pb2.SendMailsResponse.Result] = {}
-
-    def __repr__(self) -> str:
-        return f"<Refusals of {len(self._counts)} mails>"
-
-    def is_repeated(self, result: mail_pb2.SendMailsResponse.Result, *, all_taken: bool) -> bool:
-        """Whether a mail is sent again over the next stream, rather than has this result.
-
-        A service of another version may have other words for its stop. So any mail that it can't take is sent again,
-        where the stream ends soon in any case, since all mails have been taken.
-        """
-        if not is_unavailable(result) or is_of_a_stop(result):
-            return is_unavailable(result)
-        if not all_taken:
-            return False
-        count = self._counts[result.request_id] = self._counts.get(result.request_id, 0) + 1
-        self._latest[result.request_id] = result
-        return count < self._most
-
-    def results(self, request_ids: Collection[str]) -> list[mail_pb2.SendMailsResponse.Result]:
-        """Return the latest refusals of mails, for a stream with no time to send them again; none if one lacks its."""
-        found = [self._latest[each] for each in request_ids if each in self._latest]
-        return found if len(found) == len(request_ids) else []
 
 
 class Attempts:

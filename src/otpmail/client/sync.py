@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -11,14 +11,15 @@ from typing import Self, TypeVar
 
 import grpc
 
-from otpmail.client import addresses, codes, decode, mails
+from otpmail.client import addresses, codes, mails
 from otpmail.client.arguments import seconds
 from otpmail.client.endpoint import Endpoint
-from otpmail.client.errors import Error, Unavailable
+from otpmail.client.errors import Error
 from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan, built
-from otpmail.client.retry import Attempts, Refusals, Retries, checked
+from otpmail.client.resend import Resend
+from otpmail.client.retry import Attempts, Retries, checked
 from otpmail.client.status import closed, error_of, most_octets
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
@@ -77,25 +78,10 @@ class SyncClient:
         Without `timeout` it takes as long as the mail. Raises NotFound.
         """
         plan = built(mails.watch_mail, mail_id, request_id=request_id, caller=caller, timeout=timeout)
-        attempts, last = self._attempts(plan.timeout, plan.usual), None
-        target = self._endpoint.target
-        channel = self._channel(target)
-        method = channel.unary_stream(plan.method, **plan.octets)
-        while True:
-            with self._unless_closed(target, channel):
-                call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
-            try:
-                for answer in call:
-                    attempts.succeeded()
-                    if (mail := plan.read(answer)) != last:
-                        last = mail
-                        yield mail
-            except grpc.RpcError as failure:
-                self._sleep(attempts.wait_after(_error_of(failure, target)))
-            else:
-                return
-            finally:
-                call.cancel()
+        changes = mails.Changes()
+        with closing(self._answers(plan)) as answers:
+            for mail in answers:
+                yield from changes.read(mail)
 
     def list_mails(
         self, state: State | None = None, *, recipient: str = "", request_id: str = "", caller: str = ""
@@ -127,44 +113,31 @@ class SyncClient:
     def _results(self, feed: Feed, timeout: float | None) -> Iterator[MailResult]:
         """Send the mails of a feed over one stream after another, until each has its result."""
         target = self._endpoint.target
-        attempts, refusals = self._attempts(timeout, None), Refusals(self._retries)
+        attempts = self._attempts(timeout, None)
+        resend = Resend(feed, attempts, self._retries)
         channel = self._channel(target)
         method = channel.stream_stream(
             f"{mails.SERVICE}/SendMails",
             request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
             response_deserializer=mail_pb2.SendMailsResponse.FromString,
         )
-        while True:
-            larger = []
+        wait: float | None = 0.0
+        while wait is not None:
+            failure = most = None
             with self._unless_closed(target, channel):
                 call = method(feed.begin(), timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
                 for message in (each for response in call for each in response.results):
-                    if refusals.is_repeated(message, all_taken=feed.all_taken):
-                        continue
-                    if feed.settle(message.request_id, is_refusal=bool(message.code)):
-                        attempts.succeeded()
-                        yield decode.result(message)
-                failure = None
+                    if (result := resend.result(message)) is not None:
+                        yield result
             except grpc.RpcError as error:
-                failure = _error_of(error, target)
-                larger = feed.take_out_larger(most_octets(error.code(), error.details()))
+                failure, most = _error_of(error, target), most_octets(error.code(), error.details())
             finally:
                 call.cancel()
-            yield from map(decode.result, larger)
-            if (failure is None or larger) and feed.is_done:
-                return
-            if larger:  # the others go over the next stream
-                continue
-            try:
-                wait = attempts.wait_after(failure or Unavailable("the service has ended the stream"))
-            except Unavailable:
-                ended_well = failure is None and feed.all_taken
-                if not (refused := refusals.results(feed.open.request_ids()) if ended_well else []):
-                    raise
-                yield from map(decode.result, refused)
-                return
-            self._sleep(wait)
+            results, wait = resend.after(failure, most)
+            yield from results
+            if wait:
+                self._sleep(wait)
 
     def run(self, plan: Plan[ResultT]) -> ResultT:
         """Make a call, and repeat it where that is safe. The methods above use it."""
@@ -180,6 +153,26 @@ class SyncClient:
                 self._sleep(attempts.wait_after(_error_of(failure, target)))
             else:
                 return plan.read(answer)
+
+    def _answers(self, plan: Plan[ResultT]) -> Generator[ResultT, None, None]:
+        """Make a call that streams its answers, and make it again where its connection is lost."""
+        target = self._endpoint.target
+        channel = self._channel(target)
+        method = channel.unary_stream(plan.method, **plan.octets)
+        attempts = self._attempts(plan.timeout, plan.usual)
+        while True:
+            with self._unless_closed(target, channel):
+                call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
+            try:
+                for answer in call:
+                    attempts.succeeded()
+                    yield plan.read(answer)
+            except grpc.RpcError as failure:
+                self._sleep(attempts.wait_after(_error_of(failure, target)))
+            else:
+                return
+            finally:
+                call.cancel()
 
     @contextmanager
     def _unless_closed(self, target: str, channel: grpc.Channel) -> Iterator[None]:
