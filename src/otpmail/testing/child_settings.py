@@ -40,7 +40,10 @@ def checked(given: dict[str, str]) -> dict[str, str]:
 
 
 def usual(relay_port: int) -> dict[str, str]:
-    """Return the settings that a test may replace."""
+    """Return the defaults of the service of the tests. A test may replace each that `checked` does not refuse.
+
+    `relay_port` is where the relay of the tests listens.
+    """
     return {
         "HOST": "127.0.0.1",
         "PORT": "0",
