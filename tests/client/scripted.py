@@ -94,7 +94,10 @@ class Scripted(otp_pb2_grpc.OtpServiceServicer, mail_pb2_grpc.MailServiceService
                 await answer.abort(context)
             if answer is None:
                 await asyncio.Event().wait()  # until the call ends
-            yield answer
+            if isinstance(answer, asyncio.Event):
+                await answer.wait()
+            else:
+                yield answer
 
     SendCode = ValidateCode = RevokeCode = SendMail = GetMail = CancelMail = RetryMail = ListMails = _answer
 

@@ -97,6 +97,34 @@ async def test_a_stop_of_the_service_is_no_result(kind: str, end: list[Any]) -> 
     assert [mail.request_id for mail in service.requests[1].mails] == ["b"]
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+async def test_a_failure_behind_the_last_result(
+    kind: str, code: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that is lost once each mail has its result is no error, and none is opened for no mails."""
+    monkeypatch.setattr(feed, "_GATHER_SECONDS", 10)  # so that the end of the iterable is known
+    loop, came = asyncio.get_running_loop(), asyncio.Event()
+    results, once = [], Retries(attempts=1)
+
+    def blocking(address: str) -> None:
+        """Take the results of the client that blocks."""
+        with SyncClient(address, retries=once) as client:
+            for result in client.send_mails(_mails("a")):
+                results.append(result)
+                loop.call_soon_threadsafe(came.set)
+
+    async with Scripted([_result("a"), came, Failure(code, "lost")]) as service:
+        if kind == "sync":
+            await asyncio.to_thread(blocking, service.address)
+        else:
+            async with Client(service.address, retries=once) as client:
+                async for result in client.send_mails(_mails("a")):
+                    results.append(result)
+                    came.set()
+    assert [(result.request_id, result.error) for result in results] == [("a", None)]
+    assert len(service.requests) == 1
+
+
 async def test_two_mails_of_one_request_id(kind: str) -> None:
     """Each of two mails with the same request_id has a result, also where the second is refused, over two streams."""
     refused = {"code": grpc.StatusCode.INVALID_ARGUMENT.value[0], "message": "request_id: was used before"}

@@ -61,14 +61,14 @@ class Resend:
         return decode.result(message)
 
     def after(self, failure: Error | None, most: int | None) -> Step:
-        """Return what follows a stream that has ended well, or by a failure. Raises the error if nothing follows it.
+        """Return what follows a stream that has ended well, or by a failure. Raises the error if mails are left open.
 
         `most` is how many octets a message may have, if a larger one may have ended the stream. Without the larger
         mails the next stream begins at once.
         """
         if larger := self._mails.take_out_larger(most):
             return Step(list(map(decode.result, larger)), None if self._mails.is_done else 0.0)
-        if failure is None and self._mails.is_done:
+        if self._mails.is_done:  # what ends a stream after its last result is of no interest
             return Step([], None)
         try:
             wait = self._attempts.wait_after(failure or Unavailable("the service has ended the stream"))
