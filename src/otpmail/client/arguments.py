@@ -85,9 +85,17 @@ def _misfit(value: object, kind: Any, place: str) -> _Misfit | None:
     return None if _is_of(value, kind) else _Misfit(place, value, kind)
 
 
+def _misfit_inside(value: object, kind: Any, place: str) -> _Misfit | None:
+    """Return the first value that is not of its kind, in a mapping or a sequence. None stands for nothing there."""
+    return _Misfit(place, value, kind) if value is None else _misfit(value, kind, place)
+
+
 def _of_mapping(value: Mapping[Any, Any], parts: tuple[Any, ...], place: str) -> _Misfit | None:
     for name, each in value.items():
-        if found := _misfit(name, parts[0], place) or _misfit(each, parts[1], f"{place}[{name!r}]"):
+        found = _misfit_inside(name, parts[0], f"{place}: a name") or _misfit_inside(
+            each, parts[1], f"{place}[{name!r}]"
+        )
+        if found is not None:
             return found
     return None
 
@@ -103,7 +111,8 @@ def _of_sequence(value: object, kind: Any, place: str) -> _Misfit | None:
     else:
         kinds = parts * len(value) if isinstance(value, Collection) else ()
     found = (
-        _misfit(each, part, f"{place}[{number}]") for number, (each, part) in enumerate(zip(value, kinds, strict=False))
+        _misfit_inside(each, part, f"{place}[{number}]")
+        for number, (each, part) in enumerate(zip(value, kinds, strict=False))
     )
     return next((each for each in found if each is not None), None)
 
