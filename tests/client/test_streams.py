@@ -17,6 +17,7 @@ from otpmail.client.decode import OF_A_STOP
 from otpmail.delivery.closing import STOPPED
 from otpmail.errors import Stopping
 from otpmail.v1 import mail_pb2
+from ports import HOST, ReservedPort
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -123,6 +124,18 @@ async def test_a_failure_behind_the_last_result(
                     came.set()
     assert [(result.request_id, result.error) for result in results] == [("a", None)]
     assert len(service.requests) == 1
+
+
+async def test_a_stream_of_no_mails_to_no_service() -> None:
+    """Where no service answers, a stream without mails has no results, and an error of the iterable is raised.
+
+    gRPC's own error for the end of such a stream is not.
+    """
+    with ReservedPort() as held:
+        async with Client(f"{HOST}:{held.port}", retries=Retries(attempts=1)) as client:
+            assert [result async for result in client.send_mails([])] == []
+            with pytest.raises(TypeError, match="each must be an OutgoingMail, not int"):
+                _ = [result async for result in client.send_mails([5])]  # type: ignore[list-item]
 
 
 async def test_two_mails_of_one_request_id(kind: str) -> None:

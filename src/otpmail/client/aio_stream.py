@@ -18,6 +18,8 @@ from otpmail.client.status import closed, error_of, is_of_a_write, most_octets
 from otpmail.client.values import MailResult
 from otpmail.v1 import mail_pb2
 
+_BROKEN = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError)
+"""What grpc.aio raises for a write to a stream that is lost. The second one comes from its half-close alone."""
 _UNANSWERED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 
@@ -144,7 +146,7 @@ class MailStream:
 
     async def _write(self, call: Any) -> None:
         """Write the mails. A broken stream ends it."""
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # which the reader sees too
+        with suppress(*_BROKEN):  # which the reader sees too
             for message in messages(self._feed.again()):
                 await call.write(message)
             while (batch := await self._feed.next_batch()).mails:
