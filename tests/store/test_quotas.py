@@ -233,6 +233,40 @@ async def test_a_call_that_asks_again_counts_once(codes: ChallengeStore, clock: 
     await _send(codes, clock, 3, BLOCK)
 
 
+@pytest.mark.parametrize("limit", ["address", "block", "caller", "mailbox"])
+async def test_a_call_that_asks_again_has_the_same_answer(codes: ChallengeStore, clock: Clock, limit: str) -> None:
+    """A call that asks again names the time of the first answer, whichever limit its mail has used up."""
+    quotas = {"block": (BLOCK, CALLER), "caller": (BLOCK, CALLER._replace(most=3))}.get(limit, ())
+    mailbox = _MAILBOX if limit == "mailbox" else b""
+
+    async def send(number: int) -> Sending:
+        fresh = Challenge((number + 1).to_bytes(16), "k1", clock.time + LIFE, length=6)
+        key = b"address 00000001" if limit == "address" else f"address {number:08d}".encode()
+        return await codes.send(Send(key, clock.time, fresh, quotas=quotas, mailbox=mailbox))
+
+    most = 3 if quotas else POLICY.sends.per_hour
+    for number in range(most):
+        sending = await send(number)
+        again = await send(number)
+        assert (again.next_send, again.spent_until) == (sending.next_send, sending.spent_until)
+        assert (sending.spent_until > 0) is (number == most - 1)
+        clock.time += POLICY.resend
+
+
+@pytest.mark.parametrize("limit", ["address", "block", "mailbox"])
+async def test_a_call_that_asks_again_names_no_limit_in_shadow(codes: ChallengeStore, clock: Clock, limit: str) -> None:
+    """A call that asks again names no time for a limit that refuses nothing."""
+    rules = replace(POLICY, shadows=frozenset({"address"}))
+    quotas = (BLOCK._replace(is_shadow=True),) if limit == "block" else ()
+    mailbox = _MAILBOX if limit == "mailbox" else b""
+    for number in range(POLICY.sends.per_hour):
+        fresh = Challenge((number + 1).to_bytes(16), "k1", clock.time + LIFE, length=6)
+        key = b"address 00000001" if limit == "address" else f"address {number:08d}".encode()
+        asked = Send(key, clock.time, fresh, quotas=quotas, mailbox=mailbox, rules=rules)
+        assert [(await codes.send(asked)).spent_until for _ in range(2)] == [0, 0]
+        clock.time += POLICY.resend
+
+
 async def _send_to_tag(codes: ChallengeStore, clock: Clock, number: int) -> Sending:
     fresh = Challenge(number.to_bytes(16), "k1", clock.time + LIFE, length=6)
     return await codes.send(Send(f"tag {number:012d}".encode(), clock.time, fresh, mailbox=_MAILBOX))

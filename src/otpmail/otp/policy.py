@@ -127,11 +127,11 @@ class Policy(SendingRules):
         after = CodeRecord(known.slots if has_slots else (), known.lanes, known.answers)
         return _with_free_answer(record, answered(after, attempt, told, until, is_free=True)), told
 
-    def mails_at(self, record: CodeRecord | None, now: float, attempt: Attempt) -> float:
+    def mails_at(self, record: CodeRecord | None, now: float, *, compat: bool) -> float:
         """Return when one more mail of strangers is within the limits of a mailbox, in the past where it is so now."""
         lane = lane_of(recent(record or CodeRecord(), now, self.resend), STRANGERS)
         free = self.sends.free_at(lane.sends) - self.resend
-        return 0.0 if attempt.compat or "address" in self.shadows else free
+        return 0.0 if compat or "address" in self.shadows else free
 
     def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:
         """Whether limits over many addresses hold for an attempt: for each of strangers but at a long code.

@@ -176,7 +176,7 @@ class Rules(Protocol):
     ) -> tuple[CodeRecord | None, Check]:
         """Count an attempt, compare, and use the code up if it is right."""
 
-    def mails_at(self, record: CodeRecord | None, now: float, attempt: Attempt) -> float:
+    def mails_at(self, record: CodeRecord | None, now: float, *, compat: bool) -> float:
         """Return when one more mail of strangers is within the limits of a mailbox, in the past where it is so now."""
 
     def is_limited(self, record: CodeRecord | None, now: float, attempt: Attempt) -> bool:

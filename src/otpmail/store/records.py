@@ -73,6 +73,8 @@ class RuledRecords(ABC):
                     noted, more, until = rules.note(others.record(mailbox), send, sending)
                     reached += [one for one in more if one not in reached]
                     spent_until = max(spent_until, until)
+            else:
+                spent_until = max(spent_until, self._spent_elsewhere(others, send))
         except MemoryFull:
             raise
         except LimitExceeded as error:
@@ -85,6 +87,17 @@ class RuledRecords(ABC):
         # fast path: `send.counted` is a call more for each code; held to it by tests/store/redis/test_rules.py
         counted = tuple([quota.key for quota in quotas])
         return after, Sending(sending.challenge, sending.next_send, counted, tuple(reached), mailbox, spent_until)
+
+    def _spent_elsewhere(self, others: Others, send: Send) -> float:
+        """Return until when limits elsewhere than at the address are used up, 0.0 where none is.
+
+        A mail that counts there already changes nothing, but has the answer that it had.
+        """
+        ends = [counts_needed(others.counts(quota.key)) for quota in send.quotas if not quota.is_shadow]
+        if send.mailbox:
+            rules = send.rules or self._rules
+            ends.append(rules.mails_at(others.record(send.mailbox), send.now, compat=send.compat))
+        return max([end for end in ends if end > send.now], default=0.0)
 
     def _longest(self, error: LimitExceeded, others: Others, send: Send) -> LimitExceeded:
         """Return the error for the limit that refuses a mail for longest, where `error` is for the first that did.
@@ -142,7 +155,8 @@ class RuledRecords(ABC):
 
     def _with_mails_at(self, attempt: Attempt, read: Callable[[bytes], CodeRecord | None], now: float) -> Attempt:
         """Return the attempt with what the record of its mailbox says, in every case, as it takes its time."""
-        return attempt._replace(mails_at=(attempt.rules or self._rules).mails_at(read(attempt.mailbox), now, attempt))
+        rules = attempt.rules or self._rules
+        return attempt._replace(mails_at=rules.mails_at(read(attempt.mailbox), now, compat=attempt.compat))
 
     def _guessed(
         self, others: Others, record: CodeRecord | None, *, now: float, guess: Guess, attempt: Attempt

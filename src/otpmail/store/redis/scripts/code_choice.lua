@@ -156,6 +156,26 @@ local function note_spent(asked, sends)
   if free > asked.now then asked.spent_until = math.max(asked.spent_until, free) end
 end
 
+-- Notes until when the limits over many addresses are used up by these counts.
+local function note_counts(asked, counts)
+  for place, quota in ipairs(asked.quotas) do
+    if not quota.is_shadow then
+      asked.spent_until = math.max(asked.spent_until, counts_free_at(counts[place], quota.most))
+    end
+  end
+end
+
+-- Notes until when limits elsewhere than at the address are used up, for a mail that counts there already.
+local function note_spent_elsewhere(asked, names)
+  local counts = read_counts(asked.quotas, names)
+  for _, one in ipairs(counts) do recent_counts(one, asked.now) end
+  note_counts(asked, counts)
+  if asked.has_mailbox then
+    local box = recent(mailbox_of(#asked.quotas, names).record, asked.now, asked.rules.resend)
+    note_spent(asked, lane_of(box, STRANGERS).sends)
+  end
+end
+
 -- Notes in the record that the challenge is mailed, and when the next mail may go.
 local function mail_it(record, asked, mailed, replaced, next_send)
   if replaced and #replaced.mails == MOST_MAILS then
@@ -209,11 +229,7 @@ end
 local function count_elsewhere(refused, asked, names, next_send)
   note_spent(asked, noted(asked.lane.sends, next_send, asked.rules.sends))
   local over, counts = admit(asked, names)
-  for place, quota in ipairs(asked.quotas) do
-    if not quota.is_shadow then
-      asked.spent_until = math.max(asked.spent_until, counts_free_at(counts[place], quota.most))
-    end
-  end
+  note_counts(asked, counts)
   local crowded, box = note(asked, names, next_send)
   refused = longer(longer(refused, over), crowded)
   return refused and cmsgpack.pack(refused), counts, box

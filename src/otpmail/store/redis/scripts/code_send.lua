@@ -9,6 +9,7 @@ local asked = question(4, now)
 local record = standing(found, asked, old)
 if asked.slot.challenge and is_again(asked) then
   note_spent(asked, asked.lane.sends)
+  note_spent_elsewhere(asked, tonumber(ARGV[2]))
   return answer_of(asked.slot.challenge, asked.slot.next_send, asked)
 end
 local next_send = now + asked.rules.resend
