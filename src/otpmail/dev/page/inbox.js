@@ -80,15 +80,17 @@ const markRead = (id) => {
 };
 
 // Shows a mail. If it takes time, the one before makes room for it at once: the keys act on the one that is chosen.
+// It may be asked for twice, and stays as the first answer has shown it.
 const fetchMail = async (id) => {
+  const isAwaited = () => chosen === id && openMail()?.id !== id;
   const known = mails.find((one) => one.id === id);
-  const slow = known && setTimeout(() => { if (chosen === id) showLoading(known); }, 100);
+  const slow = known && setTimeout(() => { if (isAwaited()) showLoading(known); }, 100);
   try {
     const answer = await fetch(`/mails/${id}`);
     const mail = answer.ok ? await answer.json() : undefined;
-    if (chosen === id) showMail(mail);
+    if (isAwaited()) showMail(mail);
   } catch {
-    if (chosen === id) say("The service gave no answer.");
+    if (isAwaited()) say("The service gave no answer.");
   } finally {
     clearTimeout(slow);
   }
@@ -211,6 +213,12 @@ const reopen = async (id, focus) => {
   if (focus) linkOf(id)?.focus();
 };
 
+// Says why a mail is not put back, once no list is on its way that would say how many mails there are.
+const sayAfterList = async (words) => {
+  await load();
+  say(words);
+};
+
 // Asks before all mails are deleted: there is no way back.
 const askToClear = () => {
   $("sure-title").textContent = mails.length > 1 ? `Delete all ${mails.length} mails?` : "Delete the mail?";
@@ -279,7 +287,7 @@ $("use-code").onclick = () => {
   $("check").elements.code.focus();
 };
 $("delete").onclick = remove;
-serveUndo(reopen, say);
+serveUndo(reopen, sayAfterList);
 $("clear").onclick = askToClear;
 $("keep").onclick = () => $("sure").close();
 $("clear-now").onclick = () => {

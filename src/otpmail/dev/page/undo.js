@@ -34,7 +34,7 @@ export const undo = async () => {
     await before;
     const answer = await fetch(`/mails/${id}`, { method: "PUT" });
     if (answer.ok) await reopen(id, had);
-    else say("The mail is gone: others were deleted after it.");
+    else await say("The mail is gone: others were deleted after it.");
   } catch {
     say("The service gave no answer.");
   }
