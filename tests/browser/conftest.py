@@ -26,6 +26,9 @@ if importlib.util.find_spec("playwright") is None or shutil.which("chromium") is
         )
 
 
+_MOST_MS = 20_000
+"""How long an expectation may take: a busy machine needs more than the five seconds of Playwright."""
+
 _WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
@@ -44,8 +47,9 @@ async def url() -> AsyncIterator[str]:
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
     """Run Debian's Chromium."""
-    from playwright.async_api import async_playwright
+    from playwright.async_api import async_playwright, expect
 
+    expect.set_options(timeout=_MOST_MS)
     async with async_playwright() as playwright:
         path = shutil.which("chromium")
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -60,7 +64,12 @@ def _note_foreign(wrong: list[str], url: str, asked: str) -> None:
 
 @pytest.fixture
 async def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
-    """Open the page, in the colours of a parameter. An error is a fault, and so is a request elsewhere."""
+    """Open the page, in the colours of a parameter. An error is a fault, and so is a request elsewhere.
+
+    The page has read the list of no mails, which it does once it gets events.
+    """
+    from playwright.async_api import expect
+
     options: dict[str, Any] = {"color_scheme": getattr(request, "param", "light")}
     opened = await browser.new_page(viewport={"width": 1280, "height": 800}, **options)
     await opened.add_init_script(_WATCH)
@@ -71,6 +80,7 @@ async def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> As
     opened.on("requestfailed", lambda one: None if one.failure == "csp" else _note_foreign(wrong, url, one.url))
     opened.on("dialog", lambda dialog: wrong.append(dialog.message))
     await opened.goto(url)
+    await expect(opened.locator("#empty")).to_have_text("No mail yet. Send a code to begin.")
     yield opened
     assert await opened.evaluate("violations") == []
     assert wrong == []

@@ -37,9 +37,8 @@ async def test_nothing_in_a_mail_acts(page: Page, url: str, html: str) -> None:
     await call(url.replace("localhost", "127.0.0.1"), SEND_MAIL, fields)
     frame = page.frame_locator("iframe")
     await expect(frame.locator("p").first).to_have_text("Hi")
-    go = frame.locator("#go")
-    if await go.count():
-        await go.click(no_wait_after=True)
+    if 'id="go"' in html:
+        await frame.locator("#go").click(no_wait_after=True)
     for tab in ("Text", "Headers", "Source", "Recipients", "HTML"):
         await page.get_by_role("button", name=tab, exact=True).click()
     await expect(page.locator("#subject")).to_have_text(html)
