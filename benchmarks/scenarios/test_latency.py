@@ -33,7 +33,9 @@ async def test_round_trips_of_one_mail(certificates: Certificates, results: Resu
     round_trips = {}
     for relay_has, hidden in (("CHUNKING", ()), ("PIPELINING", ("CHUNKING",)), ("neither", ("CHUNKING", "PIPELINING"))):
         measured = await _measure(certificates, service, hidden, mails)
-        round_trips[relay_has] = measured["p50_ms"] / measured["ping_ms"]
+        # The few mails of a quick run are at the mercy of other processes; the quickest of them is less so.
+        mail, ping = ("shortest_ms", "shortest_ping_ms") if quick else ("p50_ms", "ping_ms")
+        round_trips[relay_has] = measured[mail] / measured[ping]
         rows.append(_row("otpmail", relay_has, measured))
     rows.append(_row("aiosmtplib, a pool", "CHUNKING", await _measure(certificates, aiosmtplib_pool, (), mails)))
     results.report(

@@ -22,13 +22,14 @@ async def test_accepting_by_how_many_wait(certificates: Certificates, results: R
     assert measured["accepted"] == size - size // 10  # the last tenth is for urgent mails
     full: dict[str, object] = {"waiting": "full: refused", "p50_ms": measured["refused_ms"], "p99_ms": ""}
     beside = {"settings": server.settings, "sender KiB/mail": each / 1024, "caller cores": measured["cores"]}
-    first, last = measured["rows"][0], measured["rows"][-1]
+    # A part of a quick run takes 50 ms, and is at the mercy of other processes; its quickest mail is less so.
+    times = measured["shortest_ms"] if quick else [row["p50_ms"] for row in measured["rows"]]
     results.report(
         [row | beside for row in (*measured["rows"], full)],
         Promise(
             what="accepting into the last tenth, times the first",
-            figure=last["p50_ms"] / first["p50_ms"],
+            figure=times[-1] / times[0],
             at_most=1.2,
-            margin=3,  # a tenth of a quick run takes 50 ms
+            margin=3,
         ),
     )

@@ -14,6 +14,7 @@ from benchmarks.smtp_client import Streams, command, sign_in, sign_out
 
 _GROUP = b"MAIL FROM:<codes@example.org>\r\nRCPT TO:<ada@example.org>\r\nDATA\r\n"
 _COMMANDS = 10
+_TRIES = 3  # of which the quickest counts: other processes disturb some
 _ROUND_TRIP = 0.02
 _CONTENT = b"Message-ID: <%d@example.org>\r\n\r\n..\r\nGood morning\r\n.\r\n"
 
@@ -53,22 +54,27 @@ async def test_replies_one_round_trip_after_it_read(certificates: Certificates, 
     """A reply takes the round trip that was set, and pipelined replies share one."""
     async with relay(certificates, "--rtt", _ROUND_TRIP * 1000) as at:
         streams = await _sign_in(at)
-        for _ in range(_COMMANDS):  # in a round trip and a half
-            last_said = time.monotonic()
-            streams[1].write(b"NOOP\r\n")
-            await asyncio.sleep(0.003)
-        for _ in range(_COMMANDS):
-            await streams[0].readline()
-        last_heard = time.monotonic()
+        waited = [await _wait_for_replies(streams) for _ in range(_TRIES)]
         pings = []
         for _ in range(20):
             began = time.monotonic()
             await command(streams, b"NOOP")
             pings.append(time.monotonic() - began)
         await sign_out(streams)
-    assert last_heard - last_said < _COMMANDS * _ROUND_TRIP / 2, "the commands took a round trip each"
+    assert min(waited) < _COMMANDS * _ROUND_TRIP / 2, "the commands took a round trip each"
     assert min(pings) > _ROUND_TRIP - 0.001
     assert quick or sorted(pings)[len(pings) // 2] < 0.022, "the relay is further away than it says"
+
+
+async def _wait_for_replies(streams: Streams) -> float:
+    """Say some commands in a round trip and a half; return how long after the last one the last reply came."""
+    for _ in range(_COMMANDS):
+        last_said = time.monotonic()
+        streams[1].write(b"NOOP\r\n")
+        await asyncio.sleep(0.003)
+    for _ in range(_COMMANDS):
+        await streams[0].readline()
+    return time.monotonic() - last_said
 
 
 async def test_takes_overlapped_data(certificates: Certificates) -> None:
