@@ -63,6 +63,8 @@ def _row(states: list[dict[str, Any]], begin: float, end: float) -> dict[str, fl
     """The means of a part of the time."""
     whole = states[-1]["at"] - states[0]["at"]
     part = [one for one in states if begin <= (one["at"] - states[0]["at"]) / whole <= end]
+    # A service that stood still all the while had the state of before.
+    part = part or [one for one in states if (one["at"] - states[0]["at"]) / whole < begin][-1:]
     means = {name: mean(one[name] for one in part) for name in _STATE}
     return {
         "until s": whole * end,
