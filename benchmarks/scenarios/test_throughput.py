@@ -92,7 +92,13 @@ async def test_mails_a_second(certificates: Certificates, results: Results, *, q
     results.report(
         [contender.row() for contender in contenders],
         *(
-            Promise(what=f"times the pool, {has}", figure=rates[_OURS, has] / rates[_POOL, "CHUNKING"], at_least=times)
-            for has, times in (("CHUNKING", 40.0), ("PIPELINING", 3.5))
+            Promise(
+                what=f"times the pool, {has}",
+                figure=rates[_OURS, has] / rates[_POOL, "CHUNKING"],
+                at_least=times,
+                margin=margin,
+            )
+            # With CHUNKING the processor is the limit, and for the pool the distance. Without a window it is 4 times.
+            for has, times, margin in (("CHUNKING", 40.0, 8.0), ("PIPELINING", 3.5, 2.0))
         ),
     )
