@@ -133,6 +133,21 @@ async def test_no_near_miss_of_a_code_suppresses() -> None:
     assert rig.suppressions.store.count == 0
 
 
+async def test_a_code_that_contradicts_its_details() -> None:
+    """A code of a command, a sign-in, a host or a quota suppresses nobody, whatever its details are; others do."""
+    rig = Rig()
+    for code in (500, 502, 503, 504, 521, 530, 534, 535, 538, 552, 555):
+        job = rig.submit(f"m{code}", f"x{code}@x.org")
+        rig.reply(job, code, "5.1.1")
+        if not job.settled:
+            rig.lifecycle.cancel(job)
+    assert rig.suppressions.store.count == 0
+    taken = (501, 550, 551, 553, 554, 556)
+    for code in taken:
+        rig.reply(rig.submit(f"m{code}", f"x{code}@x.org"), code, "5.1.1")
+    assert rig.suppressions.store.count == len(taken)
+
+
 @pytest.mark.parametrize(
     ("words", "suppresses"),
     [

@@ -363,6 +363,10 @@ def test_the_result_is_the_refusal_that_decided(mode: Mode, replies: bytes, code
         (b"550-5.1.1 no\r\n550 5.7.1 your address is listed\r\n", False),
         (b"550-5.7.1 your address is listed\r\n550 5.1.1 no\r\n", False),
         (b"550-5.1.1 no\r\n550 4.2.1 later\r\n", False),
+        (b"550 5.1.1 no: host mx.example said: 550 5.1.10 RESOLVER.ADR.RecipientNotFound\r\n", True),
+        (b"550 5.1.1 no: host mx.example[5.1.7.2] said: 550 5.1.1 no (#5.1.1)\r\n", True),
+        (b"550 5.1.1 no: host mx.example said: 550 5.7.1 blocked (in reply to RCPT TO command)\r\n", False),
+        (b"550-5.1.1 no such user, or\r\n550 your address is listed (#5.7.1)\r\n", False),
     ],
 )
 @pytest.mark.parametrize("at_content", [False, True])
@@ -371,7 +375,10 @@ def test_a_reply_with_several_codes_is_not_about_the_address(
     is_about_address: bool,  # noqa: FBT001
     at_content: bool,  # noqa: FBT001
 ) -> None:
-    """A refusal is about its address alone only if all of its lines have one enhanced code (RFC 2034, 4)."""
+    """A refusal is about its address alone only if no enhanced code in it has another meaning (RFC 2034, 4).
+
+    Postfix quotes the server that it has asked about a recipient, behind a code of its own.
+    """
     session = _session()
     mail = session.begin(_mail())
     _written(session)

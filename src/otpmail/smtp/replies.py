@@ -114,12 +114,6 @@ def is_unknown_command(reply: Reply) -> bool:
     return reply.code // 10 % 10 == 0 or _SYNTAX.match(reply.text) is not None
 
 
-def has_one_meaning(reply: Reply) -> bool:
-    """Whether the lines of a reply have no more than one enhanced code, as RFC 2034, 4 asks for."""
-    found = map(_ENHANCED.match, reply.text[: 4 * LONG].decode("utf-8", "replace").split("\n"))
-    return len({match[1] for match in found if match}) <= 1
-
-
 def result(address: str, reply: Reply, redactor: Redactor = NO_SECRETS, code: str = "") -> RecipientResult:
     """The reply as one recipient's result: enhanced code (RFC 2034) and text apart, the text short and redacted.
 

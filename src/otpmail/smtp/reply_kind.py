@@ -9,7 +9,8 @@ from enum import Enum, auto
 from functools import lru_cache
 
 from otpmail.model import RecipientResult
-from otpmail.smtp.replies import CLOSING
+from otpmail.smtp.redaction import LONG
+from otpmail.smtp.replies import CLOSING, Reply
 
 
 class Command(Enum):
@@ -39,9 +40,13 @@ class ReplyKind(Enum):
 NOT_SIGNED_IN = 530
 """The code for a session that lacks a sign-in or TLS (RFC 4954, 6; RFC 3207, 4), whatever the command."""
 
-_FOR_GOOD = 500
 _NO_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"})
 """Codes that say for good that an address takes no mail: it or its domain does not exist, has moved, or is disabled."""
+
+_OF_AN_ADDRESS = frozenset({501, 550, 551, 553, 554, 556})
+"""Codes that may go with these (RFC 5321, 4.2.3; RFC 7504). One of a command, a sign-in or a quota contradicts them."""
+
+_ANY_ENHANCED = re.compile(r"(?<![\w.-])[245]\.\d{1,3}\.\d{1,3}(?!\w|\.\w)")
 
 _WAYS_TO_SEND = frozenset(
     {ReplyKind.TOO_MANY_CONNECTIONS, ReplyKind.TOO_FAST, ReplyKind.CONNECTION_USED_UP, ReplyKind.HELO_FAULT}
@@ -223,12 +228,23 @@ def refuses_mail(result: RecipientResult) -> bool:
 def refuses_address(result: RecipientResult) -> bool:
     """Whether a reply about one recipient refuses its address for good, whatever the mail (RFC 3463, 3.2 and 3.3).
 
-    A code without details does not say so: 550 refuses by policy too (RFC 5321, 4.2.3). Nor does "disabled" where the
+    A code without details does not say so: 550 refuses by policy too (RFC 5321, 4.2.3). Nor do details that the code
+    contradicts: 530 asks for a sign-in, and the mail is sent again. Nor does "disabled" where the
     words are of a mailbox that is full, or receives too much for now: anybody can bring a mailbox to that.
     """
-    if result.code < _FOR_GOOD or result.enhanced_code not in _NO_ADDRESS:
+    if result.code not in _OF_AN_ADDRESS or result.enhanced_code not in _NO_ADDRESS:
         return False
     return result.enhanced_code != _DISABLED or _PASSES.search(_QUOTED.sub("", result.reply.lower())) is None
+
+
+def has_one_meaning(reply: Reply) -> bool:
+    """Whether all enhanced codes in a reply are the same one (RFC 2034, 4), or each says that the address is gone.
+
+    A relay that asks the next one about a recipient quotes that one's reply behind its own code: a refusal by policy
+    looks as one of the address then, but for the quotation.
+    """
+    found = set(_ANY_ENHANCED.findall(reply.text[: 4 * LONG].decode("utf-8", "replace")))
+    return len(found) <= 1 or found <= _NO_ADDRESS
 
 
 def _is_recipient_limit(command: Command, code: int, enhanced_code: str, said: str) -> bool:

@@ -15,7 +15,8 @@ from otpmail.model import Envelope, RecipientResult
 from otpmail.smtp.capabilities import Capabilities
 from otpmail.smtp.output import Output
 from otpmail.smtp.redaction import Redactor
-from otpmail.smtp.replies import CLOSING, Reply, has_one_meaning, is_unknown_command, result
+from otpmail.smtp.replies import CLOSING, Reply, is_unknown_command, result
+from otpmail.smtp.reply_kind import has_one_meaning
 from otpmail.smtp.surplus import without_surplus
 
 Results = tuple[RecipientResult, ...]
@@ -209,7 +210,7 @@ class Transaction(ABC):
     def _mark_addresses(self, results: Results) -> None:
         """Mark the refusals in which the sender and other recipients have no part: of RCPT, or of content for one.
 
-        A reply whose lines have several enhanced codes is not marked: it is about more than the address.
+        A reply with enhanced codes of several meanings is not marked: it is about more than the address.
         """
         replies = dict(zip(self.envelope.recipients, self.replies, strict=True))
         for one in results:
