@@ -144,7 +144,8 @@ async def test_a_connection_that_says_nothing_is_closed() -> None:
 async def test_an_idle_connection_is_closed() -> None:
     """A connection without calls is closed after its idle time, and one with a running call is not."""
     handlers = Handlers()
-    async with _serve(handlers, idle_seconds=0.2) as port, Connection(f"127.0.0.1:{port}") as busy:
+    seconds = 1.0  # in which a busy machine begins the call
+    async with _serve(handlers, idle_seconds=seconds) as port, Connection(f"127.0.0.1:{port}") as busy:
         stream = busy.call("/Wait")
         await busy.send(stream, message(0), end=True)
         await handlers.waiting.wait()
