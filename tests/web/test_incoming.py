@@ -189,4 +189,5 @@ async def test_a_caller_is_told_that_the_memory_is_full(service: Service) -> Non
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]))
             answers.append((head.split(b" ")[1], json.loads(body)["details"][0]["debug"]["reason"]))
-    assert set(answers) == {(b"400", "INVALID_ARGUMENT"), (b"429", "MEMORY_FULL")}
+    late = (b"429", "READ_TOO_SLOW")  # where a busy machine takes half a second to send the rest while others wait
+    assert set(answers) - {late} == {(b"400", "INVALID_ARGUMENT"), (b"429", "MEMORY_FULL")}
