@@ -11,6 +11,8 @@ OtpmailError
 │   │   ├── QueueFull                        no place among the QUEUE_SIZE unsettled mails
 │   │   ├── ShareSpent                       the caller has its share of the queue or of the memory
 │   │   └── MemoryFull                       no octets are left of MEMORY_MAX_MB
+│   ├── RequestTooLong                       the request has more octets than any may have
+│   ├── Unimplemented                        the service does not know this way to call it
 │   ├── DeadlineExceeded (TimeoutError)      the caller's deadline comes before its mail has settled
 │   └── Unavailable                          the relay or the store is down; names the time to wait
 │       ├── RelayDown                        no relay is up, so no mail is accepted that waits for one
@@ -128,12 +130,27 @@ class MemoryFull(LimitExceeded):
         super().__init__("memory", text, retry_after=1.0, setting="MEMORY_MAX_MB")
 
 
+class RequestTooLong(CallerError):
+    """The request has more octets than any may have, so a retry makes no sense."""
+
+    reason = "REQUEST_TOO_LONG"
+
+
+class Unimplemented(CallerError):
+    """The service does not know this way to call it."""
+
+    reason = "UNIMPLEMENTED"
+
+
 class DeadlineExceeded(CallerError, TimeoutError):
-    """The caller's deadline comes before the mail `mail_id` has settled; the message has its state."""
+    """The caller's deadline comes before the mail `mail_id` has settled; the message has its state.
+
+    Without `mail_id` the call waited for no mail.
+    """
 
     reason = "DEADLINE_EXCEEDED"
 
-    def __init__(self, description: str, *, mail_id: str) -> None:
+    def __init__(self, description: str, *, mail_id: str = "") -> None:
         super().__init__(description)
         self.mail_id = mail_id
 

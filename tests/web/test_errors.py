@@ -37,6 +37,8 @@ _RAISED: dict[str, Exception] = {
     "QueueFull": errors.QueueFull(3),
     "ShareSpent": errors.ShareSpent("it has 3", "queue_share"),
     "MemoryFull": errors.MemoryFull(),
+    "RequestTooLong": errors.RequestTooLong("the request is longer than 3 octets"),
+    "Unimplemented": errors.Unimplemented("the body must be identity"),
     "DeadlineExceeded": errors.DeadlineExceeded("too late", mail_id="m1"),
     "Unavailable": errors.Unavailable("no relay", retry_after=1.5),
     "anything else": RuntimeError("the code is 271828"),

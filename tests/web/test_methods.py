@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
 from http1 import JSON, PROTO, SEND_CODE, SEND_MAIL, VALIDATE_CODE, call, request
 from otpmail.errors import InvalidArgument, MemoryFull
@@ -164,6 +164,21 @@ async def test_the_fields_of_the_protocol(service: Service) -> None:
     ):
         answer = await request(service, SEND_CODE, body, JSON | headers)
         assert (answer.status, answer.json.get("code")) == (status, code)
+
+
+@pytest.mark.service(**OPEN)
+async def test_errors_of_the_door_have_a_reason(service: Service) -> None:
+    """An error that HTTP makes by itself has ErrorInfo too, and no RetryInfo where a retry makes no sense."""
+    long = json.dumps({"to": ["ada@example.org"], "text": "x" * 12_000_000}).encode()
+    for path, body, headers, reason in (
+        (SEND_MAIL, long, JSON, "REQUEST_TOO_LONG"),
+        (SEND_CODE, b"{}", JSON | {"content-encoding": "br"}, "UNIMPLEMENTED"),
+        (SEND_CODE, b"{", JSON | {"content-length": "9", "connect-timeout-ms": "50"}, "DEADLINE_EXCEEDED"),
+    ):
+        answer = await request(service, path, body, headers)
+        info = detail_of(answer, ErrorInfo)
+        assert (info.reason, info.domain, dict(info.metadata)) == (reason, "otpmail", {})
+        assert "retry-after" not in answer.fields
 
 
 @pytest.mark.relay(slow={"MAIL": 3.0})

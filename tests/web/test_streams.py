@@ -99,10 +99,16 @@ async def test_a_line_that_is_no_mail_ends_the_stream(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [b"no JSON", b'{"subjekt":"x"}', b'{"text":"' + b"x" * 20_000_000], ids=["text", "field", "long"]
+    ("broken", "code"),
+    [
+        (b"no JSON", "invalid_argument"),
+        (b'{"subjekt":"x"}', "invalid_argument"),
+        (b'{"text":"' + b"x" * 20_000_000, "resource_exhausted"),  # as over gRPC
+    ],
+    ids=["text", "field", "long"],
 )
 @pytest.mark.service(**OPEN)
-async def test_the_mails_before_a_line_that_is_none_are_sent(service: Service, broken: bytes) -> None:
+async def test_the_mails_before_a_line_that_is_none_are_sent(service: Service, broken: bytes, code: str) -> None:
     """Each mail in front of such a line has its result, also where all of them come at once."""
     lines = [json.dumps(_mail(number)).encode() for number in range(3)]
     answer = await request(service, SEND_MAILS, b"\n".join((*lines, broken, lines[0], b"")), LINES)
@@ -110,7 +116,8 @@ async def test_the_mails_before_a_line_that_is_none_are_sent(service: Service, b
     assert {result["requestId"]: result["mail"]["state"] for result in results} == dict.fromkeys(
         ("r0", "r1", "r2"), "STATE_RELAYED"
     )
-    assert last["error"]["code"] == "invalid_argument"
+    assert last["error"]["code"] == code
+    assert last["error"]["details"]
 
 
 @asynccontextmanager

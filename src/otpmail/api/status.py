@@ -23,8 +23,10 @@ from otpmail.errors import (
     LimitExceeded,
     NotFound,
     PermissionDenied,
+    RequestTooLong,
     Unauthenticated,
     Unavailable,
+    Unimplemented,
 )
 
 _log = logging.getLogger("otpmail")
@@ -69,6 +71,8 @@ _CODES: tuple[tuple[type[CallerError], Code], ...] = (
     (PermissionDenied, Code.PERMISSION_DENIED),
     (FailedPrecondition, Code.FAILED_PRECONDITION),
     (LimitExceeded, Code.RESOURCE_EXHAUSTED),
+    (RequestTooLong, Code.RESOURCE_EXHAUSTED),
+    (Unimplemented, Code.UNIMPLEMENTED),
     (DeadlineExceeded, Code.DEADLINE_EXCEEDED),
     (Unavailable, Code.UNAVAILABLE),
 )
@@ -114,7 +118,7 @@ def status_of(error: CallerError) -> RpcStatus:
     info = ErrorInfo(reason=error.reason, domain=DOMAIN)
     details: list[Message] = [info]
     match error:
-        case DeadlineExceeded(mail_id=mail_id):
+        case DeadlineExceeded(mail_id=mail_id) if mail_id:
             info.metadata["mail_id"] = mail_id
         case InvalidArgument(field=field, description=description):
             details.append(

@@ -15,7 +15,7 @@ from otpmail.api.batches import BatchReader
 from otpmail.api.calls import Context, by_caller
 from otpmail.api.reads import Reads, ReadTooSlow
 from otpmail.api.status import status_for
-from otpmail.errors import InvalidArgument, MemoryFull, PermissionDenied, Unauthenticated
+from otpmail.errors import CallerError, InvalidArgument, MemoryFull, PermissionDenied, Unauthenticated
 from otpmail.mail.stream import MailStream, Outcome
 from otpmail.model import Mail
 from otpmail.v1 import mail_pb2
@@ -49,7 +49,7 @@ async def _read(context: Context, stream: MailStream, batches: BatchReader, read
             octets = await reads.read_batch(context, refuse)
         except reads.ended:  # the call is over, by `_answer` or by the end of the server
             return
-        except (InvalidArgument, MemoryFull) as error:  # of a door that reads another form than protobuf
+        except CallerError as error:  # of a door that reads another form than protobuf
             stream.close(error.with_traceback(None))
             return
         if not isinstance(octets, bytes):  # the end

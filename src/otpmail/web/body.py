@@ -3,8 +3,7 @@
 import re
 import zlib
 
-from otpmail.api.status import Code
-from otpmail.errors import InvalidArgument, MemoryFull
+from otpmail.errors import InvalidArgument, MemoryFull, RequestTooLong
 from otpmail.limits.memory import LARGE
 from otpmail.mail.turns import Turn
 from otpmail.web.context import CallContext
@@ -19,10 +18,10 @@ _NO_WEIGHT = re.compile(rb"q=0(\.0*)?")
 
 
 async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: Turn) -> bytes:
-    """Return the whole body. Raises CallEnded where it is longer than `most`, and MemoryFull."""
+    """Return the whole body. Raises RequestTooLong where it is longer than `most`, and MemoryFull."""
     body = await context.exchange.read_all(most)
     if len(body) > most:
-        await _refuse(context, most)
+        raise _too_long(most)
     # An empty body is not unpacked, by the protocol: a client has nothing to pack there.
     return await unpack(context, body, most=most, turn=turn) if encoding == GZIP and body else body
 
@@ -30,7 +29,7 @@ async def read_body(context: CallContext, *, most: int, encoding: bytes, turn: T
 async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) -> bytes:
     """Unpack gzip in steps, which count in the memory.
 
-    Raises InvalidArgument for other octets, MemoryFull, and CallEnded where they hold more than `most`.
+    Raises InvalidArgument for other octets, MemoryFull, and RequestTooLong where they hold more than `most`.
     """
     unpacker, parts, octets = zlib.decompressobj(_GZIP_WBITS), list[bytes](), 0
     incoming = Incoming(context.exchange.connection.memory, len(body))
@@ -40,7 +39,7 @@ async def unpack(context: CallContext, body: bytes, *, most: int, turn: Turn) ->
             body = unpacker.unconsumed_tail
             octets += len(parts[-1])
             if octets > most:
-                await _refuse(context, most)
+                raise _too_long(most)
             if not incoming.fits(octets):
                 raise MemoryFull(FULL)
             if octets > LARGE:
@@ -75,5 +74,5 @@ def takes_gzip(accepted: bytes) -> bool:
     return False
 
 
-async def _refuse(context: CallContext, most: int) -> None:
-    await context.abort(Code.RESOURCE_EXHAUSTED, f"the request is longer than {most} octets")
+def _too_long(most: int) -> RequestTooLong:
+    return RequestTooLong(f"the request is longer than {most} octets")

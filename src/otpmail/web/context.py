@@ -6,7 +6,8 @@ from typing import Never, TypeVar
 
 from otpmail.api.calls import CallEnded
 from otpmail.api.certificate import properties_of
-from otpmail.api.status import Code
+from otpmail.api.status import Code, status_of
+from otpmail.errors import DeadlineExceeded
 from otpmail.web.exchange import Exchange
 
 ResultT = TypeVar("ResultT")
@@ -84,7 +85,8 @@ class CallContext:
 
     def _time_out(self) -> None:
         if self.ended is None and not self._is_over:
-            self.ended = Code.DEADLINE_EXCEEDED, "the call's own time is over", ()
+            status = status_of(DeadlineExceeded("the call's own time is over"))
+            self.ended = status.code, status.message, status.trailers
             _cancel(self.exchange.connection.running)
 
 

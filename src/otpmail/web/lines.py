@@ -11,7 +11,7 @@ from typing import Any, Never
 
 from otpmail.api.calls import End
 from otpmail.api.status import Code
-from otpmail.errors import InvalidArgument, MemoryFull
+from otpmail.errors import CallerError, InvalidArgument, MemoryFull, RequestTooLong
 from otpmail.limits.memory import LARGE, Memory
 from otpmail.mail.turns import Turn
 from otpmail.v1 import mail_pb2
@@ -46,7 +46,7 @@ class LinesContext(CallContext):
         self._counted = 0  # octets of both in the memory
         self._count = 0
         self._has_ended = False
-        self._broken: InvalidArgument | None = None
+        self._broken: CallerError | None = None
         """The error of a line that can't be read, raised once the lines before it were a batch."""
         self._reading: asyncio.Task[Any] | None = None
 
@@ -61,7 +61,9 @@ class LinesContext(CallContext):
             self._reading = None
 
     async def read_batch(self) -> Any:
-        """Return the lines that are there as one batch in protobuf. Raises InvalidArgument and MemoryFull.
+        """Return the lines that are there as one batch in protobuf.
+
+        Raises InvalidArgument, RequestTooLong and MemoryFull.
 
         The lines in front of one that can't be read are mails all the same: they are a batch of their own.
         """
@@ -102,7 +104,7 @@ class LinesContext(CallContext):
             self._lines.append(bytes(rest))
         if len(rest) > self.most:
             rest.clear()
-            self._broken = InvalidArgument("request", f"has a line of more than {self.most} octets")
+            self._broken = RequestTooLong(f"a line of the request is longer than {self.most} octets")
 
     def _weigh(self) -> None:
         """Count what is there now in the memory. Raises MemoryFull where calls take their part of it."""

@@ -11,9 +11,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from otpmail.api.auth import AUTHORIZATION, KEY, authorization_of
 from otpmail.api.service import Api
-from otpmail.api.status import Code, status_of
+from otpmail.api.status import status_of
 from otpmail.callers import TRACE, TRACE_KEYS, Trace
-from otpmail.errors import CallerError, InvalidArgument, Unauthenticated
+from otpmail.errors import CallerError, InvalidArgument, Unauthenticated, Unimplemented
 from otpmail.limits.memory import LARGE
 from otpmail.v1 import address_pb2, mail_pb2, otp_pb2
 from otpmail.web.answers import Fields
@@ -98,12 +98,11 @@ class Methods:
             if method.kind is not Kind.UNARY:
                 self._check_certificate(exchange)
         except CallerError as error:
-            status = status_of(error)
-            await self._refuse(exchange, (status.code, status.message, status.trailers), fields)
+            await self._refuse(exchange, _ended_by(error), fields)
             return
         if encoding != IDENTITY and (encoding != GZIP or method.kind is not Kind.UNARY):
-            unknown = Code.UNIMPLEMENTED, "the body must be identity, or gzip in a unary call", ()
-            await self._refuse(exchange, unknown, (*fields, (b"accept-encoding", GZIP)))
+            unknown = Unimplemented("the body must be identity, or gzip in a unary call")
+            await self._refuse(exchange, _ended_by(unknown), (*fields, (b"accept-encoding", GZIP)))
             return
         if not _TRACE_KEYS.isdisjoint(headers):
             ids = [(key.decode(), headers[key].decode("latin-1")) for key in _TRACE_KEYS if key in headers]
@@ -161,6 +160,11 @@ class Methods:
     def _check_certificate(self, exchange: Exchange) -> None:
         if self._wants_certificate and exchange.connection.certificate is None:
             raise Unauthenticated(_NO_CERTIFICATE)
+
+
+def _ended_by(error: CallerError) -> Ended:
+    status = status_of(error)
+    return status.code, status.message, status.trailers
 
 
 def _guarded(api: Api, path: str, behaviour: Callable[..., Any], method: Any) -> tuple[Callable[..., Any], Kind]:

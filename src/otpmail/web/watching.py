@@ -24,7 +24,7 @@ _PREFIX = 5
 
 
 async def read_one(context: CallContext, headers: Any, *, most: int, turn: Turn) -> bytes:
-    """Return the one message of the request. Raises InvalidArgument, and CallEnded where it is longer than `most`."""
+    """Return the one message of the request, of at most `most` octets. Raises InvalidArgument and RequestTooLong."""
     body = await read_body(context, most=most, encoding=IDENTITY, turn=turn)
     flags, length = body[:1], int.from_bytes(body[1:_PREFIX], "big")
     if len(body) < _PREFIX or len(body) != _PREFIX + length or flags not in {b"\0", b"\1"}:
