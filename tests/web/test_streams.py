@@ -11,14 +11,19 @@ from urllib.parse import urlsplit
 import pytest
 
 from http1 import SEND_MAIL, call, request, url_of
+from otpmail.api.reads import ReadTooSlow
 from otpmail.errors import MemoryFull
 from otpmail.limits.memory import Memory
 from otpmail.v1 import mail_pb2
+from otpmail.web.ending import STALLED_SECONDS
 from otpmail.web.lines import LinesContext
+from otpmail.web.listener import Listener
+from web.listening import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from otpmail.web.exchange import Exchange
     from service import Service
 
 OPEN: dict[str, object] = {"HTTP_PORT": 0}
@@ -177,6 +182,105 @@ async def test_lines_count_in_the_memory_until_they_are_decoded() -> None:
     assert memory.reading > 600_000
     context.close()
     assert memory.reading == 0
+
+
+class _Queued:
+    """An exchange whose body comes in these parts, and then as `more` says."""
+
+    has_begun = True
+    waits_since: float | None = None
+
+    def __init__(self, *parts: bytes) -> None:
+        self.more: asyncio.Queue[bytes] = asyncio.Queue()
+        self.sent: list[bytes] = []
+        for part in parts:
+            self.more.put_nowait(part)
+
+    async def read(self) -> bytes:
+        return await self.more.get()
+
+    async def write(self, body: bytes) -> None:
+        self.sent.append(body)
+
+
+def _context_of(exchange: _Queued) -> LinesContext:
+    memory = Memory(1 << 20, _Nothing(), _Nothing())
+    return LinesContext(
+        exchange,  # type: ignore[arg-type]
+        None,
+        (),
+        most=1 << 20,
+        memory=memory,
+        turn=_at_once,
+        slow_seconds=0.0,
+    )
+
+
+async def test_a_line_that_does_not_come_whole() -> None:
+    """A line that has begun has a time; before the first octet of one, its client may be silent for ever."""
+    exchange = _Queued()
+    context = _context_of(exchange)
+    reading = asyncio.create_task(context.read())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not reading.done()
+    exchange.more.put_nowait(b'{"text":"1"}\n')
+    batch = mail_pb2.SendMailsRequest.FromString(await reading)
+    assert [mail.text for mail in batch.mails] == ["1"]
+    exchange.more.put_nowait(b'{"text":')
+    with pytest.raises(ReadTooSlow):
+        await context.read()
+
+
+async def test_a_stream_says_when_it_waits_for_its_client_alone() -> None:
+    """It does while it reads and each mail has its result, and not because of octets that are no mail."""
+    exchange = _Queued()
+    context = _context_of(exchange)
+    reading = asyncio.create_task(context.read())
+    await asyncio.sleep(0)
+    since = exchange.waits_since
+    assert since is not None
+    exchange.more.put_nowait(b"\n")
+    await asyncio.sleep(0)
+    assert exchange.waits_since == since
+    exchange.more.put_nowait(b'{"text":"1"}\n{"text":"2"}\n')
+    await reading
+    reading = asyncio.create_task(context.read())
+    await asyncio.sleep(0)
+    assert exchange.waits_since is None
+    for _ in range(2):
+        assert exchange.waits_since is None
+        await context.write(mail_pb2.SendMailsResponse(results=[{}]))
+    assert exchange.waits_since is not None
+    reading.cancel()
+
+
+@pytest.mark.parametrize("owes", [False, True])
+async def test_streams_that_bring_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch, owes: bool) -> None:  # noqa: FBT001  pytest's
+    """A stream that waits for its client gives way after a second. One that owes a result stays."""
+    loop = asyncio.get_running_loop()
+    now, begun = loop.time, asyncio.Semaphore(0)
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.path == "/small":
+            await exchange.answer(200, b"ok")
+            return
+        await exchange.begin(200)
+        exchange.waits_since = None if owes else loop.time()
+        begun.release()
+        await exchange.read()
+
+    async with listening(Listener(answer, most=2)) as port, asyncio.timeout(60):
+        streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for _, writer in streams:
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+            await begun.acquire()
+        monkeypatch.setattr(loop, "time", lambda: now() + STALLED_SECONDS)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (b"connection: close" in await reader.readuntil(b"ok")) is owes  # as one that may be for probes alone
+        for _, each in (*streams, (reader, writer)):
+            each.close()
 
 
 class _Nothing:

@@ -85,10 +85,14 @@ class Connection(EndingConnection):
     @property
     def evictable_since(self) -> float | None:
         """Since when it waits for its client, so that another may take its place; None where it is busy."""
-        unread = self._unread_seconds()
-        if not self.transport.get_write_buffer_size():
-            return self.used if self.is_idle or self._is_ending else None
-        return self._loop.time() - unread if unread >= STALLED_SECONDS else None
+        unread, now, current = self._unread_seconds(), self._loop.time(), self._current
+        if self.transport.get_write_buffer_size() > 0:
+            since: float | None = now - unread
+        elif current is None or self._is_ending:
+            return self.used
+        else:
+            since = current.waits_since
+        return since if since is not None and now - since >= STALLED_SECONDS else None
 
     @property
     def is_new(self) -> bool:

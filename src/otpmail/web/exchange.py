@@ -70,6 +70,7 @@ class Exchange:
         "method",
         "path",
         "query",
+        "waits_since",
     )
 
     def __init__(
@@ -87,6 +88,8 @@ class Exchange:
         self.method, self.path, self.query, self.headers = method, path, query, headers
         self.keep_alive = keep_alive
         self.is_whole = self.has_begun = self.has_ended = False
+        self.waits_since: float | None = None
+        """Since when its call waits for the next mail of its client, and for nothing else; None where it does not."""
         self._is_chunked = not is_old
         self._wants_continue = not is_old and headers.get(b"expect", b"").lower() == b"100-continue"
         self._body: bytes | bytearray = b""  # the part of the body that has come and was not read

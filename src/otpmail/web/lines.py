@@ -10,6 +10,7 @@ import json
 from typing import Any, Never
 
 from otpmail.api.calls import End
+from otpmail.api.reads import ReadTooSlow
 from otpmail.api.status import Code
 from otpmail.errors import CallerError, InvalidArgument, MemoryFull, RequestTooLong
 from otpmail.limits.memory import LARGE, Memory
@@ -18,6 +19,7 @@ from otpmail.v1 import mail_pb2
 from otpmail.web.answers import Fields
 from otpmail.web.connect import JSON, decode
 from otpmail.web.context import CallContext, Trailers
+from otpmail.web.ending import LEAST_RATE, TIMES
 from otpmail.web.errors import answer_error, error_of
 from otpmail.web.exchange import Exchange
 
@@ -30,12 +32,20 @@ _MOST_OF_BATCH = 1000
 class LinesContext(CallContext):
     """A call whose requests are lines of JSON, and whose responses are written as such, with `fields` in their head.
 
-    `read` returns the lines that are there as one batch in protobuf. A line has at most `most` octets. Lines that are
-    not decoded yet count in the memory.
+    `read` returns the lines that are there as one batch in protobuf. A line has at most `most` octets, and once it has
+    begun its client may be `slow_seconds` behind LEAST_RATE. Lines that are not decoded yet count in the memory.
     """
 
     def __init__(
-        self, exchange: Exchange, seconds: float | None, fields: Fields, *, most: int, memory: Memory, turn: Turn
+        self,
+        exchange: Exchange,
+        seconds: float | None,
+        fields: Fields,
+        *,
+        most: int,
+        memory: Memory,
+        turn: Turn,
+        slow_seconds: float = TIMES.upload,
     ) -> None:
         super().__init__(exchange, _read_batch, seconds)
         self.fields = fields
@@ -44,7 +54,9 @@ class LinesContext(CallContext):
         self._rest = bytearray()
         self._lines: list[bytes] = []
         self._counted = 0  # octets of both in the memory
-        self._count = 0
+        self._count = self._answered = 0  # mails
+        self._slow_seconds = slow_seconds
+        self._behind = 0.0  # seconds, with the line that has begun
         self._has_ended = False
         self._broken: CallerError | None = None
         """The error of a line that can't be read, raised once the lines before it were a batch."""
@@ -63,12 +75,14 @@ class LinesContext(CallContext):
     async def read_batch(self) -> Any:
         """Return the lines that are there as one batch in protobuf.
 
-        Raises InvalidArgument, RequestTooLong and MemoryFull.
+        Raises InvalidArgument, RequestTooLong, ReadTooSlow and MemoryFull.
 
         The lines in front of one that can't be read are mails all the same: they are a batch of their own.
         """
+        self._note_wait()
         while not self._lines and not self._has_ended and self._broken is None:
             await self._read_more()
+        self.exchange.waits_since = None
         if not self._lines:
             if self._broken is not None:
                 raise self._broken
@@ -91,7 +105,7 @@ class LinesContext(CallContext):
 
     async def _read_more(self) -> None:
         """Read a part of the body, and cut it into lines."""
-        part = await self.exchange.read()
+        part = await self._read_part()
         self._rest += part
         self._has_ended = not part
         self._weigh()
@@ -105,6 +119,26 @@ class LinesContext(CallContext):
         if len(rest) > self.most:
             rest.clear()
             self._broken = RequestTooLong(f"a line of the request is longer than {self.most} octets")
+
+    async def _read_part(self) -> bytes:
+        """Return the next part of the body, empty at its end. It may be long in coming, unless a line has begun."""
+        if not self._rest:
+            return await self.exchange.read()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self._slow_seconds - self._behind):
+                part = await self.exchange.read()
+        except TimeoutError:
+            raise ReadTooSlow from None
+        behind = self._behind + loop.time() - began - len(part) / LEAST_RATE
+        self._behind = 0.0 if b"\n" in part else max(0.0, behind)
+        return part
+
+    def _note_wait(self) -> None:
+        """Note since when the client owes the next mail: all earlier ones have their results."""
+        if self._reading is not None and self._count == self._answered:
+            self.exchange.waits_since = asyncio.get_running_loop().time()
 
     def _weigh(self) -> None:
         """Count what is there now in the memory. Raises MemoryFull where calls take their part of it."""
@@ -124,6 +158,8 @@ class LinesContext(CallContext):
     async def write(self, response: mail_pb2.SendMailsResponse) -> None:
         """Send the results of a response."""
         await self.exchange.write(b"".join(JSON.encode(result) + b"\n" for result in response.results))
+        self._answered += len(response.results)
+        self._note_wait()
 
     async def abort(self, code: Code, message: str, trailers: Trailers = ()) -> Never:
         """End the call with a status, and what reads its requests."""
