@@ -112,7 +112,21 @@ async def test_a_mail_by_the_command_line(dev: Service, tmp_path: Path) -> None:
     await dev.wait_for_output("subject [x] Grüße")
     assert dev.output[dev.output.index("Hi") + 1] == ""
     queued = await otpmail("mail", "send", *arguments, "--queue", "--json", server=dev.address)
-    assert json.loads(queued.out)["mail"]["state"] == "STATE_QUEUED"
+    assert (queued.code, queued.err) == (0, "")
+    assert json.loads(queued.out)["mail"]["state"] in {"STATE_QUEUED", "STATE_SENDING", "STATE_RELAYED"}
+
+
+@pytest.mark.parametrize(
+    ("address", "state", "code"), [("ada@example.org", "RELAYED", 0), ("550@fail.example", "FAILED", 1)]
+)
+async def test_a_queued_mail_that_has_settled_by_now(dev: Service, address: str, state: str, code: int) -> None:
+    """`mail send --queue` is a success however far the mail has come meanwhile, unless it has failed."""
+    mail = ("mail", "send", "--to", address, "--text", "Hi", "--queue", "--request-id", state, "--json")
+    await otpmail(*mail, server=dev.address)
+    assert (await otpmail("mail", "watch", "--request-id", state, server=dev.address)).code == code
+    settled = await otpmail(*mail, server=dev.address)
+    assert (settled.code, settled.err) == (code, "")
+    assert json.loads(settled.out)["mail"]["state"] == f"STATE_{state}"
 
 
 @pytest.mark.service(EMAIL_FROM_ALLOWED="@shop.example")

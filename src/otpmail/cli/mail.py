@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from otpmail.cli.call import call
 from otpmail.cli.help import Command, Group
 from otpmail.cli.options import From, Json, Server, complete_from, pairs, value_of
-from otpmail.cli.output import exit_unless, print_json, print_mail, wrong_usage
+from otpmail.cli.output import exit_unless, is_good, print_json, print_mail, wrong_usage
 from otpmail.v1 import mail_pb2, mail_pb2_grpc
 
 mail = typer.Typer(cls=Group, help="Send mails, and ask about them.", no_args_is_help=True)
@@ -182,8 +182,9 @@ def _send(request: mail_pb2.SendMailRequest, server: str, *, as_json: bool) -> N
         print_json(answer)
     else:
         print_mail(answer.mail)
-    is_to_be_queued = request.wait_for == mail_pb2.WAIT_FOR_QUEUE
-    exit_unless(answer.mail.state == (mail_pb2.Mail.STATE_QUEUED if is_to_be_queued else mail_pb2.Mail.STATE_RELAYED))
+    # Without a wait for the relay the mail may be under way by now, or relayed.
+    may_be_open = request.wait_for == mail_pb2.WAIT_FOR_QUEUE
+    exit_unless(is_good(answer.mail) if may_be_open else answer.mail.state == mail_pb2.Mail.STATE_RELAYED)
 
 
 def _header(text: str) -> mail_pb2.Header:
