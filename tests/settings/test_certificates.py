@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from ssl import DER_cert_to_PEM_cert
 
 import pytest
 import trustme
@@ -174,3 +175,19 @@ def test_files_of_the_commands(files: Files) -> None:
     assert lonely == "OTPMAIL_CERT_FILE: holds no private key in PEM form that can be used"
     files.key.write_bytes(files.authority.issue_cert("localhost").private_key_pem.bytes())
     assert problem(**good) == "OTPMAIL_KEY_FILE: the key is not that of the certificate in OTPMAIL_CERT_FILE"
+
+
+def test_a_bundle_of_authorities(files: Files) -> None:
+    """An authority without a positive serial number, as bundles of systems have them, and words between are good."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    der = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    version = b"\xa0\x03\x02\x01\x02"
+    assert version + b"\x02\x01\x01" in der  # the serial number comes behind it (RFC 5280, 4.1)
+    zero = DER_cert_to_PEM_cert(der.replace(version + b"\x02\x01\x01", version + b"\x02\x01\x00"))
+    files.ca.write_text(f"# Főtanúsítvány\n{files.ca.read_text()}# root\n{zero}", encoding="utf-8")
+    assert load_section(ClientSettings, OTPMAIL_CA_FILE=str(files.ca)).ca_file == files.ca
+    files.ca.write_text("# Főtanúsítvány\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"^OTPMAIL_CA_FILE: holds no certificate in PEM form"):
+        load_section(ClientSettings, OTPMAIL_CA_FILE=str(files.ca))

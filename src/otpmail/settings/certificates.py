@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 _MOST_OCTETS = 1 << 20
+_NO_CERTIFICATE = "holds no certificate in PEM form, or one that can't be read"
 _SOON_SECONDS = 14 * 86_400.0
 _SOON_PART = 0.1  # of its life, since a certificate may be for days: what renews it does so well before
 
@@ -118,7 +119,21 @@ def _certificates(octets: bytes, name: str) -> "list[Certificate]":
     try:
         return load_pem_x509_certificates(octets)
     except ValueError:
-        raise SettingsError(f"{name}: holds no certificate in PEM form, or one that can't be read") from None
+        raise SettingsError(f"{name}: {_NO_CERTIFICATE}") from None
+
+
+def _check_authorities(octets: bytes, name: str) -> None:
+    """Raise SettingsError if OpenSSL can't read the authorities.
+
+    cryptography warns of serial numbers that are not positive, and announces that it will refuse them. A bundle of the
+    system's authorities may have one.
+    """
+    from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
+
+    try:
+        SSLContext(PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=octets.decode("ascii", "ignore"))
+    except (SSLError, ValueError):
+        raise SettingsError(f"{name}: {_NO_CERTIFICATE}") from None
 
 
 def check_client_files(ca_file: Path, cert_file: Path | None, key_file: Path | None) -> None:
@@ -127,7 +142,7 @@ def check_client_files(ca_file: Path, cert_file: Path | None, key_file: Path | N
     gRPC would say of a wrong one that nobody answers.
     """
     ca, cert, key_name = "OTPMAIL_CA_FILE", "OTPMAIL_CERT_FILE", "OTPMAIL_KEY_FILE"
-    _certificates(_read(ca, ca_file), ca)
+    _check_authorities(_read(ca, ca_file), ca)
     if cert_file is not None:
         chain = _read(cert, cert_file)
         key, name = (chain, cert) if key_file is None else (_read(key_name, key_file), key_name)
