@@ -59,6 +59,14 @@ def test_a_mistake() -> None:
         assert err == "OTP_TEMPLATES_DIR: en/body.txt.j2:2: unknown variable cod; did you mean code?\n"
 
 
+@pytest.mark.parametrize("command", ["check", "preview"])
+def test_no_such_directory(command: str) -> None:
+    """`--dir` without such a directory is one line that has the option and the path, and exit code 2."""
+    code, _, err = _run(command, "--dir", "mial")
+    line = f"invalid value for '--dir': dir 'mial' does not exist; see otpmail templates {command} --help"
+    assert (code, err) == (2, f"otpmail templates {command}: {line}\n")
+
+
 def test_a_variable() -> None:
     """A mail that needs a variable is shown with it, and says so without."""
     arguments = ("preview", "--dir", str(EXAMPLES), "--purpose", "confirm")

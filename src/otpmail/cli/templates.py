@@ -25,7 +25,11 @@ _CODE, _REFERENCE, _EMAIL = "271828", "K7QD", "ada@example.org"
 Folder = Annotated[
     Path | None,
     typer.Option(
-        "--dir", metavar="DIR", help="A directory of templates. Default: OTP_TEMPLATES_DIR, else the shipped."
+        "--dir",
+        exists=True,
+        file_okay=False,
+        metavar="DIR",
+        help="A directory of templates. Default: OTP_TEMPLATES_DIR, else the shipped.",
     ),
 ]
 
