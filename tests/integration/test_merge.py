@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 COMMAND = ("merge", "people.csv", "--template", "spring")
 KEPT = (
     "people.journal lists the mails that were relayed; the same command does not send them again. To send them "
-    "again, delete it and change the template a little. The service remembers each mail for a day, with "
-    "STORE_URL=sqlite: also after a restart."
+    "again, delete it and change the template a little. The service remembers each mail for a day, with a "
+    "durable STORE_URL also after a restart."
 )
 _PROGRESS = re.compile(r"\d+ of \d+ mails?, \d+ a second")
 

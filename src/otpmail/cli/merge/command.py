@@ -46,7 +46,7 @@ Journal = Annotated[
         dir_okay=False,
         help="Keeps which mails were relayed; they are not sent again. Default: people.journal beside people.csv. To "
         "send them again, delete it and change the template a little. The service remembers each mail for a day, with "
-        "STORE_URL=sqlite: also after a restart.",
+        "a durable STORE_URL also after a restart.",
     ),
 ]
 

@@ -107,7 +107,7 @@ class Summary:
             lines.append(
                 f"{self.journal} lists the mails that were relayed; the same command does not send them again. "
                 "To send them again, delete it and change the template a little. The service remembers each mail for a "
-                "day, with STORE_URL=sqlite: also after a restart."
+                "day, with a durable STORE_URL also after a restart."
             )
         return lines
 
