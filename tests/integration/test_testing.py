@@ -69,6 +69,22 @@ def test_a_mail_and_its_parts(otpmail: Namespace) -> None:
         otpmail.inbox("eve@example.org").mail(wait=0)
 
 
+def test_why_no_mail_came(otpmail: Namespace) -> None:
+    """Where no mail came, the error has the relay's reply to a refused one, or that the program had no token."""
+    with otpmail.fail("550 5.1.1 nobody", _ADA), pytest.raises(errors.Refused):
+        sync.send_code(_ADA)
+    with pytest.raises(NoMailError, match=f"caught: nothing; the relay refused {_ADA}: 550 5.1.1 nobody$"):
+        otpmail.inbox(_ADA).code(wait=0)
+    sync.send_mail(_ADA, "Hello")
+    with pytest.raises(NoMailError, match=f"caught: 'Hello' to {_ADA}$"):
+        otpmail.inbox(_ADA).code(wait=0)
+    address = f"a{otpmail.token[:8]}@example.org"  # a mail without a token is all tests'
+    with SyncClient(token="") as without:
+        without.send_mail(address, "Hello")
+    with pytest.raises(NoMailError, match=f"; one to {address} came from a program without a token, which needs "):
+        otpmail.inbox(address).mail(wait=0)
+
+
 @pytest.mark.parametrize("name", ["code", "mail", "next_code", "next_mail"])
 async def test_the_lines_that_a_failure_shows(otpmail: Namespace, name: str) -> None:
     """Where no mail came, pytest shows the line of the test, and none of otpmail or of asyncio."""

@@ -155,12 +155,15 @@ class Refusals:
         """Return the reply to a recipient, None for one that is taken."""
         for failure in reversed(self._failures.get(self._caller_of(mail_id), {}).values()):
             if (reply := failure(address)) is not None:
-                self._note(address, mail_id, is_spared=not failure.suppress)
+                self._note(address, mail_id, reply, is_spared=not failure.suppress)
                 return reply
-        self._note(address, mail_id, is_spared=failing.is_spared(address))
-        return failing.reply_to(address)
+        reply = failing.reply_to(address)
+        self._note(address, mail_id, reply, is_spared=failing.is_spared(address))
+        return reply
 
-    def _note(self, address: str, mail_id: str, *, is_spared: bool) -> None:
+    def _note(self, address: str, mail_id: str, reply: str | None, *, is_spared: bool) -> None:
+        if reply is not None:
+            _write_message(refused={"namespace": self._caller_of(mail_id), "address": address, "reply": reply})
         place = key_of(address), mail_id.upper()
         if is_spared:
             self._spared.add(place)

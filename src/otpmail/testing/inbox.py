@@ -11,6 +11,8 @@ from otpmail.dev.caught import CaughtMail, key_of
 from otpmail.errors import InvalidArgument
 
 WAIT_SECONDS = 5.0
+_ANONYMOUS = "anonymous"
+"""The namespace of mails that came without a token."""
 
 FoundT = TypeVar("FoundT")
 
@@ -44,6 +46,7 @@ class Mailroom:
 
     def __init__(self) -> None:
         self._mails: dict[str, list[CaughtMail]] = {}
+        self._refusals: dict[str, dict[str, str]] = {}
         self._changed = Condition()
         self._problem = ""
 
@@ -54,7 +57,19 @@ class Mailroom:
         """Take in a mail."""
         with self._changed:
             self._mails.setdefault(namespace, []).append(mail)
+            for recipient in mail.recipients:
+                self._refusals.get(namespace, {}).pop(key_of(recipient), None)
             self._changed.notify_all()
+
+    def note_refusal(self, namespace: str, address: str, reply: str) -> None:
+        """Note what the relay has replied to a recipient that it refused, until a mail to it is caught."""
+        with self._changed:
+            self._refusals.setdefault(namespace, {})[key_of(address)] = reply
+
+    def refusal(self, namespace: str, mailbox: str) -> str:
+        """Return the latest reply of that kind, empty without one."""
+        with self._changed:
+            return self._refusals.get(namespace, {}).get(mailbox, "")
 
     def close(self, problem: str) -> None:
         """Let nobody wait any more, since no mail comes."""
@@ -66,6 +81,7 @@ class Mailroom:
         """Forget the mails of a namespace."""
         with self._changed:
             self._mails.pop(namespace, None)
+            self._refusals.pop(namespace, None)
 
     def of(self, namespace: str) -> list[CaughtMail]:
         """Return the mails of a namespace, the oldest first."""
@@ -158,8 +174,18 @@ class Inbox:
         return found
 
     def _describe(self, what: str, wait: float, problem: str) -> str:
+        if not problem:
+            self._catch_up()
         caught = self._mailroom.of(self._namespace)
         others = "; ".join(f"{mail.subject!r} to {', '.join(mail.recipients)}" for mail in caught[-5:]) or "nothing"
         new = "new " * bool(self._seen[what])
         text = f"no {new}mail with a code" if what == "code" else f"no {new}mail"
-        return f"{text} to {self.address} within {wait:g} s; {problem or f'caught: {others}'}"
+        return f"{text} to {self.address} within {wait:g} s; {problem or f'caught: {others}{self._hint()}'}"
+
+    def _hint(self) -> str:
+        """Return why there may be no mail, empty where nothing is known."""
+        if reply := self._mailroom.refusal(self._namespace, mailbox_of(self.address)):
+            return f"; the relay refused {self.address}: {reply}"
+        if self._of(self._mailroom.of(_ANONYMOUS)):
+            return f"; one to {self.address} came from a program without a token, which needs OTPMAIL_TOKEN of the test"
+        return ""

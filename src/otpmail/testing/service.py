@@ -165,13 +165,15 @@ class Service:
         return ServiceFailedError("\n".join(lines))
 
     def _read_messages(self) -> None:
-        """Read the messages of the process: caught mails, and answers."""
+        """Read the messages of the process: caught mails, refused recipients, and answers."""
         assert self._process is not None
         assert self._process.stdout is not None
         for line in self._process.stdout:
             message = json.loads(line)
             if mail := message.get("mail"):
                 self.mailroom.add(mail["namespace"], _caught(mail))
+            elif refused := message.get("refused"):
+                self.mailroom.note_refusal(**refused)
             else:
                 with self._answered:
                     self._answers[message["number"]] = message["answer"]
