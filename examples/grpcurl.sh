@@ -16,5 +16,8 @@ grpcurl -plaintext -d '{"email": "ada@example.org", "purpose": "sign-up"}' "$ser
 
 # A service that asks its callers who they are: -H "authorization: Bearer $OTPMAIL_TOKEN", and -cacert in place of -plaintext.
 # Reflection has no contract of the details of errors. googleapis-common-protos has, and without it they show in base64.
-details=(-use-reflection -import-path "${descriptions[0]%/google/rpc/*}" -proto google/rpc/error_details.proto)
+details=()
+if [ -e "${descriptions[0]}" ]; then
+  details=(-use-reflection -import-path "${descriptions[0]%/google/rpc/*}" -proto google/rpc/error_details.proto)
+fi
 grpcurl -plaintext "${details[@]}" -d '{"email": "no address"}' "$server" otpmail.v1.OtpService/SendCode 2>&1 || true

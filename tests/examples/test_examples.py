@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -131,6 +132,16 @@ async def test_the_calls_of_grpcurl() -> None:
     assert '"state": "STATE_RELAYED"' in out
     assert "Code: InvalidArgument" in out
     assert '"field":"email"' in out  # and not the details in base64
+
+
+async def test_the_calls_of_grpcurl_elsewhere(tmp_path: Path) -> None:
+    """A copy of the example that has no environment beside it shows the error too, with its details in base64."""
+    path = f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"
+    copied = shutil.copy(_EXAMPLES / "grpcurl.sh", tmp_path)
+    async with Service(command="dev") as service:
+        out = await _run("bash", copied, folder=tmp_path, OTPMAIL_SERVER=service.address, PATH=path)
+    assert "Code: InvalidArgument" in out
+    assert '"@value":"' in out
 
 
 def test_the_calls_of_grpcurl_without_it(tmp_path: Path) -> None:
