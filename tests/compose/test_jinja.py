@@ -382,6 +382,16 @@ def test_a_mistake_in_a_folder(tmp_path: Path, files: dict[str, str], line: str)
         ("mkfifo en/body.html.j2", "en/body.html.j2: is not a file"),
         ("mkfifo a.j2", "a.j2: is not a file"),
         ("ln -s nothing en/body.html.j2", "en/body.html.j2: is not a file"),
+        ("mkfifo en/words.toml", "en/words.toml: is not a file"),
+        ("mkdir en/words.toml", "en/words.toml: is not a file"),
+        ("rm en/* && mkfifo en/subject.txt", "en: subject.txt: is not a file"),
+        ("rm en/* && echo s >en/subject.txt && ln -s /dev/zero en/body.txt", "en: body.txt: is not a file"),
+        ("rm en/* && echo s >en/subject.txt && mkdir en/body.txt", "en: body.txt: is not a file"),
+        (
+            "rm en/* && echo s >en/subject.txt && echo '$code' >en/body.txt && ln -s nothing en/body.html",
+            "en: body.html: is not a file",
+        ),
+        ("mkfifo en/valid_for.txt", "en: valid_for.txt: is not a file"),
         ("printf 'a\\n\\n\\351' >en/body.txt.j2", "en/body.txt.j2:3: is not text in UTF-8"),
         ("printf '\\377\\376a' >en/words.toml", "en/words.toml:1: is not text in UTF-8"),
         ("cp -r en EN", "en: is there twice, in another spelling"),
@@ -391,7 +401,7 @@ def test_a_mistake_in_a_folder(tmp_path: Path, files: dict[str, str], line: str)
     ],
 )
 def test_an_odd_folder_or_file(tmp_path: Path, change: str, line: str) -> None:
-    """A folder or pipe in place of a file, a file that is no text, and a folder that no call can ask for, are named."""
+    """A folder, pipe or device in place of a file, a file without text, and a folder for no call, are named."""
     _write(tmp_path / "en")
     subprocess.run(["sh", "-c", change], cwd=tmp_path, check=True)
     assert _problem(tmp_path).startswith(f"OTP_TEMPLATES_DIR: {line}")

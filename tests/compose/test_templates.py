@@ -163,7 +163,7 @@ def test_a_file_that_can_not_be_read_is_a_settings_error(tmp_path: Path, name: s
         Templates(tmp_path, default_locale="en")
     file.unlink()
     file.mkdir()
-    with pytest.raises(SettingsError, match=rf"^OTP_TEMPLATES_DIR: en: {name} can't be read: Is a directory$"):
+    with pytest.raises(SettingsError, match=rf"^OTP_TEMPLATES_DIR: en: {name}: is not a file$"):
         Templates(tmp_path, default_locale="en")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import pty
 import shutil
@@ -12,7 +13,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import grpc.aio
 import pytest
@@ -236,11 +237,37 @@ async def test_a_template_that_is_never_read(relay: Relay, certificates: Certifi
     templates = _templates(tmp_path)
     async with _serving(relay, certificates, tmp_path, OTP_TEMPLATES_DIR=templates) as service:
         await service.wait_until_serving()
+        is_waiting = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGIO, is_waiting.set)
+        try:
+            with (templates / "en" / "subject.txt").open("r+b") as file:
+                _hold(file)
+                service.send(signal.SIGHUP)
+                await is_waiting.wait()
+                await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))
+                assert await service.stop() == 0
+        finally:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGIO)
+
+
+def _hold(file: BinaryIO) -> None:
+    """Block each process that opens the file, until it is closed here. SIGIO comes when one waits."""
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as error:
+        pytest.skip(f"this file system has no leases: {error.strerror}")
+
+
+async def test_a_pipe_in_place_of_a_template(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """SIGHUP does not wait for a pipe: it says that this is no file, and the templates stay."""
+    templates = _templates(tmp_path)
+    async with _serving(relay, certificates, tmp_path, OTP_TEMPLATES_DIR=templates) as service:
+        await service.wait_until_serving()
         (templates / "en" / "subject.txt").unlink()
         os.mkfifo(templates / "en" / "subject.txt")
-        service.send(signal.SIGHUP)
-        await service.otp.SendCode(otp_pb2.SendCodeRequest(email="ada@example.org"))
-        assert await service.stop() == 0
+        assert (await _reload(service))["changed"] == []
+        (wrong,) = service.logged("reload-failed")
+        assert "OTP_TEMPLATES_DIR: en: subject.txt: is not a file" in str(wrong["message"])
 
 
 @pytest.mark.relay(delay=0.005)
