@@ -109,24 +109,8 @@ def _arabic(number: int) -> str:
 
 _NEVER = ("zh", "ja", "ko", "th", "id", "ms", "yue", "my", "km", "lo", "jv", "su", "yo", "ig", "wo", "bo", "dz", "to")
 _FROM_TWO_ON = (
-    "fr",
-    "pt",
-    "vi",
-    "hi",
-    "bn",
-    "fa",
-    "gu",
-    "kn",
-    "pa",
-    "as",
-    "si",
-    "am",
-    "ti",
-    "zu",
-    "hy",
-    "ln",
-    "mg",
-    "tg",
+    *("fr", "pt", "vi", "hy", "ln", "mg", "tg", "zu"),
+    *("hi", "bn", "gu", "kn", "pa", "as", "si", "fa", "am", "ti"),
 )
 
 _RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
