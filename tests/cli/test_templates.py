@@ -83,6 +83,9 @@ def test_a_variable() -> None:
     [
         (("--locale", "../x"), "--locale: is not a language tag such as en or pt-BR (BCP 47)"),
         (("--purpose", "Sign Up"), "--purpose: must be 1 to 32 of a-z, 0-9, _ and -"),
+        (("--var", "code=1"), "--var: 'code' is filled in by the service"),
+        (("--var", "Shop=1"), "--var: 'Shop' is not a name: a-z, then up to 31 of a-z, 0-9 and _"),
+        (("--var", "shop=a\x07"), "--var: "),
         (("--life", "inf"), "otpmail templates preview: invalid value for '--life': must be "),
         (("--life", "0.5"), "otpmail templates preview: invalid value for '--life': must be "),
     ],

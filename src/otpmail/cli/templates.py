@@ -17,6 +17,7 @@ from otpmail.errors import InvalidArgument, SettingsError
 if TYPE_CHECKING:
     from otpmail.compose.catalog import Templates
     from otpmail.compose.templates import Rendered
+    from otpmail.otp.request import CodeRequest
 
 templates = typer.Typer(cls=Group, help="Check and show the mails of codes.", no_args_is_help=True)
 
@@ -65,13 +66,12 @@ def preview(
     in_browser: Annotated[bool, typer.Option("--open", help="Open the HTML in a browser.")] = False,
 ) -> None:
     """Print the mail of a sample code: its subject and text, or its HTML."""
-    _refuse_other_than_calls(locale, purpose)
-    values = {
-        **pairs("--var", variables or (), "--var product=Acme"),
-        "code": _CODE,
-        "reference": _REFERENCE,
-        "email": _EMAIL,
-    }
+    from otpmail.otp.request import DEFAULT_PURPOSE, CodeRequest
+
+    given = pairs("--var", variables or (), "--var product=Acme")
+    purpose = purpose or DEFAULT_PURPOSE
+    _check_as_call(CodeRequest(email=_EMAIL, purpose=purpose, locale=locale, variables=given))
+    values = {**given, "code": _CODE, "reference": _REFERENCE, "email": _EMAIL}
     try:
         mail = _load(folder).render(locale, purpose, values, valid_seconds=seconds)
     except InvalidArgument as error:
@@ -98,15 +98,17 @@ def _load(folder: Path | None) -> "Templates":
         raise wrong_usage(*error.problems) from None
 
 
-def _refuse_other_than_calls(locale: str, purpose: str) -> None:
-    """Raise typer.Exit for a locale or a purpose that no call may have, which has no mail either."""
-    from otpmail.compose.locales import TAG
-    from otpmail.settings.profiles import PURPOSE
+def _check_as_call(request: "CodeRequest") -> None:
+    """Raise typer.Exit for a request that no call may have, which has no mail either."""
+    from otpmail.callers import ANONYMOUS
+    from otpmail.otp.request import find_place
 
-    if locale and not TAG.fullmatch(locale):
-        raise wrong_usage("--locale: is not a language tag such as en or pt-BR (BCP 47)")
-    if not PURPOSE.fullmatch(purpose):
-        raise wrong_usage("--purpose: must be 1 to 32 of a-z, 0-9, _ and -")
+    try:
+        request.check_words()
+        find_place(ANONYMOUS, request.email, request.purpose)
+    except InvalidArgument as error:
+        option = error.field if error.field in {"locale", "purpose"} else "var"
+        raise wrong_usage(f"--{option}: {error.description}") from None
 
 
 def _open(mail: "Rendered") -> None:
