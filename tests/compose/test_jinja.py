@@ -232,6 +232,7 @@ _TOO_DEEP = "is nested too deeply, or uses itself"
         ("{{ code }}\n{% macro a() %}\n{{ a() }}\n{% endmacro %}{{ a() }}", f"en/body.txt.j2:3: {_TOO_DEEP}"),
         ("{{ code }}{% block a %}{{ self.a() }}{% endblock %}", f"en/body.txt.j2:1: {_TOO_DEEP}"),
         ("{{ code }}" + "{% if 1 %}" * 300 + "{% endif %}" * 300, f"en/body.txt.j2: {_TOO_DEEP}"),
+        ("{{ code }}{{ " + "code" + "|upper" * 300 + " }}", f"en/body.txt.j2: {_TOO_DEEP}"),
         ("{{ code }}{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", f"en/body.txt.j2: {_TOO_DEEP}"),
         ("{{ code }}{% set s = 'x' * 2000 %}\n" + _LOOP * 3 + "{% endfor %}" * 3, f"en/body.txt.j2:2: {_UNENDING}"),
         ("{{ code }}{% set s = 'x' * 200 %}" + _LOOP * 2 + "\n{{ s.upper() }}" + "{% endfor %}" * 2, "en/body.txt.j2:"),

@@ -1,4 +1,4 @@
-"""What a template may make for one mail: so many characters, by whatever filter, method, operator or loop."""
+"""What a template may read and make for one mail: so many characters, by whatever filter, method, operator or loop."""
 
 import tracemalloc
 from itertools import product
@@ -11,7 +11,7 @@ from otpmail.compose.jinja import Engine
 from otpmail.compose.sandbox import Sandbox
 from otpmail.errors import InvalidArgument, SettingsError
 
-_MOST = "makes more than 1000000 characters"
+_MOST = "reads and makes more than 1000000 characters"
 
 
 def _doubled(expression: str, start: str = "'xy'") -> str:
@@ -77,6 +77,64 @@ def test_a_text_without_an_end(tmp_path: Path, text: str, part: str) -> None:
         tracemalloc.stop()
     assert str(caught.value).startswith(f"OTP_TEMPLATES_DIR: en/{part}:2: ")
     assert _MOST in str(caught.value) or "'0'" in str(caught.value)
+
+
+_TEXT, _LIST = "{% set t = 'ab ' * 3000 %}", "{% set t = ('x' * 9000)|list %}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _TEXT + "{% for n in 'x' * 300 %}{% if t|wordcount %}{% endif %}{% endfor %}",
+        _TEXT + "{% for n in 'x' * 300 %}{% if t is upper %}{% endif %}{% endfor %}",
+        _TEXT + "{% for n in 'x' * 300 %}{% if t.count('c') %}{% endif %}{% endfor %}",
+        _TEXT + "{% for n in 'x' * 300 %}{% if 'c' in t %}{% endif %}{% endfor %}",
+        _TEXT + "{% for n in 'x' * 300 %}{% if t == n %}{% endif %}{% endfor %}",
+        _TEXT + "{% for n in 'x' * 300 %}{% if t[1:] %}{% endif %}{% endfor %}",
+        _LIST + "{% for n in 'x' * 300 %}{% if t|max %}{% endif %}{% endfor %}",
+        _LIST + "{% for n in 'x' * 300 %}{% if t.count(n) %}{% endif %}{% endfor %}",
+        _LIST + "{% for n in 'x' * 300 %}{% if t|map('upper')|select('eq', 'y')|list %}{% endif %}{% endfor %}",
+        _LIST
+        + "{% for n in [1] recursive %}{% if loop.depth < 2 %}"
+        + "{{ loop(t) }}" * 30
+        + "{% endif %}{% endfor %}",
+        _LIST + "{% for n in [1] if n != 'x' recursive %}" + "{{ loop(t) }}" * 90 + "{% endfor %}",
+        "{% for n in 'x' * 300 %}" + "{% if n %}{% endif %}" * 500 + "{% endfor %}",
+        "{% macro m() %}"
+        + "{% if 1 %}{% endif %}" * 500
+        + "{% endmacro %}{% for n in 'x' * 300 %}{{ m() }}{% endfor %}",
+        "{% block b %}"
+        + "{% if 1 %}{% endif %}" * 500
+        + "{% endblock %}{% for n in 'x' * 300 %}{{ self.b() }}{% endfor %}",
+        "{% for n in 'x' * 3000 %}{% include '_parts/long.txt.j2' %}{% endfor %}",
+        "{{ (('x' * 5000)|batch(1)|sum(start=[]))|length }}",
+    ],
+)
+def test_a_loop_that_only_reads(tmp_path: Path, text: str) -> None:
+    """What a template reads counts too, and each of its parts as often as it runs, though it prints nothing."""
+    (tmp_path / "en").mkdir()
+    (tmp_path / "_parts").mkdir()
+    (tmp_path / "_parts" / "long.txt.j2").write_text("{% if 1 %}{% endif %}" * 50)
+    (tmp_path / "en" / "subject.txt.j2").write_text("s")
+    (tmp_path / "en" / "body.txt.j2").write_text("{{ code }}" + text)
+    with pytest.raises(SettingsError, match=rf"^OTP_TEMPLATES_DIR: \S+.txt.j2:1: {_MOST}$"):
+        Templates(tmp_path, default_locale="en")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ ('f' * 9000)|int(0, 16) // 3 }}",
+        "{% if ('f' * 9000)|int(0, 16) is divisibleby 3 %}{% endif %}",
+    ],
+)
+def test_a_number_from_a_text(tmp_path: Path, text: str) -> None:
+    """A number that is read from a text has bounds too, since the time of a division grows by its square."""
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "subject.txt.j2").write_text("s")
+    (tmp_path / "en" / "body.txt.j2").write_text("{{ code }}" + text)
+    with pytest.raises(SettingsError, match=r"en/body.txt.j2:1: makes a number of more than 10000 bits$"):
+        Templates(tmp_path, default_locale="en")
 
 
 def test_a_number_without_an_end(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ class Engine:
             keep_trailing_newline=True,
             trim_blocks=True,
             lstrip_blocks=True,
+            optimized=False,  # its time grows by the cube of a chain of filters
             auto_reload=False,
             cache_size=-1,
         )
@@ -140,7 +141,7 @@ class Engine:
                 self._env.get_template(name)
             except TemplateSyntaxError as error:
                 raise ValueError(_about_syntax(error)) from None
-            except RecursionError:
+            except (RecursionError, SyntaxError, MemoryError):  # the last two are of Python, about its own brackets
                 raise ValueError(f"{name}: {_TOO_DEEP}") from None
             sets = frozenset(found.name for found in tree.find_all(nodes.Name) if found.ctx == "store")
             needs = frozenset(meta.find_undeclared_variables(tree))

@@ -1,13 +1,14 @@
-"""The sandbox of templates: they reach nothing but their values, and come to an end.
+"""The sandbox of templates: they reach nothing but their values, and come to an end soon.
 
-Steps and characters are counted, and not time or memory, so that a template fails on each machine alike.
+Steps and characters are counted, and not time or memory, so that a template fails on each machine alike. Characters
+that are read count as those that are made, and each part of a template as some.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
-from jinja2 import Template, nodes
+from jinja2 import Template, nodes, pass_context
 from jinja2.compiler import CodeGenerator
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
@@ -22,18 +23,55 @@ MOST_STEPS = 10_000
 _MOST_REPEATED = 10_000  # characters that `*` makes of a text
 _MOST_BITS = 10_000  # of a product
 
+_VALUES = (str, bytes, int, float, list, tuple, dict)
+_JOINING = frozenset({"join", "sum"})
+
+_OF_A_NODE = 8
+"""The characters that a part of a template counts as, such as a name or a comparison: about as long as it takes."""
+
+_OF_A_CALL = 16
+"""Those that a filter or a test counts as, beside what it reads and makes."""
+
 _PASSES = "passes of a loop"
 _CHARACTERS = "characters of a value"
+_WORK = "work of a part"
 """The filters that count; no template can name them."""
 
 
 class _Counting(NodeTransformer):
-    """Lets a template count the passes of its loops, and what it joins and collects."""
+    """Lets a template count the passes of its loops, what it joins, cuts, compares and collects, and its own parts."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  the name that Jinja2 calls
-        self.generic_visit(node)
+        test = node.test
+        self._visit_body(node)
         node.iter = _through(_PASSES, node.iter)
+        if test is not None:
+            node.test = _through(_WORK, test, nodes.Const(_work(test)))
         return node
+
+    def _visit_body(self, node: Any) -> Any:
+        work = nodes.Filter(nodes.Const(None), _WORK, [nodes.Const(_work(node))], [], None, None, lineno=node.lineno)
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(work, lineno=node.lineno))
+        return node
+
+    def visit_template(self, node: nodes.Template) -> nodes.Template:
+        """Count in a whole template."""
+        counting: nodes.Template = self._visit_body(node)
+        return counting
+
+    visit_Macro = visit_CallBlock = visit_Block = _visit_body  # noqa: N815
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _through(_CHARACTERS, node.expr)
+        for operand in node.ops:
+            operand.expr = _through(_CHARACTERS, operand.expr)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _through(_CHARACTERS, node) if isinstance(node.arg, nodes.Slice) else node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -48,15 +86,20 @@ class _Counting(NodeTransformer):
     visit_List = visit_Dict = visit_Tuple = _visit_collection  # noqa: N815
 
 
-def _through(name: str, value: Any) -> nodes.Filter:
-    return nodes.Filter(value, name, [], [], None, None, lineno=value.lineno)
+def _through(name: str, value: Any, *args: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(value, name, list(args), [], None, None, lineno=value.lineno)
+
+
+def _work(node: nodes.Node) -> int:
+    """Return the characters that the parts of a node count as."""
+    return _OF_A_NODE * sum(1 for _ in node.find_all(nodes.Node))
 
 
 class _Generator(CodeGenerator):
     """Writes templates that count."""
 
     def visit_Template(self, node: nodes.Template, frame: Any = None) -> None:  # noqa: N802
-        super().visit_Template(_Counting().visit(node), frame)
+        super().visit_Template(_Counting().visit_template(node), frame)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -72,7 +115,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(**options)
         self.globals.clear()
         self.filters = {name: self._bounded(name, filter_) for name, filter_ in self.filters.items()}
-        self.filters |= {_PASSES: self._passes, _CHARACTERS: self.counted}
+        self.filters |= {_PASSES: self._passes, _CHARACTERS: self.counted, _WORK: self._worked}
+        self.tests = {name: self._bounded("", cast("Callable[..., Any]", test)) for name, test in self.tests.items()}
         self.begin()
 
     def begin(self) -> None:
@@ -92,27 +136,43 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _refuse(self, characters: int) -> None:
         """Raise SecurityError for what would make more characters than are left."""
         if self._characters + characters > MOST_CHARACTERS:
-            raise SecurityError(f"makes more than {MOST_CHARACTERS} characters")
+            raise SecurityError(f"reads and makes more than {MOST_CHARACTERS} characters")
+
+    def _count(self, characters: int) -> None:
+        self._refuse(characters)
+        self._characters += characters
+
+    @pass_context  # so that Jinja2 does not count when it compiles
+    def _worked(self, _: Context, value: Any, work: int) -> Any:
+        self._count(work)
+        return value
 
     def counted(self, value: Any) -> Any:
         """Return a value, and count what it prints."""
-        made = len(value) + 1 if isinstance(value, str) else size(value)
-        self._refuse(made)
-        self._characters += made
+        self._count(len(value) + 1 if isinstance(value, str) else size(value))
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise SecurityError(f"makes a number of more than {_MOST_BITS} bits")
         return value
 
+    def _one_by_one(self, values: Iterator[Any]) -> Iterator[Any]:
+        for value in values:
+            self._count(1)
+            yield value
+
     def _bounded(self, name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a filter that refuses to make too much, and whose results are counted."""
+        """Return a filter or a test that refuses to make too much, and counts what it reads and makes."""
         first = 1 if hasattr(filter_, "jinja_pass_arg") else 0
 
         @wraps(filter_)
         def bounded(*args: Any, **kwargs: Any) -> Any:
             """Do as the filter does."""
             others = (*args[first + 1 :], *kwargs.values())
-            if name == "join" and not isinstance(args[first], str):  # of a generator too, whose size nobody knows
+            if name in _JOINING and not isinstance(args[first], str):  # of a generator too, whose size nobody knows
                 args = (*args[:first], self.counted(list(args[first])), *args[first + 1 :])
+            self._count(_OF_A_CALL + sum(map(size, (args[first], *others))))
             self._refuse(most_made(name, args[first], others))
-            return self.counted(filter_(*args, **kwargs))
+            result = filter_(*args, **kwargs)
+            return self._one_by_one(result) if isinstance(result, Iterator) else self.counted(result)
 
         return bounded
 
@@ -135,11 +195,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._step()
         method = getattr(obj, "__wrapped__", obj)  # `format` is one of Jinja2's own
         owner = getattr(method, "__self__", None)
-        if isinstance(owner, str | bytes | int):
-            name = getattr(method, "__name__", "")
-            self._refuse(most_made(name, owner, (*args, *kwargs.values())))
-            return self.counted(super().call(context, obj, *args, **kwargs))
-        return super().call(context, obj, *args, **kwargs)
+        if not isinstance(owner, _VALUES):
+            return super().call(context, obj, *args, **kwargs)
+        others = (*args, *kwargs.values())
+        self._count(_OF_A_CALL + sum(map(size, (owner, *others))))
+        self._refuse(most_made(getattr(method, "__name__", ""), owner, others))
+        return self.counted(super().call(context, obj, *args, **kwargs))
 
     def get_template(self, name: Any, *args: Any, **kwargs: Any) -> Template:
         """Return a template that another one extends, includes or imports."""

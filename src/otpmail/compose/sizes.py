@@ -47,6 +47,8 @@ def most_made(name: str, value: Any, others: Collection[Any]) -> int:
     if name in MULTIPLYING:
         # A width at which words are wrapped makes no text longer.
         return size(value) * (1 + sum(size(one) if name == "wordwrap" else _reach(one) for one in others))
+    if name == "sum" and any(isinstance(one, list | tuple) for one in others):
+        return size(value) ** 2  # each list is copied with all before it
     most = _AT_MOST.get(name)
     return MOST_CHARACTERS + 1 if most is not None and size(value) > most else 0
 
