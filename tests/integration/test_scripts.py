@@ -18,6 +18,7 @@ from http1 import request
 from service import SOURCES
 
 _ROOT = Path(__file__).parents[2]
+_MOST_SECONDS = 100.0  # generous: the machine may be busy
 _INTERPRETER = shlex.quote(sys.executable)  # its path may have a space
 
 
@@ -57,7 +58,7 @@ async def _start(script: Path, *arguments: str, **environment: str) -> asyncio.s
 
 async def _run(script: Path, *arguments: str, **environment: str) -> tuple[int | None, str]:
     process = await _start(script, *arguments, **environment)
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), _MOST_SECONDS)
     return process.returncode, out.decode()
 
 
@@ -343,15 +344,27 @@ async def test_arguments_of_test_go_to_pytest(stubs: Path) -> None:
     assert (code, out.splitlines()[-1]) == (0, "python -m pytest -k two words")
 
 
-async def test_a_signal_ends_test_and_its_step(stubs: Path) -> None:
-    """SIGTERM ends `scripts/test` and the processes of the step that runs."""
-    _write_script(stubs / ".venv/bin/mypy", f"touch {stubs}/started; sleep 1000 | cat")
+def _stand_still_before(script: Path, line: str) -> None:
+    """Let a script wait a second before this line of it, as on a busy machine."""
+    text = script.read_text()
+    assert text.count(f"\n  {line}\n") == 1
+    script.write_text(text.replace(f"\n  {line}\n", f"\n  sleep 1; {line}\n"))
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_a_signal_ends_test_and_its_step(stubs: Path, *, is_slow: bool) -> None:
+    """SIGTERM ends `scripts/test` and the processes of the step that runs, also of one that has just begun."""
+    if is_slow:
+        _stand_still_before(stubs / "scripts/test", "running=$!")
+    _write_script(stubs / ".venv/bin/mypy", f'echo "$$" >"{stubs}/pid-1"; sleep 1000 | cat')
     process = await _start(stubs / "scripts/test")
     async with asyncio.timeout(60):
-        while not (stubs / "started").exists():  # noqa: ASYNC110  another process makes it
+        while not _written(stubs):  # noqa: ASYNC110  another process writes it
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         await process.communicate()  # ends when no process holds the output any more
+        while any(_runs(pid) for pid in _written(stubs)):  # noqa: ASYNC110  nothing to await
+            await asyncio.sleep(0.01)
     assert process.returncode == 143
 
 
@@ -379,8 +392,11 @@ def _runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-async def test_a_signal_ends_other_pythons(tree: Path) -> None:
-    """SIGTERM ends `scripts/test-pythons` and the tests that run under each Python."""
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_a_signal_ends_other_pythons(tree: Path, *, is_slow: bool) -> None:
+    """SIGTERM ends `scripts/test-pythons` and the tests that run under each Python, also those that have just begun."""
+    if is_slow:
+        _stand_still_before(tree / "scripts/test-pythons", "running[$version]=$!")
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     others = [version for version in ("3.11", "3.12", "3.13") if version != own]
     for version in others:
