@@ -72,14 +72,14 @@ async def test_a_jump_while_it_runs(
         wanted = float(str((await service.wait_for_log("mail-deferred"))["retry_after"]))
         early, late = await _issue(service, "ada"), await _issue(service, "bob")
         service.set_wall(jump)
-        service.let_pass(LIFE / 2)
-        assert (await service.otp.ValidateCode(early)).result == VALID
         await relay.wait_for_mails(3)
         took = time.monotonic() - began
+        service.let_pass(LIFE / 2)
+        assert (await service.otp.ValidateCode(early)).result == VALID
         assert not await _outlives(service, late)
         assert await service.stop() == 0
     show(f"a code was good then, none a second after its life; a mail due in {wanted} s came after {took:.1f}")
-    assert names(relay.mails)[2] == "deferred"
+    assert set(names(relay.mails)) == {"deferred", "ada", "bob"}
     assert took >= wanted
 
 

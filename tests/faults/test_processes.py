@@ -29,10 +29,14 @@ KILLS_OF_ONE = 2
 
 async def _kill_the_busy_one(service: Service, number: int) -> None:
     """Kill the process that has the callers' connection, and wait until another one has taken its place."""
-    busy = service.logged("mail-settled")[-1]["process"]
-    pid = service.logged("process-started", process=busy)[-1]["pid"]
-    os.kill(int(str(pid)), signal.SIGKILL)
+    os.kill((await _busy_one(service))[1], signal.SIGKILL)
     await service.wait_for_log("listening", count=number + 3, timeout=60)
+
+
+async def _busy_one(service: Service) -> tuple[object, int]:
+    """Return the process that settles the next mail, and its id: the last one of the log may have ended."""
+    line = await service.wait_for_log("mail-settled", count=len(service.logged("mail-settled")) + 1)
+    return line["process"], int(str(service.logged("process-started", process=line["process"])[-1]["pid"]))
 
 
 @pytest.mark.relay(delay=0.005)
@@ -84,8 +88,7 @@ async def test_a_suspended_process_is_replaced(
             window = int(str((await service.wait_for_log("relay-up", timeout=60))["window"]))
             load = asyncio.create_task(callers.run(service, stop=stop))
             await callers.wait_for_promises(200)
-            busy = service.logged("mail-settled")[-1]["process"]
-            pid = int(str(service.logged("process-started", process=busy)[-1]["pid"]))
+            busy, pid = await _busy_one(service)
             stop.set()
             os.kill(pid, signal.SIGSTOP)
             await service.wait_for_log("process-stopped", timeout=60, pid=pid)
