@@ -150,7 +150,7 @@ async def test_a_relay_that_closes_what_is_idle(service: Service, relay: Relay, 
     relay.faults = replace(relay.faults, idle_close=1.0, idle_words=words)
     relay.cut_connections()
     learned = await service.wait_for_log("idle-time-learned")
-    assert 0.5 < float(str(learned["seconds"])) < 3
+    assert 0.5 < float(str(learned["seconds"])) < 10
     await relay.wait_for_quiet(0.4)  # what was dialled meanwhile is closed again
     await relay.wait_for_open(1)
     started = time.monotonic()

@@ -216,7 +216,7 @@ def _unplug(writer: asyncio.StreamWriter) -> None:
 
 async def test_a_relay_that_judges_one_mail_need_not_read_the_next() -> None:
     """A large mail may fill all buffers beyond EMAIL_TIMEOUT while the relay judges the mail before it."""
-    async with _talk(Mode.BDAT, timeouts=Timeouts(0.2, 2.0, 600.0)) as talk:
+    async with _talk(Mode.BDAT, timeouts=Timeouts(0.5, 2.0, 600.0)) as talk:
         small, large = talk.send(10, 32 << 20)
         await talk.read_until(b"BDAT 10 LAST\r\n")
         talk.transport.pause_reading()

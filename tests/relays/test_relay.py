@@ -175,7 +175,7 @@ async def test_workers_behind_a_dial_move_on_once_the_relay_counts_as_down() -> 
     """A relay that does not answer any more holds up the worker that dials it, and no other."""
     noted = Noted()
     async with Server(Faults()) as first, Server(Faults()) as second:
-        relays = _relay(first, noted, timeout=30, look_seconds=0.05, notice_seconds=0.05), _relay(second, noted)
+        relays = _relay(first, noted, timeout=30, look_seconds=0.05), _relay(second, noted)
         failover = Failover(relays)
         only = await failover.connect()
         first.faults = Faults(silent_at="CONNECT")
