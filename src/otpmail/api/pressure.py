@@ -28,7 +28,7 @@ class WaitingStreams:
     """The streams that wait for a batch, each with the callback that ends it, beyond `most` of them under pressure.
 
     - Where the process takes more than what is counted, what it began with and a part for requests, half of them end.
-      The connection with most of them loses first, and of those with equally many one on which nothing has come
+      The connection with most of them loses first. Of those with equally many it is one on which nothing has come
       lately, which is idle or stuck.
     - An end takes effect a few rounds of the loop later, and data come meanwhile. Where the process takes two parts
       for requests more, half of the connections that bring something are closed: the system must not end the process.

@@ -28,7 +28,7 @@ class WatchedFiles(Generic[ValueT]):
 
     A file that is being written, or exchanged with others, could be read half. Half a file of callers may be a good
     one, with some of them. So files are read once they have looked the same twice, and again if they changed meanwhile.
-    Those that could not be read are read again after `retry_seconds`, however they look: their permissions may be
+    Those that could not be read are read again after `retry_seconds`, however they look. Their permissions may be
     mended, or there may be a free descriptor. `folders` are those that the last reading has read too.
     """
 

@@ -39,7 +39,7 @@ _PROBLEMS: Mapping[str, str] = MappingProxyType(
         "handshake failed": "TLS fails; look at OTPMAIL_CA_FILE, and at OTPMAIL_CERT_FILE if it wants a certificate",
     }
 )
-"""What to change, by gRPC's own words for a connection that fails; the first that fits. It has no codes for these."""
+"""The advice for a connection that fails, by gRPC's own words; the first that fits. It has no codes for these."""
 
 _NOT_THERE = ("failed to connect", "errors resolving", "DNS resolution failed")
 """How gRPC's words begin where no connection could be made. Any others are of one that has ended during the call."""

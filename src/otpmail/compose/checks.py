@@ -1,4 +1,4 @@
-"""What a template of codes must have before any mail is made of it: a subject that can be sent, and the code."""
+"""Checks a template of codes before any mail is made of it: its subject can be sent, and it shows the code."""
 
 import re
 from collections.abc import Collection

@@ -103,7 +103,7 @@ class Redactor:
         """Return the text without secrets, on one line of MAX_TEXT characters at most.
 
         It is without `codes` and the recent ones, too. `masks_numbers` is for where the codes of earlier mails are not
-        known: it takes out every number of four digits or more, and all that may be a long code.
+        known. It takes out every number of four digits or more, and all that may be a long code.
         """
         is_long = len(text) > LONG
         redacted = clean(text[:LONG])

@@ -229,8 +229,8 @@ def refuses_address(result: RecipientResult) -> bool:
     """Whether a reply about one recipient refuses its address for good, whatever the mail (RFC 3463, 3.2 and 3.3).
 
     A code without details does not say so: 550 refuses by policy too (RFC 5321, 4.2.3). Nor do details that the code
-    contradicts: 530 asks for a sign-in, and the mail is sent again. Nor does "disabled" where the
-    words are of a mailbox that is full, or receives too much for now: anybody can bring a mailbox to that.
+    contradicts: 530 asks for a sign-in, and the mail is sent again. Nor does "disabled" where the words are of a
+    mailbox that is full, or receives too much for now. Anybody can bring a mailbox to that.
     """
     if result.code not in _OF_AN_ADDRESS or result.enhanced_code not in _NO_ADDRESS:
         return False

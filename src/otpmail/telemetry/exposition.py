@@ -21,7 +21,8 @@ log = logging.getLogger("otpmail")
 class Exposition:
     """Answers GET and HEAD: /metrics with what the registry collects at that moment, once `refresh` was awaited.
 
-    /readyz is 200 while `problem` returns nothing. Else it is 503 with that text: why callers should not come here.
+    /readyz is 200 while `problem` returns nothing. Else it is 503 with that text, which says why callers should go
+    elsewhere.
     /livez is 200 whenever it is answered at all, unless `hang` names what has stopped.
     """
 

@@ -236,7 +236,7 @@ class Connection(EndingConnection):
     # Ends.
 
     def close(self) -> None:
-        """Close once all is sent. What a client still sends is read and dropped for a while.
+        """Close once all is sent. Octets that a client still sends are read and dropped for a while.
 
         A close with octets that are not read would reset the connection, and the answer would be lost with it.
         """

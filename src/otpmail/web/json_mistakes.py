@@ -35,7 +35,7 @@ _TYPES: Final = {
 
 
 class Mistake(ValueError):
-    """What is wrong in JSON that json reads. `name` is one that comes twice.
+    """A fault in JSON that json reads. `name` is one that comes twice.
 
     `path` are the fields that lead to it, None where that is not known, and `kind` the message there.
     """

@@ -92,7 +92,7 @@ class RequestReader:
     def _feed(self, data: bytes) -> int:
         """Read a slice.
 
-        A request that offers another protocol is read again without its offer (RFC 9110, 7.8): httptools takes what
+        A request that offers another protocol is read again without its offer (RFC 9110, 7.8). httptools takes all that
         follows the head of such a request for the other protocol, its body included.
         """
         self._had_body, octets = False, len(data)
