@@ -66,6 +66,12 @@ def test_a_directory_is_no_file(problems: Problems, tmp_path: Path, name: str, s
     assert problems(**{name: path}) == (f"{name}: {shown.format(path)}is not a file that can be read",)
 
 
+def test_a_wrong_token_file_asks_for_no_password(problems: Problems) -> None:
+    """A token is an alternative to a password also where its file can't be read yet."""
+    line = "EMAIL_TOKEN_FILE: is not a file that can be read"
+    assert problems(EMAIL="me@example.org", EMAIL_TOKEN_FILE="nowhere") == (line,)
+
+
 def test_plain_text_reads_no_authorities(load: Load) -> None:
     """A relay in plain text has a context that trusts nobody; one by TLS trusts the system's authorities."""
     usual = {"EMAIL_FROM": "a@example.org", "EMAIL_HOST": "localhost"}

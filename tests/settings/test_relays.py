@@ -104,6 +104,15 @@ def test_wrong_relays_are_reported_by_their_place_and_part(problems: Problems, u
         assert line.startswith(f"EMAIL_RELAYS: {words}")
 
 
+def test_a_relay_behind_another_may_be_a_part_of_its_password(problems: Problems) -> None:
+    """A comma or space in a password cuts the URL there, so the line asks for one, but not of the first relay."""
+    schemes = "smtps://, smtp://, smtp+starttls://, smtp+plain://"
+    forms = f"scheme: must be one of {schemes}, as in smtps://user:password@host:465"
+    first, second = problems(EMAIL_RELAYS="one.example,two.example")
+    assert first == f"EMAIL_RELAYS: relay 1: {forms}"
+    assert second == f"EMAIL_RELAYS: relay 2: {forms}; is a comma or space before it in a password?"
+
+
 def test_what_relays_have_in_common_is_reported_once(problems: Problems) -> None:
     """A wrong timeout is reported with its setting, not for each relay; EMAIL_HOST has no use beside a list."""
     lines = problems(EMAIL_RELAYS="smtp://a smtp://b", EMAIL_TIMEOUT="0", EMAIL_HOST="c")

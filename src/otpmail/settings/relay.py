@@ -197,7 +197,7 @@ class RelaySettings(Section):
         elif self.user and not self.password.get_secret_value():
             yield Problem(
                 "APP_PASSWORD: is needed with EMAIL, the name to sign in with; or set APP_PASSWORD_FILE",
-                ("APP_PASSWORD", "APP_PASSWORD_FILE", "EMAIL", "EMAIL_AUTH"),
+                ("APP_PASSWORD", "APP_PASSWORD_FILE", "EMAIL", "EMAIL_AUTH", "EMAIL_TOKEN_FILE"),
             )
         if self.auth not in (None, "external") and not self.user:
             yield Problem(

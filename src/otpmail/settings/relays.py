@@ -62,7 +62,9 @@ def read_relays(text: str, common: RelaySettings, sources: Sources, problems: Pr
     for place, url in enumerate(texts, 1):
         relay, wrong = _read_relay(url, sources)
         for words in wrong:
-            problems.add(Problem(f"EMAIL_RELAYS: relay {place}: {words}", ("EMAIL_RELAYS",)))
+            is_cut = place > 1 and words.startswith("scheme: must be ")
+            hint = "; is a comma or space before it in a password?" if is_cut else ""
+            problems.add(Problem(f"EMAIL_RELAYS: relay {place}: {words}{hint}", ("EMAIL_RELAYS",)))
         if relay is None:
             continue
         relays.append(relay)
@@ -108,9 +110,7 @@ def parse_relay(text: str) -> dict[str, str | None]:
         raise ValueError("host: is neither a name nor an IP address; write an IPv6 address in [ ]") from None
     if url.scheme not in SECURITY or not text.lower().startswith(f"{url.scheme}://"):
         schemes = ", ".join(f"{scheme}://" for scheme in SECURITY)
-        raise ValueError(
-            f"scheme: must be one of {schemes}, as in {_FORM}; is a comma or space before it in a password?"
-        )
+        raise ValueError(f"scheme: must be one of {schemes}, as in {_FORM}")
     if "@" in url.path + url.fragment or ("@" in url.query and "@" not in url.netloc):
         raise ValueError(f"user or password: seems to hold a / ? or # that is not encoded; {_ENCODING}")
     if not url.hostname:
