@@ -263,7 +263,7 @@ def test_no_reply_takes_long(text: str) -> None:
     long = Redactor.of_credentials(USER, TOKEN * 10)
     begun = time.process_time()
     result("ada@example.org", reply, long, CODE)
-    assert time.process_time() - begun < 0.1
+    assert time.process_time() - begun < 0.5
     assert len(text) > LONG
 
 
@@ -280,7 +280,7 @@ def test_nested_codes_take_no_longer() -> None:
     """The text around a mask is read again, as often as a hostile relay has nested the code."""
     begun = time.process_time()
     assert _said("49" * 300 + "3817" * 300).reply == MASK
-    assert time.process_time() - begun < 0.1
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("code", ["", "100200"])
