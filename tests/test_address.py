@@ -492,7 +492,7 @@ def test_a_name_of_blanks_is_read_once(text: str) -> None:
     for _ in range(100):
         with contextlib.suppress(InvalidArgument):
             parse_mailbox(text, "to[0]")
-    assert time.thread_time() - begun < 0.02
+    assert time.thread_time() - begun < 0.1
 
 
 def test_mailboxes_in_steps() -> None:
