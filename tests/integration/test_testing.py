@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -483,7 +484,7 @@ def test_a_service_that_is_killed() -> None:
 
 
 def test_a_start_is_quick() -> None:
-    """A service of the tests is there after at most 0.6 s of work, the best of three: others may have the processor."""
+    """A service of the tests is there after 0.6 s of work, or 2.5 times that of its imports on a slow machine."""
 
     def work() -> float:
         """Start a service, and return the seconds of processor time that it took."""
@@ -492,7 +493,15 @@ def test_a_start_is_quick() -> None:
             used = Path(f"/proc/{service._process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
             return sum(map(int, used[11:13])) / os.sysconf("SC_CLK_TCK")
 
-    assert min(work() for _ in range(3)) <= 0.6
+    def imports() -> float:
+        """Import the packages that a start can't do without, and return the seconds of processor time."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", "import grpc.aio, jinja2, pydantic_settings"], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    by_turns = [(work(), imports()) for _ in range(3)]  # others may have the processor
+    assert any(started <= max(0.6, 2.5 * imported) for started, imported in by_turns), by_turns
 
 
 def test_a_start_imports_what_it_needs(tmp_path: Path) -> None:
