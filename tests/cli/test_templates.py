@@ -38,6 +38,27 @@ def test_the_examples_are_good() -> None:
         assert "271828" in out
 
 
+def test_a_misspelt_name() -> None:
+    """A language, a purpose or a file that is probably misspelt is a warning with the nearest name."""
+    for place in ("en", "enn", "en/lgoin", "en/reset", "en/door", "login", "nl"):
+        folder = Path("mails", place)
+        folder.mkdir(parents=True)
+        for name in ("subject", "body"):
+            (folder / f"{name}.txt.j2").write_text("{{ code }}")
+    Path("mails/en/body.htlm.j2").write_text("{{ code }}")
+    Path("mails/en/empty").mkdir()
+    code, out, err = _run("check", "--dir", "mails")
+    assert (code, out) == (0, "templates: good, 4 languages: en, enn, login, nl\n")
+    assert err.splitlines() == [
+        "en/lgoin: did you mean login? Only calls with the purpose lgoin have its mail",
+        "enn: did you mean en? Only calls with the locale enn have its mails",
+        "login: is no language; did you mean en/login? Only calls with the locale login have its mails",
+        "en/body.htlm.j2: is not used; did you mean body.html.j2?",
+        "en/empty: has no mail, such as subject.txt.j2 and body.txt.j2",
+    ]
+    assert _run("check")[2] == _run("check", "--dir", str(EXAMPLES))[2] == ""
+
+
 def test_a_preview() -> None:
     """A preview has the settings' product, and the language, purpose and life that are asked for."""
     code, out, _ = _run("preview", "--locale", "pl", "--purpose", "reset", "--life", "180", PRODUCT_NAME="Acme")

@@ -418,6 +418,12 @@ def test_a_language_without_words(tmp_path: Path) -> None:
     assert templates.render("nl", "reset", VALUES, valid_seconds=600.0).text == "271828"
 
 
+def test_a_language_in_a_purpose(tmp_path: Path) -> None:
+    """Folders that are swapped are an error that says how they stand in each other."""
+    _write(tmp_path / "login" / "en")
+    assert _problem(tmp_path).endswith("for it; a purpose is a folder in that of a language, as en/login")
+
+
 def test_the_mail_of_a_purpose(tmp_path: Path) -> None:
     """A folder in a language is for the purpose of its name and others of its kind; the rest has the shipped mail."""
     _write(tmp_path / "en" / "reset", subject="reset")

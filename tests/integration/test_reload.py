@@ -258,6 +258,16 @@ def _hold(file: BinaryIO) -> None:
         pytest.skip(f"this file system has no leases: {error.strerror}")
 
 
+async def test_a_misspelt_purpose(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
+    """The start warns of a folder whose name is nearly that of a purpose, and serves."""
+    templates = _templates(tmp_path)
+    shutil.copytree(templates / "en", templates / "en" / "lgoin")
+    async with _serving(relay, certificates, tmp_path, OTP_TEMPLATES_DIR=templates) as service:
+        line = await service.wait_for_log("template-misspelt", setting="OTP_TEMPLATES_DIR")
+        assert line["level"] == "warning"
+        assert "OTP_TEMPLATES_DIR: en/lgoin: did you mean login?" in str(line["message"])
+
+
 async def test_a_pipe_in_place_of_a_template(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
     """SIGHUP does not wait for a pipe: it says that this is no file, and the templates stay."""
     templates = _templates(tmp_path)

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from otpmail.cli.help import Command, Group
 from otpmail.cli.options import pairs
-from otpmail.cli.output import out, wrong_usage
+from otpmail.cli.output import err, out, wrong_usage
 from otpmail.counts import counted
 from otpmail.errors import InvalidArgument, SettingsError
 
@@ -42,9 +42,11 @@ def templates_of_codes() -> None:
 
 @templates.command("check", cls=Command)
 def check_templates(*, folder: Folder = None) -> None:
-    """Check the templates of all languages, and print the languages."""
+    """Check the templates of all languages, and print the languages. A name that is probably misspelt is a warning."""
     found = _load(folder)
     found.build_all()
+    for words in found.slips:
+        err.print(escape(words), style="yellow")
     languages = sorted(found.by_locale)
     out.print(escape(f"templates: good, {counted(len(languages), 'language')}: {', '.join(languages)}"))
 

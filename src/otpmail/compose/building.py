@@ -112,7 +112,10 @@ class _Builder:
         elif words is not None:
             mails = {kind: self.shipped(words, kind) for kind in ALL_KINDS}
         else:
-            raise ValueError(f"{tag}: needs a mail for all purposes, or words.toml: there are no shipped words for it")
+            where = "" if kind_of(tag) == NEUTRAL else f"; a purpose is a folder in that of a language, as en/{tag}"
+            raise ValueError(
+                f"{tag}: needs a mail for all purposes, or words.toml: there are no shipped words for it{where}"
+            )
         for purpose, part in files.by_purpose.items():
             kind = kind_of(purpose)
             mails[purpose] = mail = self._part(part, kind, words, tag)

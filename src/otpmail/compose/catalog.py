@@ -10,6 +10,7 @@ from otpmail.compose.folders import read_files
 from otpmail.compose.locales import fallbacks, tag_of
 from otpmail.compose.purposes import kind_of
 from otpmail.compose.shown_code import BARE, SPELLED, code_values
+from otpmail.compose.slips import slips
 from otpmail.compose.templates import Rendered
 from otpmail.errors import InvalidArgument, SettingsError
 from otpmail.product import Product
@@ -80,6 +81,11 @@ class Templates:
             raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None
         except ValueError as error:
             raise InvalidArgument("variables", f"can't be filled into the template: {error}") from None
+
+    @property
+    def slips(self) -> tuple[str, ...]:
+        """What is probably misspelt in OTP_TEMPLATES_DIR, in words that open with a path."""
+        return tuple(slips(self.files, self.default_locale))
 
     def build_all(self) -> None:
         """Build all mails, also of languages that nobody has asked for yet."""

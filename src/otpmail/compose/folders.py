@@ -21,6 +21,9 @@ from otpmail.settings.profiles import PURPOSE
 from otpmail.values import frozen
 
 WORDS = "words.toml"
+MAIL_FILES = frozenset({*FILES, *(f"{name}{SUFFIX}" for name in FILES), WORDS, FILE})
+"""The names of files that are read in the folder of a language or a purpose."""
+
 SHIPPED_PREFIX = "otpmail"
 """Where the shipped templates are, for others to extend: `otpmail/body.html.j2`."""
 
@@ -57,11 +60,15 @@ class LocaleFiles:
 
 @frozen()
 class Files:
-    """All that was read: locales by their tags, sources of Jinja2 by their paths, and the shipped words by tag."""
+    """All that was read: locales by their tags, sources of Jinja2 by their paths, and the shipped words by tag.
+
+    `others` are the paths of files of other names, and of folders without a file of a mail, which end with a slash.
+    """
 
     locales: Mapping[str, LocaleFiles] | None = field(hash=False)
     sources: Mapping[str, str] = field(hash=False)
     words: Mapping[str, Mapping[str, Any]] = field(hash=False)
+    others: tuple[str, ...] = field(default=(), compare=False)
 
 
 _SUBJECT, _TEXT, _HTML = (f"{SHIPPED_PREFIX}/{name}{SUFFIX}" for name in FILES)
@@ -89,7 +96,21 @@ def read_files(folder: Traversable | None, shipped: Traversable) -> Files:
             tag = tag_of(entry.name)
             _refuse_name(entry.name, TAG, "en or pt-BR, or begin with _ where others include it", tag in locales)
             locales[tag] = _read_locale(entry, sources)
-    return Files(locales, sources, words)
+    others = [path for entry in _entries(folder, "") if tag_of(entry.name) in locales for path in _others(entry)]
+    return Files(locales, sources, words, tuple(others))
+
+
+def _others(folder: Traversable, parent: str = "") -> Iterator[str]:
+    """Yield the paths of files that are not read in a folder of a language, and of folders that have no mail."""
+    path, entries = f"{parent}{folder.name}", list(_entries(folder, folder.name))
+    if parent and not any(entry.name in MAIL_FILES or entry.name.endswith(SUFFIX) for entry in entries):
+        yield f"{path}/"
+    for entry in entries:
+        if not entry.is_dir():
+            if entry.name not in MAIL_FILES:
+                yield f"{path}/{entry.name}"
+        elif not parent and not entry.name.startswith("_"):
+            yield from _others(entry, f"{path}/")
 
 
 def _read_locale(folder: Traversable, sources: dict[str, str]) -> LocaleFiles:
