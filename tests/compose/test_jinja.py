@@ -418,6 +418,22 @@ def test_a_language_without_words(tmp_path: Path) -> None:
     assert templates.render("nl", "reset", VALUES, valid_seconds=600.0).text == "271828"
 
 
+def test_whether_a_variable_is_given(tmp_path: Path) -> None:
+    """`in` asks whether a call has a variable, and the check of such a template ends."""
+    _write(tmp_path / "en", text="{{ code }}{% if 'shop' in variables %} {{ variables.shop }}{% endif %}")
+    assert _render(tmp_path).text == "271828"
+    assert _render(tmp_path, shop="Acme").text == "271828 Acme"
+
+
+@pytest.mark.parametrize("space", ["variables", "words"])
+def test_a_loop_over_all_variables(tmp_path: Path, space: str) -> None:
+    """Variables and words have no order, so a loop over them is an error in words, with its line."""
+    _write(tmp_path / "en", text=f"{{{{ code }}}}\n{{% for one in {space} %}}{{% endfor %}}")
+    assert _problem(tmp_path) == (
+        "OTP_TEMPLATES_DIR: en/body.txt.j2:2: loops over variables or words as a whole; name one, as in variables.shop"
+    )
+
+
 def test_a_language_in_a_purpose(tmp_path: Path) -> None:
     """Folders that are swapped are an error that says how they stand in each other."""
     _write(tmp_path / "login" / "en")

@@ -240,6 +240,9 @@ class _Anything(Space):
 
     __slots__ = ()
 
+    def __contains__(self, name: object) -> bool:
+        return True
+
     def __getitem__(self, name: str) -> str:
         return "1"
 

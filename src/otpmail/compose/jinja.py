@@ -199,6 +199,12 @@ class Space:
     def __str__(self) -> str:
         raise TypeError("prints variables or words as a whole; name one, as in variables.shop")
 
+    def __iter__(self) -> Iterator[str]:
+        raise TypeError("loops over variables or words as a whole; name one, as in variables.shop")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
     def __getitem__(self, name: str) -> str:
         return self._values[name]
 
@@ -218,6 +224,9 @@ class Marks(Space):
     """A mark for any name."""
 
     __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
     def __getitem__(self, name: str) -> str:
         return mark(name)
