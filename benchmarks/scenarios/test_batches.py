@@ -59,7 +59,7 @@ def _beside_the_pool(batches: list[dict[str, float]], singles: list[dict[str, fl
     if not singles:
         return []
     times = median(ours["rate"] / theirs["rate"] for ours, theirs in zip(batches, singles, strict=True))
-    return [Promise(what="times the pool, batches of 100", figure=times, at_least=35, margin=5)]
+    return [Promise(what="times the pool, batches of 100", figure=times, at_least=35, margin=7)]
 
 
 def _row(
