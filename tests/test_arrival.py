@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,17 @@ async def test_nobody_listens() -> None:
     with ReservedPort() as held:
         address = f"{HOST}:{held.port}"
         assert (await _why_unusable(_system(address))).startswith(f"--target {address}: no service answers there (")
+
+
+async def test_each_replica_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run begins once each replica mails codes, and not once the first one does."""
+    monkeypatch.setattr(arrival, "_POLL_SECONDS", 0.01)
+    down = [grpc.StatusCode.UNAVAILABLE] * 3
+    async with _server() as ready, _server(*down) as late:
+        system = replace(_system(ready), addresses=[ready, late])
+        async with through("v1", system) as target:
+            await arrival.wait_until_usable(target)
+            assert None not in [await target.send_code("ada@example.org") for _ in range(2)]
 
 
 async def test_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:

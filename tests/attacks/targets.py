@@ -147,10 +147,15 @@ class Target:
                 before = len(mails)
 
     async def wait_until_it_mails(self) -> None:
-        """Return once it mails a code: it may have looked for its relay before that was there, and look again later."""
+        """Return once each replica mails a code: it may look for its relay again later, if that was not there."""
+        in_a_row = 0
         async with asyncio.timeout(_START_SECONDS):
-            while not await self._mails_now():  # noqa: ASYNC110  nothing tells when a foreign server is ready
-                await asyncio.sleep(_POLL_SECONDS)
+            while in_a_row < len(self.channels):
+                if await self._mails_now():
+                    in_a_row += 1
+                else:  # nothing tells when a foreign server is ready
+                    in_a_row = 0
+                    await asyncio.sleep(_POLL_SECONDS)
 
     async def _mails_now(self) -> bool:
         try:
