@@ -91,6 +91,7 @@ _TEXT, _LIST = "{% set t = 'ab ' * 3000 %}", "{% set t = ('x' * 9000)|list %}"
         _TEXT + "{% for n in 'x' * 300 %}{% if 'c' in t %}{% endif %}{% endfor %}",
         _TEXT + "{% for n in 'x' * 300 %}{% if t == n %}{% endif %}{% endfor %}",
         _TEXT + "{% for n in 'x' * 300 %}{% if t[1:] %}{% endif %}{% endfor %}",
+        _TEXT + "{% for n in 'x' * 300 if t[1:] %}{% endfor %}",
         _LIST + "{% for n in 'x' * 300 %}{% if t|max %}{% endif %}{% endfor %}",
         _LIST + "{% for n in 'x' * 300 %}{% if t.count(n) %}{% endif %}{% endfor %}",
         _LIST + "{% for n in 'x' * 300 %}{% if t|map('upper')|select('eq', 'y')|list %}{% endif %}{% endfor %}",

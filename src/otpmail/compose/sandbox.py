@@ -42,11 +42,10 @@ class _Counting(NodeTransformer):
     """Lets a template count the passes of its loops, what it joins, cuts, compares and collects, and its own parts."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  the name that Jinja2 calls
-        test = node.test
         self._visit_body(node)
         node.iter = _through(_PASSES, node.iter)
-        if test is not None:
-            node.test = _through(_WORK, test, nodes.Const(_work(test)))
+        if node.test is not None:
+            node.test = _through(_WORK, node.test, nodes.Const(_work(node.test)))
         return node
 
     def _visit_body(self, node: Any) -> Any:
