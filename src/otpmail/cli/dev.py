@@ -167,7 +167,7 @@ def _started(
 ) -> None:
     """Write the address file, then print where the service listens, with examples if there are `sources`.
 
-    In this order whoever has read the line finds the file.
+    In this order a reader of the line finds the file.
     """
     address = endpoint.callable_address(listening)
     server = settings.model_copy(update={"http_port": http_port})  # the port that the system has chosen in place of 0

@@ -19,7 +19,7 @@ from otpmail.client.values import MailResult
 from otpmail.v1 import mail_pb2
 
 _BROKEN = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError)
-"""What grpc.aio raises for a write to a stream that is lost. The second one comes from its half-close alone."""
+"""The errors of grpc.aio for a write to a stream that is lost. Its half-close alone raises the second one."""
 _UNANSWERED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 

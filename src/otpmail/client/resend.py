@@ -34,7 +34,7 @@ class SentMails(Protocol):
 
 
 class Step(NamedTuple):
-    """What follows a stream that has ended: results, then another stream after a wait in seconds, or none by None."""
+    """The next step after a stream has ended: results, then another stream after `wait` seconds, none by None."""
 
     results: list[MailResult]
     wait: float | None

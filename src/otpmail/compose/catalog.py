@@ -84,7 +84,7 @@ class Templates:
 
     @property
     def slips(self) -> tuple[str, ...]:
-        """What is probably misspelt in OTP_TEMPLATES_DIR, in words that open with a path."""
+        """The names in OTP_TEMPLATES_DIR that are probably misspelt, in words that open with a path."""
         return tuple(slips(self.files, self.default_locale))
 
     def build_all(self) -> None:
