@@ -98,10 +98,11 @@ async def test_a_spelling_that_the_relay_refuses() -> None:
 
 
 async def test_spellings_that_take_turns() -> None:
-    """A mailbox that does not exist is asked for once in each of two spellings, however often these take turns."""
+    """A mailbox that does not exist is asked for once in each of two spellings that take turns; each has its event."""
     rig = Rig()
     for name, spelling in (("m1", ADA), ("m2", "ADA@x.org")):
         rig.reply(rig.submit(name, spelling), 550, "5.1.1")
+        assert rig.heard() == ["AddressSuppressed"]
     for number in range(4):
         assert rig.submit(f"t{number}", (ADA, "ADA@x.org")[number % 2]).state is MailState.FAILED
     assert rig.queue.qsize() == 0

@@ -114,8 +114,12 @@ class Suppressions:
         if changed.evicted is not None:
             self._tell_evicted(caller, changed.evicted)
         before, after = changed.before or AddressRecord(), changed.after or AddressRecord()
-        for was, now in ((before.refused, after.refused), (before.complained, after.complained)):
-            if now is not None and now != was:
+        is_joined = after.spellings != before.spellings  # a further spelling is suppressed until the same time
+        for was, now, is_other in (
+            (before.refused, after.refused, is_joined),
+            (before.complained, after.complained, False),
+        ):
+            if now is not None and (is_other or now != was):
                 self._observer.notify(AddressSuppressed(caller, address, now, mail_id, trace))
             elif was is not None and now is None:
                 self._observer.notify(SuppressionLifted(caller, address, was, mail_id, trace))
