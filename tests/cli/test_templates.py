@@ -39,8 +39,8 @@ def test_the_examples_are_good() -> None:
 
 
 def test_a_misspelt_name() -> None:
-    """A language, a purpose or a file that is probably misspelt is a warning with the nearest name."""
-    for place in ("en", "enn", "en/lgoin", "en/reset", "en/door", "login", "nl"):
+    """A language, a purpose or a file that is probably misspelt is a warning with the nearest name; `ne` is Nepali."""
+    for place in ("en", "enn", "en/lgoin", "en/reset", "en/door", "login", "ne"):
         folder = Path("mails", place)
         folder.mkdir(parents=True)
         for name in ("subject", "body"):
@@ -48,7 +48,7 @@ def test_a_misspelt_name() -> None:
     Path("mails/en/body.htlm.j2").write_text("{{ code }}")
     Path("mails/en/empty").mkdir()
     code, out, err = _run("check", "--dir", "mails")
-    assert (code, out) == (0, "templates: good, 4 languages: en, enn, login, nl\n")
+    assert (code, out) == (0, "templates: good, 4 languages: en, enn, login, ne\n")
     assert err.splitlines() == [
         "en/lgoin: did you mean login? Only calls with the purpose lgoin have its mail",
         "enn: did you mean en? Only calls with the locale enn have its mails",

@@ -8,6 +8,7 @@ from otpmail.compose.purposes import KINDS, NEUTRAL, kind_of, names_of
 
 _LONGEST = 3  # letters of a language; a longer one is not registered
 _SHORTEST = 4  # letters of a purpose that may be misspelt
+_SWAPPED_BY_CHANCE = 2  # letters of a language: `ne` is Nepali, and `ti` Tigrinya
 
 
 def slips(files: Files, default_locale: str) -> Iterator[str]:
@@ -54,7 +55,9 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
 def _is_slip(name: str, meant: str) -> bool:
     if len(name) == len(meant):
         wrong = [place for place, (one, other) in enumerate(zip(name, meant, strict=True)) if one != other]
-        swapped = len(wrong) == 2 and wrong[1] == wrong[0] + 1 and sorted(name) == sorted(meant)
-        return swapped or (len(wrong) == 1 and len(name) >= _SHORTEST)
+        if len(wrong) == 2:
+            swapped = wrong[1] == wrong[0] + 1 and sorted(name) == sorted(meant)
+            return swapped and len(name) > _SWAPPED_BY_CHANCE
+        return len(wrong) == 1 and len(name) >= _SHORTEST
     longer, shorter = sorted((name, meant), key=len, reverse=True)
     return any(longer[:place] + longer[place + 1 :] == shorter for place in range(len(longer)))
