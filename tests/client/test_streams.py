@@ -33,6 +33,12 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(autouse=True)
+def _whole_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the blocking client send whole messages: on a busy machine the next mail may take longer than it waits."""
+    monkeypatch.setattr(feed, "_GATHER_SECONDS", 10)
+
+
 async def _collect(kind: str, service: Scripted, name: str, *args: Any, **options: Any) -> list[Any]:
     """Return all that a method yields; the client waits for no time between attempts."""
     if kind == "async":
@@ -99,11 +105,8 @@ async def test_a_stop_of_the_service_is_no_result(kind: str, end: list[Any]) -> 
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
-async def test_a_failure_behind_the_last_result(
-    kind: str, code: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failure_behind_the_last_result(kind: str, code: grpc.StatusCode) -> None:
     """A stream that is lost once each mail has its result is no error, and none is opened for no mails."""
-    monkeypatch.setattr(feed, "_GATHER_SECONDS", 10)  # so that the end of the iterable is known
     loop, came = asyncio.get_running_loop(), asyncio.Event()
     results, once = [], Retries(attempts=1)
 
@@ -214,10 +217,8 @@ async def test_two_mails_with_one_request_id(
     kind: str,
     is_refused: bool,  # noqa: FBT001  a parameter
     again: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A refusal settles the second mail of a request_id, an outcome the first. The other goes over the next stream."""
-    monkeypatch.setattr(feed, "_GATHER_SECONDS", 10)  # both are in one batch
     mails = [OutgoingMail(to="ada@example.org", subject=each, request_id="a") for each in ("first", "second")]
     refusal = {"code": grpc.StatusCode.INVALID_ARGUMENT.value[0], "message": "request_id: was used before"}
     results = [_result("a", **refusal), _result("a")]
