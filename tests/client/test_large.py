@@ -78,6 +78,7 @@ class _BrokenInWrites:
 
     def __init__(self, asked: grpc.StatusCode, words: str) -> None:
         self.questions = self.streams = 0
+        self.on_break: Callable[[], Any] = lambda: None
         self._asked = asked, words
 
     async def close(self) -> None:
@@ -99,7 +100,7 @@ class _BrokenInWrites:
         def begin(**_: Any) -> _BrokenStream:
             """Begin one that breaks."""
             self.streams += 1
-            return _BrokenStream()
+            return _BrokenStream(self.on_break)
 
         return begin
 
@@ -107,8 +108,9 @@ class _BrokenInWrites:
 class _BrokenStream:
     """A stream that breaks in its first write, of whose status grpc.aio keeps nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_break: Callable[[], Any]) -> None:
         self._broken = asyncio.Event()
+        self._on_break = on_break
 
     async def write(self, _: Any) -> None:
         """Break."""
@@ -118,6 +120,7 @@ class _BrokenStream:
     async def read(self) -> None:
         """Wait until it breaks, and raise what grpc.aio has for it."""
         await self._broken.wait()
+        self._on_break()
         raise _status(grpc.StatusCode.INTERNAL, "Internal error from Core")
 
     def cancel(self) -> None:
@@ -150,6 +153,17 @@ async def test_the_limit_is_asked_once(
         with pytest.raises(errors.Unavailable, match="while a mail was written"):
             _ = [result async for result in client.send_mails([_mail("large", 600_000)])]
     assert (channel.streams, channel.questions) == (5, questions)
+
+
+async def test_a_client_that_is_closed_as_a_stream_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets Closed. The service is not asked for its limit, since gRPC has another error for that."""
+    channel = _BrokenInWrites(grpc.StatusCode.INVALID_ARGUMENT, "id: is too long")
+    monkeypatch.setattr(grpc.aio, "insecure_channel", lambda *_: channel)
+    async with Client("127.0.0.1:1", token="") as client, asyncio.TaskGroup() as group:
+        channel.on_break = lambda: group.create_task(client.close())  # as the stream ends
+        with pytest.raises(errors.Closed):
+            _ = [result async for result in client.send_mails([_mail("large", 600_000)])]
+    assert (channel.streams, channel.questions) == (1, 0)
 
 
 def test_messages_have_a_size() -> None:

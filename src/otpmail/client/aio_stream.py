@@ -39,8 +39,7 @@ class StreamCalls:
 
     def begin(self) -> Any:
         """Begin a stream. Raises Closed and TimedOut."""
-        if not self._is_open():
-            raise closed()
+        self._check_open()
         method = self._channel.stream_stream(
             f"{mails.SERVICE}/SendMails",
             request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
@@ -49,7 +48,11 @@ class StreamCalls:
         return method(timeout=self._attempts.left(), metadata=self._endpoint.metadata())
 
     async def refusal_of(self, octets: int) -> grpc.aio.AioRpcError | None:
-        """Ask for a mail by an id of so many octets, which the service refuses in any case: here, by its size."""
+        """Ask for a mail by an id of so many octets, which the service refuses in any case: here, by its size.
+
+        Raises Closed and TimedOut.
+        """
+        self._check_open()
         plan = mails.get_mail("-" * octets)
         ask = self._channel.unary_unary(plan.method, **plan.octets)
         try:
@@ -57,6 +60,11 @@ class StreamCalls:
         except grpc.aio.AioRpcError as failure:
             return failure
         return None
+
+    def _check_open(self) -> None:
+        """Raise Closed over a closed channel, for which gRPC has an error of its own."""
+        if not self._is_open():
+            raise closed()
 
 
 class MessageLimit:
