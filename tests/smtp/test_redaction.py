@@ -3,13 +3,13 @@
 import base64
 import html
 import quopri
-import time
 import urllib.parse
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cost import seconds_of
 from otpmail.model import RecipientResult
 from otpmail.smtp.redaction import LONG, MASK, MAX_TEXT, NO_SECRETS, WITHHELD, Redactor, clean, cut, shows
 from otpmail.smtp.replies import Reply, describe, result
@@ -261,26 +261,23 @@ def test_no_reply_takes_long(text: str) -> None:
     """The largest reply that a hostile relay can send is read in milliseconds: nothing is tried twice."""
     reply = Reply(550, text.encode())
     long = Redactor.of_credentials(USER, TOKEN * 10)
-    begun = time.process_time()
-    result("ada@example.org", reply, long, CODE)
-    assert time.process_time() - begun < 0.5
+    assert seconds_of(lambda: result("ada@example.org", reply, long, CODE)) < 0.5
     assert len(text) > LONG
 
 
 def test_many_codes_take_no_longer() -> None:
     """A text is decoded once, however many mails with codes are in flight when a relay says its last words."""
     codes = [f"{number:06d}" for number in range(0, 1_000_000, 1000)]
-    begun = time.process_time()
-    said = Redactor().line("é1 &#4;<b>" * 200, codes, masks_numbers=True)
-    assert time.process_time() - begun < 0.5
-    assert not shows(said, codes)
+    said: list[str] = []
+    assert seconds_of(lambda: said.append(Redactor().line("é1 &#4;<b>" * 200, codes, masks_numbers=True))) < 0.5
+    assert not shows(said[0], codes)
 
 
 def test_nested_codes_take_no_longer() -> None:
     """The text around a mask is read again, as often as a hostile relay has nested the code."""
-    begun = time.process_time()
-    assert _said("49" * 300 + "3817" * 300).reply == MASK
-    assert time.process_time() - begun < 1
+    said: list[str] = []
+    assert seconds_of(lambda: said.append(_said("49" * 300 + "3817" * 300).reply)) < 1
+    assert said == [MASK]
 
 
 @pytest.mark.parametrize("code", ["", "100200"])

@@ -3,10 +3,10 @@
 import tracemalloc
 from collections.abc import Sequence
 from math import inf
-from time import process_time
 
 import pytest
 
+from cost import seconds_of
 from otpmail.errors import LimitExceeded
 from otpmail.store.base import MailStore
 from otpmail.store.erasing import person_of
@@ -39,13 +39,11 @@ def test_a_further_person_takes_as_long_with_many() -> None:
     few, many = _filled(10), _filled(50_000)
     persons = [_person(number) for number in range(50_000, 50_200)]
 
-    def seconds(forgotten: Forgotten) -> float:
-        began = process_time()
+    def add(forgotten: Forgotten) -> None:
         for person in persons:
             forgotten.add(person, Span(60_000.0, 2e6, owner_of("shop")))
-        return process_time() - began
 
-    took, bound = seconds(many), seconds(few)
+    took, bound = seconds_of(lambda: add(many)), seconds_of(lambda: add(few))
     assert took < 20 * bound + 0.02  # it was 2,000 times as long when each addition copied all
     assert many.latest == 60_000.0
 
