@@ -136,19 +136,20 @@ async def test_calls_at_once_share_a_run(rig: Rig, monkeypatch: pytest.MonkeyPat
 
 async def test_a_call_right_after_a_cancelled_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call for a person whose run was cancelled in this turn has a run of its own, also once the first has ended."""
-    erase, goes_on = rig.store.erase, asyncio.Event()
+    erase, begun, goes_on = rig.store.erase, asyncio.Semaphore(0), asyncio.Event()
 
     async def erased(person: bytes) -> int:
+        begun.release()
         await goes_on.wait()
         return await erase(person)
 
     monkeypatch.setattr(rig.store, "erase", erased)
     await rig.accept(caller="shop")
     first = asyncio.ensure_future(_forget(rig))
-    await asyncio.sleep(0.01)
+    await begun.acquire()
     first.cancel()
     second = asyncio.ensure_future(_forget(rig))  # it comes when the run is cancelled, and has not ended
-    await asyncio.sleep(0.01)
+    await begun.acquire()
     assert repr(rig.mails.forgetting) == "<Forgetting 1 persons>"
     third = asyncio.ensure_future(_forget(rig))
     goes_on.set()
@@ -157,10 +158,11 @@ async def test_a_call_right_after_a_cancelled_one(rig: Rig, monkeypatch: pytest.
 
 async def test_a_stop_right_after_a_cancelled_call(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop waits for the end of a run that was cancelled a moment ago, and calls that wait are refused."""
-    ended, never = 0, asyncio.Event()
+    ended, begun, never = 0, asyncio.Semaphore(0), asyncio.Event()
 
     async def erased(person: bytes) -> int:
         nonlocal ended
+        begun.release()
         try:
             await never.wait()
         finally:
@@ -169,7 +171,8 @@ async def test_a_stop_right_after_a_cancelled_call(rig: Rig, monkeypatch: pytest
 
     monkeypatch.setattr(rig.store, "erase", erased)
     first, other = asyncio.ensure_future(_forget(rig)), asyncio.ensure_future(_forget(rig, BOB))
-    await asyncio.sleep(0.01)
+    for _ in (first, other):
+        await begun.acquire()
     first.cancel()
     await asyncio.wait((first,))
     await rig.mails.forgetting.close()
