@@ -1,4 +1,4 @@
-"""What a template may read and make for one mail: so many characters, by whatever filter, method, operator or loop."""
+"""A template may read and make so many characters for one mail, by any filter, method, operator or loop."""
 
 import tracemalloc
 from itertools import product
@@ -112,7 +112,7 @@ _TEXT, _LIST = "{% set t = 'ab ' * 3000 %}", "{% set t = ('x' * 9000)|list %}"
     ],
 )
 def test_a_loop_that_only_reads(tmp_path: Path, text: str) -> None:
-    """What a template reads counts too, and each of its parts as often as it runs, though it prints nothing."""
+    """Characters that a template reads count too, and each of its parts as often as it runs."""
     (tmp_path / "en").mkdir()
     (tmp_path / "_parts").mkdir()
     (tmp_path / "_parts" / "long.txt.j2").write_text("{% if 1 %}{% endif %}" * 50)

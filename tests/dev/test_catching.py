@@ -1,4 +1,4 @@
-"""What the relay caught is read for the inbox and the screen; large mails in a thread, one after the other."""
+"""Caught mails are read for the inbox and the screen; large ones in a thread, one after the other."""
 
 from __future__ import annotations
 

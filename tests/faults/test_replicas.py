@@ -102,7 +102,10 @@ async def test_kills_under_load(
 async def test_a_killed_replica_is_taken_over(
     state: dict[str, Any], relay: Relay, show: Callable[[str], None], *, full: bool
 ) -> None:
-    """The living replica takes over a killed one's mails within its lease and a second, urgent ones first."""
+    """The living replica takes over a killed one's mails, urgent ones first, within its lease and a second.
+
+    The short form gives a busy machine five seconds.
+    """
     async with AsyncExitStack() as stack:
         first, second = await _start(stack, state)
         relay.faults = Faults(final_reply=LATER)

@@ -48,7 +48,7 @@ def _bodies(answers: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("waits", [0, 1, 3])
 async def test_answers_come_in_order_each_in_a_context_of_its_own(waits: int) -> None:
-    """What one request notes of its caller is unknown to the next one. The first of each octets needs no task."""
+    """Notes of one request about its caller are unknown to the next one. The first of each octets needs no task."""
     answers = Answers(waits)
     async with connected(Listener(answers, most=10, eager_paths=("/",))) as (reader, writer):
         writer.write(POST + POST + POST)

@@ -86,7 +86,7 @@ def _misfit(value: object, kind: Any, place: str) -> _Misfit | None:
 
 
 def _misfit_inside(value: object, kind: Any, place: str) -> _Misfit | None:
-    """Return the first value that is not of its kind, in a mapping or a sequence. None stands for nothing there."""
+    """Return the first value that is not of its kind, in a mapping or a sequence, where None is no value either."""
     return _Misfit(place, value, kind) if value is None else _misfit(value, kind, place)
 
 

@@ -21,7 +21,7 @@ class SentMails(Protocol):
 
     @property
     def is_done(self) -> bool:
-        """Whether that is so, and each of these mails has its result."""
+        """Whether the iterable has ended, and each of its mails has its result."""
 
     def request_ids(self) -> list[str]:
         """Return the names of the open mails."""
