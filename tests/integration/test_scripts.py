@@ -423,7 +423,7 @@ async def test_attacks_and_faults_in_full_and_quick(tree: Path, name: str, limit
     _write_script(tree / ".venv/bin/python", 'echo "$*"')
     full, quick = [await _run(tree / "scripts" / name, *given, "-k", "x") for given in ((), ("--quick",))]
     assert full == (0, "-m pytest tests/{} --full --timeout {} --session-timeout {} -k x\n".format(name, *limits))
-    assert quick == (0, f"-m pytest tests/{name} --timeout 300 --session-timeout 600 -k x\n")
+    assert quick == (0, f"-m pytest tests/{name} --timeout 300 --session-timeout 900 -k x\n")
 
 
 async def test_lock_writes_both_locks_and_checks_them(tree: Path) -> None:
