@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from attacks.arrival import Unusable, wait_until_usable
 from attacks.options import check_options, limits_of, pattern_of
+from attacks.probe import LONGEST_TURN, LONGEST_TURN_OF_A_SLOW_MACHINE
 from attacks.targets import CONTRACTS, System, Target, through
 from redis_server import RedisServer
 from relay import Certificates, Faults, Relay
@@ -24,6 +25,12 @@ STORES = ("memory", "sqlite", "redis")
 
 _LEFT_OUT = pytest.StashKey[int]()
 _KEYS = f"k1:{'11' * 32}"
+
+
+@pytest.fixture(scope="session")
+def longest_turn(full: bool) -> float:  # noqa: FBT001  a fixture
+    """Seconds that no single request may hold the loop for."""
+    return LONGEST_TURN if full else LONGEST_TURN_OF_A_SLOW_MACHINE
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -117,7 +117,7 @@ async def test_large_guaranteed_mails(service: LimitedService, full: bool, conne
                 refused.append(error)
 
         await asyncio.gather(*(send(channels[number % connections]) for number in range(120 if full else 60)))
-    assert len(kept) >= 10
+    assert len(kept) >= 5  # fewer the more of them are on their way at once
     assert refused
     for error in refused:
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
