@@ -49,9 +49,10 @@ class _Counting(NodeTransformer):
         return node
 
     def _visit_body(self, node: Any) -> Any:
-        work = nodes.Filter(nodes.Const(None), _WORK, [nodes.Const(_work(node))], [], None, None, lineno=node.lineno)
+        line = node.body[0].lineno if node.body else node.lineno  # that an error names, as in a macro without an end
+        work = nodes.Filter(nodes.Const(None), _WORK, [nodes.Const(_work(node))], [], None, None, lineno=line)
         self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(work, lineno=node.lineno))
+        node.body.insert(0, nodes.ExprStmt(work, lineno=line))
         return node
 
     def visit_template(self, node: nodes.Template) -> nodes.Template:
