@@ -46,17 +46,23 @@ def test_lines_keep_their_order(pipe: tuple[int, int]) -> None:
 
 
 def test_a_pipe_that_nobody_reads(pipe: tuple[int, int]) -> None:
-    """Writing returns though the pipe is full; once it is read, a line in place of the dropped ones counts them."""
+    """Writing returns though the pipe is full; once it is read, lines in place of the dropped ones count them."""
     reading, writing = pipe
     writer = BackgroundWriter(writing, _report, most_octets=100_000)
-    line = b"x" * 99 + b"\n"
+    line = b"x" * 99
     for _ in range(5000):
-        writer.write(line)
+        writer.write(line + b"\n")
     assert not writer.flush(0.05)
-    lines = _read_lines(reading, b"dropped")  # the line that ends so comes when all else has been written
-    kept = lines.count(line.strip())
+    octets, kept, dropped = b"", 0, list[int]()
+    while kept + sum(dropped) < 5000:  # two lines count them where the writer's thread began late
+        octets += os.read(reading, 1 << 20)
+        lines = octets.splitlines() if octets.endswith(b"\n") else octets.splitlines()[:-1]
+        kept = lines.count(line)
+        dropped = [int(each.removesuffix(b" dropped")) for each in lines if each != line]
+    assert kept + sum(dropped) == 5000
     assert 1000 <= kept < 1700  # the queue and a pipe hold these
-    assert lines == [line.strip()] * kept + [b"%d dropped" % (5000 - kept)]
+    assert 1 <= len(dropped) <= 2
+    assert lines[-1] == b"%d dropped" % dropped[-1]
     writer.write(b"later\n")
     assert _read_lines(reading, b"later") == [b"later"]
 
