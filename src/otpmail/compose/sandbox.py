@@ -42,6 +42,7 @@ class _Counting(NodeTransformer):
     """Lets a template count the passes of its loops, what it joins, cuts, compares and collects, and its own parts."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802  the name that Jinja2 calls
+        """Count the passes of a loop, and for each the parts of its body and of its condition."""
         self._visit_body(node)
         node.iter = _through(_PASSES, node.iter)
         if node.test is not None:
@@ -63,6 +64,7 @@ class _Counting(NodeTransformer):
     visit_Macro = visit_CallBlock = visit_Block = _visit_body  # noqa: N815
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        """Count the characters of all values that are compared."""
         self.generic_visit(node)
         node.expr = _through(_CHARACTERS, node.expr)
         for operand in node.ops:
