@@ -7,10 +7,10 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from cost import lines_run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cost import lines_run
 from otpmail.api.auth import AUTHORIZATION, MOST_CHARACTERS, Authenticator, authorization_of
 from otpmail.callers import ANONYMOUS, Caller, Callers, Permissions
 from otpmail.errors import PermissionDenied, Unauthenticated
@@ -141,7 +141,7 @@ def test_a_look_costs_little_right_or_wrong() -> None:
     assert steps == steps[:1] * 6
     right, *wrong = [lines_run(partial(_look, authenticators[1], authorization)) for authorization in kinds]
     assert right <= 20
-    assert wrong == [right, right]
+    assert wrong[0] == wrong[1] <= right + 1  # since 3.12 an error passes the line of `with` again
 
 
 def _look(authenticator: Authenticator, authorization: str) -> None:
