@@ -110,12 +110,12 @@ async def test_the_deadline_is_of_all_attempts(kind: str) -> None:
     async with Scripted(None, _VALID, _SENT) as service:
         call = _both(service, [], kind=kind, timeout=8.0)
         with pytest.raises(errors.TimedOut) as caught:
-            await call("check_code", "ada@example.org", "123456", timeout=1.0)
+            await call("check_code", "ada@example.org", "123456", timeout=3.0)  # a busy machine connects in this time
         assert isinstance(caught.value, TimeoutError)
         await call("check_code", "ada@example.org", "123456")
         await _both(service, [], kind=kind)("send_code", "ada@example.org")
     short, own, usual = (left or 0 for left in service.left)
-    assert short <= 1.05
+    assert short <= 3.05
     assert 5 < own < 8.1
     assert 60 < usual < 75.1  # more than MAIL_WAIT_SECONDS
 
