@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from otpmail.compose.building import Look
 from otpmail.compose.catalog import Templates
-from otpmail.compose.jinja import Engine, Marks, Space, as_format, mark
+from otpmail.compose.jinja import Engine
 from otpmail.compose.shown_code import SPELLED
 from otpmail.compose.templates import MailTemplate, Rendered
+from otpmail.compose.varying import Marks, Space, as_format, mark
 from otpmail.compose.words import fill
 from otpmail.errors import InvalidArgument, SettingsError
 

@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 from otpmail.compose.checks import check_body, check_parts, check_subject, one_line, shown_in
 from otpmail.compose.folders import SHIPPED_PARTS, Files, JinjaFiles, LocaleFiles, Part, PlainFiles
-from otpmail.compose.jinja import VARYING, Engine, Marks, RenderError, Space, as_format, mark
+from otpmail.compose.jinja import Engine, RenderError
 from otpmail.compose.locales import fallbacks
 from otpmail.compose.purposes import ALL_KINDS, KINDS, NEUTRAL, kind_of, names_of
 from otpmail.compose.shown_code import BARE, SPELLED
 from otpmail.compose.templates import MailTemplate, Rendered
 from otpmail.compose.validity import ValidityWords
+from otpmail.compose.varying import VARYING, Marks, Space, as_format, mark
 from otpmail.compose.words import Words, fill, kept_together, read_words
 from otpmail.product import Product
 from otpmail.values import frozen

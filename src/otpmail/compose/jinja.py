@@ -1,10 +1,10 @@
 """Templates of Jinja2: sandboxed, escaped in HTML, strict, and compiled once.
 
 A template is rendered when it is read, with marks in place of the values that differ from mail to mail. If it only
-prints these, what comes out is a format that each mail fills (`is_plain`). Otherwise each mail renders the template.
+prints these, what comes out is a format that each mail fills (`compose.varying`). Otherwise each mail renders the
+template.
 """
 
-import re
 import traceback
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -25,12 +25,9 @@ from jinja2.nodes import EvalContext
 from markupsafe import Markup
 
 from otpmail.compose.sandbox import Sandbox
-from otpmail.compose.shown_code import SPELLED
+from otpmail.compose.varying import SPACES, VARYING, Space, has_marks, is_plain
 
 SUFFIX = ".j2"
-
-VARYING = ("code", "spelled_code", "valid_for", "minutes", "reference", "email")
-"""The names of values that differ from mail to mail, beside those in `variables` and `words`."""
 
 FIXED = (
     *("product_name", "product_url", "product_logo_url", "product_color", "product_text_color", "has_color"),
@@ -39,14 +36,7 @@ FIXED = (
 )
 """The names of values that a template's mails share."""
 
-SPACES = ("variables", "words")
-"""The names that hold the variables of a request, and the phrases of the language."""
-
-_OPEN, _CLOSE = "\x1e", "\x1f"
-_MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
-_FRAMES = frozenset({"super", "self", "caller"})
 _TOO_DEEP = "is nested too deeply, or uses itself"
-_CAPTURES = (nodes.FilterBlock, nodes.AssignBlock, nodes.CallBlock, nodes.Macro)
 
 
 class RenderError(ValueError):
@@ -133,7 +123,7 @@ class Engine:
         """Parse and compile a template, once."""
         if name not in self._read_before:
             source = self._sources[name]
-            if _OPEN in source or _CLOSE in source:
+            if has_marks(source):
                 raise ValueError(f"{name}: has a control character")
             try:
                 tree = self._env.parse(source, name, name)
@@ -185,30 +175,6 @@ def _used_by(tree: nodes.Template) -> Iterator[tuple[int, str]]:
 _KNOWN = frozenset({*VARYING, *FIXED, *SPACES})
 
 
-class Space:
-    """Values by name for `variables.shop`; one that is missing is an error where it is used."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
-
-    def __repr__(self) -> str:
-        return f"<Space of {len(self._values)} values>"
-
-    def __str__(self) -> str:
-        raise TypeError("prints variables or words as a whole; name one, as in variables.shop")
-
-    def __iter__(self) -> Iterator[str]:
-        raise TypeError("loops over variables or words as a whole; name one, as in variables.shop")
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name]
-
-
 class _Missing(StrictUndefined):
     """A name without a value in a template. It raises with our own message if it is missing from a space."""
 
@@ -220,68 +186,10 @@ class _Missing(StrictUndefined):
         return message
 
 
-class Marks(Space):
-    """A mark for any name."""
-
-    __slots__ = ()
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __getitem__(self, name: str) -> str:
-        return mark(name)
-
-
-def mark(name: str) -> str:
-    """Return what stands for a value in a template that is rendered for a format."""
-    return f"{_OPEN}{SPELLED if name == 'spelled_code' else name}{_CLOSE}"
-
-
-def as_format(rendered: str) -> tuple[str, tuple[str, ...]]:
-    """Return a text with marks as a format for `%`, and the names of the values that it needs."""
-    parts = _MARK.split(rendered)
-    names = parts[1::2]
-    parts[::2] = [part.replace("%", "%%") for part in parts[::2]]
-    parts[1::2] = [f"%({name})s" for name in names]
-    return "".join(parts), tuple(dict.fromkeys(names))
-
-
 def in_ascii(text: str) -> str:
     """Escape a text for HTML, and write what is not ASCII as references: such a mail needs no encoding."""
     escaped = escape(text)
     return escaped if escaped.isascii() else escaped.encode("ascii", "xmlcharrefreplace").decode()
-
-
-def is_plain(node: nodes.Node) -> bool:
-    """Whether varying values are printed unchanged, and nothing depends on them."""
-    if isinstance(node, nodes.Output):
-        return all(_is_printed(child) or is_plain(child) for child in node.nodes)
-    if isinstance(node, _CAPTURES):
-        return not any(_may_vary(node))
-    if isinstance(node, nodes.Name):
-        return node.ctx == "store" or node.name not in _VARY
-    return all(is_plain(child) for child in node.iter_child_nodes())
-
-
-_VARY = frozenset({*VARYING, *SPACES, *_FRAMES})
-
-
-def _may_vary(node: nodes.Node) -> Iterator[bool]:
-    """Yield whether each part of what a template captures may vary."""
-    yield from (found.name in _VARY for found in node.find_all(nodes.Name))
-    for kind in (nodes.Call, nodes.Include, nodes.Block):
-        yield from (True for _ in node.find_all(kind))
-
-
-def _is_printed(node: nodes.Node) -> bool:
-    """Whether a part of an output prints a value that varies, or the block that it replaces."""
-    if isinstance(node, nodes.Name):
-        return node.name in VARYING
-    if isinstance(node, nodes.Getattr):
-        return isinstance(node.node, nodes.Name) and node.node.name in SPACES
-    if not isinstance(node, nodes.Call) or node.args or node.kwargs:
-        return False
-    return isinstance(node.node, nodes.Name) and node.node.name == "super"
 
 
 @pass_eval_context
