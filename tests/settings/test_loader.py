@@ -240,3 +240,24 @@ def test_a_long_wrong_value_is_cut(problems: Problems, name: str, character: str
     (line,) = problems(**{name: character * 50_000})
     assert len(line) < 400
     assert line.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "wrong", "why"),
+    [
+        ("HOST", "127.0.0.1", "a b", "is neither an IP address, nor unix:PATH, nor a name that can be resolved here"),
+        ("HOST", "127.0.0.1", "::1:80x]", "is neither an IP address, nor unix:PATH, nor a name that can be resolved"),
+        ("HTTP_ALLOWED_HOSTS", "a.example", "B:80", "is not the name of a host without a port, such as mail.example"),
+        ("HTTP_CORS_ORIGINS", "https://a.example", "a.example", "is not an origin as browsers write it, such as http"),
+        ("LIMITS_MODE", "block=shadow", "Blok=shadow", "is neither enforce nor shadow, nor limit=mode, such as block="),
+        ("LIMITS_MODE", "enforce", "off", "is neither enforce nor shadow, nor limit=mode, such as block=shadow; the "),
+    ],
+)
+def test_the_wrong_entry_of_a_list(problems: Problems, name: str, good: str, wrong: str, why: str) -> None:
+    """The line about a list names the entry that is wrong, once, and nothing that is right."""
+    (line,) = problems(**{name: f"{good},{wrong}"})
+    assert line.startswith(f"{name}: {wrong!r} {why}")
+    assert line.count(wrong) == 1
+    assert f"'{good}" not in line
+    (line,) = problems(**{name: wrong})
+    assert line.startswith(f"{name}: {wrong!r} {why}")

@@ -13,16 +13,22 @@ from otpmail.settings.section import RULE, Section
 _OF_THE_VALUE = re.compile(r"(?:is|has|holds|lets|names|needs)\b")
 """The verb of a rule that goes on where the value stands, as in "'x' is neither ..."."""
 
+_QUOTES = ("'", '"')
+"""A rule that opens with one quotes the wrong entry of a list by itself, and the whole list would say it twice."""
+
 
 def describe(section: type[Section], error: ErrorDetails, *, hidden: Collection[str] = ()) -> Problem:
-    """Name the setting, what it may be, and what it was unless that is a secret, or its name is in `hidden`."""
+    """Name the setting, what it may be, and what it was unless that is a secret, or its name is in `hidden`.
+
+    Of a list the line has the entry that is wrong, where the rule quotes it.
+    """
     key = error["loc"][0]
     name, known_as = next(names for names in section.variables().items() if key in names)
     if error["type"] == RULE:
         rule = error["msg"]
     else:
         rule = f"must be {_allowed(section.model_json_schema()['properties'][known_as])}"
-    if name in section.secrets() or name in hidden:
+    if name in section.secrets() or name in hidden or rule.startswith(_QUOTES):
         shown = ""
     else:
         shown = f"{quoted(error['input'])} " if _OF_THE_VALUE.match(rule) else f"{quoted(error['input'])} is wrong: "

@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from otpmail.address import parse_address
 from otpmail.errors import InvalidArgument
 from otpmail.settings.duration import DayOrLess, DayOrLessOrZero, SecondOrMore
+from otpmail.settings.problems import quoted
 from otpmail.settings.secret_file import is_readable_directory
 from otpmail.settings.section import Section, broken_rule
 
@@ -135,8 +136,8 @@ def limits_in_shadow(text: str) -> frozenset[str]:
     Returns the limits in shadow. Raises the error of a validator.
     """
     shadows: set[str] = set()
-    for part in filter(None, (part.strip().lower() for part in text.split(","))):
-        name, equals, mode = (word.strip() for word in part.rpartition("="))
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, mode = (word.strip() for word in part.lower().rpartition("="))
         if mode == "shadow" and name.removeprefix("otp_").startswith(_NEVER_IN_SHADOW):
             raise broken_rule(
                 f"must not have {name!r} in shadow: the limits of wrong codes of an address or a code always hold, as "
@@ -144,7 +145,8 @@ def limits_in_shadow(text: str) -> frozenset[str]:
             )
         if mode not in _MODES or (equals and name not in LIMITS):
             raise broken_rule(
-                f"must be enforce or shadow, or limit=mode, such as block=shadow; the limits are {', '.join(LIMITS)}"
+                f"{quoted(part)} is neither enforce nor shadow, nor limit=mode, such as block=shadow; the limits are "
+                f"{', '.join(LIMITS)}"
             )
         named = {name} if equals else set(LIMITS)
         shadows = shadows | named if mode == "shadow" else shadows - named

@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from otpmail.settings.duration import SecondOrMore, SecondsOrZero
 from otpmail.settings.hosts import is_loopback
 from otpmail.settings.listen import WILDCARDS, ListenAddress, read_hosts
-from otpmail.settings.problems import Problem
+from otpmail.settings.problems import Problem, quoted
 from otpmail.settings.section import Count, Section, broken_rule, lower_case
 
 _MODE = re.compile(r"(?:0o?)?[0-7]{3}")
@@ -72,10 +72,11 @@ class ServerSettings(Section):
     def _read_names(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        names = tuple(name.lower() for name in value.replace(",", " ").split())
-        if any(not _HOST_NAME.fullmatch(name) for name in names):
-            raise broken_rule("must be names of hosts, without ports, such as mail.example.org")
-        return names
+        names = value.replace(",", " ").split()
+        for name in names:
+            if not _HOST_NAME.fullmatch(name.lower()):
+                raise broken_rule(f"{quoted(name)} is not the name of a host without a port, such as mail.example.org")
+        return tuple(name.lower() for name in names)
 
     @field_validator("http_cors_origins", mode="before")
     @classmethod
@@ -83,8 +84,10 @@ class ServerSettings(Section):
         if not isinstance(value, str):
             return value
         origins = tuple(value.replace(",", " ").split())
-        if any(not _ORIGIN.fullmatch(origin) for origin in origins):
-            raise broken_rule("must be origins as browsers write them, such as https://app.example.org")
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                form = "an origin as browsers write it, such as https://app.example.org"
+                raise broken_rule(f"{quoted(origin)} is not {form}")
         return origins
 
     @field_validator("http_host")
