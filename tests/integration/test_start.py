@@ -101,6 +101,19 @@ async def test_a_limit_of_an_hour_above_that_of_a_day(tmp_path: Path) -> None:
     assert (checked.code, checked.err.strip()) == (0, said)
 
 
+async def test_a_setting_without_effect(certificates: Certificates, relay: Relay, tmp_path: Path) -> None:
+    """The start warns of a setting without the one that it depends on, once, and names both; so does a check."""
+    settings = relay_settings(relay, certificates, tmp_path / "token")
+    async with Service(**settings, HTTP_HOST="0.0.0.0") as service:
+        line = await service.wait_for_log("setting-without-effect", setting="HTTP_HOST")
+        assert len(service.logged("setting-without-effect")) == 1
+    said = "HTTP_HOST: has no effect, since HTTP_PORT is not set"
+    assert (line["level"], line["message"]) == ("warning", said)
+    given = {"EMAIL_FROM": "codes@example.org", "EMAIL_HOST": "127.0.0.1", "HTTP_HOST": "0.0.0.0"}
+    checked = await otpmail("check", "--no-dial", here=tmp_path, **given)
+    assert (checked.code, checked.err.strip()) == (0, said)
+
+
 async def test_a_taken_port() -> None:
     """A port on which another server listens is an error, not shared silently."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

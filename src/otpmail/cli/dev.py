@@ -84,7 +84,8 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
     from otpmail.dev.inbox import Inbox
     from otpmail.dev.pages import DevPages
     from otpmail.dev.relay import CatchAllRelay
-    from otpmail.settings import misspelt, read_sources
+    from otpmail.settings import read_sources
+    from otpmail.settings.doubts import doubts
     from otpmail.telemetry.logs import log
     from otpmail.telemetry.writer import BackgroundWriter
     from otpmail.web.binding import DevDoor
@@ -113,7 +114,8 @@ async def _dev(signals: Signals, address_file: Path | None, *, examples: bool) -
         if settings.server.log_format == "text":
             log.addFilter(_is_news)
         door = DevDoor(DevPages(inbox), any_port=bool(http_port))
-        await run_service(settings, signals, started, fixed, misspelt=misspelt(sources), dev=door, spared=is_spared)
+        doubted = doubts(settings, sources, fixed)
+        await run_service(settings, signals, started, fixed, doubts=doubted, dev=door, spared=is_spared)
     finally:
         log.removeFilter(_is_news)
         await relay.close()

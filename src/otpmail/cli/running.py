@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from otpmail.delivery.suppressions import Spared
     from otpmail.reload import Reloader
     from otpmail.settings import Settings, Sources
-    from otpmail.settings.problems import Problem
+    from otpmail.settings.doubts import Doubt
     from otpmail.supervisor.member import Member
     from otpmail.telemetry.logs import LogHandler
     from otpmail.web.binding import DevDoor
@@ -43,18 +43,19 @@ def load_settings(sources: "Sources | None" = None, /, **fixed: str | None) -> "
         raise wrong_usage(*error.problems) from None
 
 
-def load_to_serve() -> "tuple[Settings, list[Problem]]":
-    """Load all settings for a service; returns names in the environment too that are probably misspelt.
+def load_to_serve() -> "tuple[Settings, list[Doubt]]":
+    """Load all settings for a service; returns what is set in vain, too.
 
     With LOG_FORMAT=json the lines about wrong settings are lines of a log, too. Raises typer.Exit with 2 after them.
     """
-    from otpmail.settings import Settings, misspelt, read_sources
+    from otpmail.settings import Settings, read_sources
+    from otpmail.settings.doubts import doubts
 
     sources = read_sources()
     settings, problems = Settings.read(sources, {})
     lines = [problem.line for problem in problems]
     if not lines:
-        return settings, list(misspelt(sources))
+        return settings, list(doubts(settings, sources))
     if settings.server.log_format == "text":
         raise wrong_usage(*lines)
     from otpmail.telemetry.logs import set_up
@@ -102,15 +103,15 @@ async def run_service(
     fixed: Mapping[str, str | None] = MappingProxyType({}),
     *,
     member: "Member | None" = None,
-    misspelt: "Iterable[Problem]" = (),
+    doubts: "Iterable[Doubt]" = (),
     dev: "DevDoor | None" = None,
     spared: "Spared | None" = None,
 ) -> None:
     """Run the service until a signal stops it (`Signals`), and call `started`.
 
     `fixed` are the settings that `settings` was loaded with in place of others. `member` is this process as one of
-    several. `misspelt` are names in the environment to warn of. With `dev` HTTP_PORT is that of `otpmail dev`. No
-    reply of a relay suppresses an address that is `spared`.
+    several. `doubts` are settings to warn of. With `dev` HTTP_PORT is that of `otpmail dev`. No reply of a relay
+    suppresses an address that is `spared`.
 
     Raises typer.Exit with 1 if the stop lost guaranteed mails, and with 5 if the store can't be opened. An error of
     what runs beside the service stops it, and is raised.
@@ -119,7 +120,7 @@ async def run_service(
     from otpmail.settings.portions import WHOLE
 
     log = _prepare(settings, None if member is None else member.portion.number)
-    warn_of(misspelt)
+    warn_of(doubts)
     stop = asyncio.Event()
     try:
         app = _build(settings, member, dev, spared)
@@ -136,12 +137,15 @@ async def run_service(
         signals.ignore_hangup()
 
 
-def warn_of(misspelt: "Iterable[Problem]") -> None:
-    """Log a warning for each name in the environment that is probably a misspelt setting."""
+def warn_of(doubts: "Iterable[Doubt]") -> None:
+    """Log a warning for each setting in vain."""
     from otpmail.telemetry.logs import log_event
 
-    for problem in misspelt:
-        log_event(logging.WARNING, "unknown-setting", problem.line, setting=problem.names[0])
+    for doubt in doubts:
+        if doubt.is_unknown:
+            log_event(logging.WARNING, "unknown-setting", doubt.line, setting=doubt.setting)
+        else:
+            log_event(logging.WARNING, "setting-without-effect", doubt.line, setting=doubt.setting)
 
 
 def _prepare(settings: "Settings", number: int | None) -> "LogHandler":

@@ -10,7 +10,7 @@ from otpmail.supervisor import is_member
 
 if TYPE_CHECKING:
     from otpmail.settings import Settings
-    from otpmail.settings.problems import Problem
+    from otpmail.settings.doubts import Doubt
     from otpmail.telemetry.logs import LogHandler
 
 
@@ -20,9 +20,9 @@ def serve() -> None:
     if is_member():
         run(_serve_as_member(signals))
         return
-    settings, misspelt = load_to_serve()
+    settings, doubts = load_to_serve()
     alone = settings.server.processes == 1
-    run((run_service if alone else _supervise)(settings, signals, misspelt=misspelt))
+    run((run_service if alone else _supervise)(settings, signals, doubts=doubts))
 
 
 async def _serve_as_member(signals: Signals) -> None:
@@ -33,7 +33,7 @@ async def _serve_as_member(signals: Signals) -> None:
     await run_service(member.settings, signals, started=lambda *_: member.ready(), member=member)
 
 
-async def _supervise(settings: "Settings", signals: Signals, *, misspelt: "Iterable[Problem]") -> None:
+async def _supervise(settings: "Settings", signals: Signals, *, doubts: "Iterable[Doubt]") -> None:
     """Run the service by several processes until a signal stops it.
 
     Raises typer.Exit with the exit code of the service, if that is not 0.
@@ -45,7 +45,7 @@ async def _supervise(settings: "Settings", signals: Signals, *, misspelt: "Itera
     from otpmail.telemetry.logs import set_up
 
     log = set_up(settings.server.log_format, settings.server.log_level)
-    warn_of(misspelt)
+    warn_of(doubts)
     stop, reload = asyncio.Event(), asyncio.Event()
     supervisor = Supervisor(settings, log=log.pass_on)
 

@@ -31,12 +31,13 @@ def check(
     ] = True,
 ) -> None:
     """Check the settings, dial the relay, and print what it announces, how mails will travel, and what to change."""
-    from otpmail.settings import misspelt, read_sources
+    from otpmail.settings import read_sources
+    from otpmail.settings.doubts import doubts
 
     sources = read_sources()
     settings = load_settings(sources)
-    for problem in misspelt(sources):
-        err.print(escape(problem.line), style="yellow")
+    for doubt in doubts(settings, sources):
+        err.print(escape(doubt.line), style="yellow")
     _check_files(settings)
     out.print("settings: good")
     if settings.store.is_durable:
