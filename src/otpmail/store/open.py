@@ -61,11 +61,12 @@ def _redis_store(
     from otpmail.store.redis import RedisStore
     from otpmail.store.redis.access import access_to, locator
     from otpmail.store.redis.client import Client
+    from otpmail.store.redis.keys import Keys
 
     access = access_to(url, settings)
     replicas = settings.replicas_to_wait_for
     return RedisStore(
-        Client(locator(url, access, settings), access, replicas=replicas),
+        Client(locator(url, access, settings), access, replicas=replicas, mark=Keys(settings.namespace).named("wait")),
         settings.namespace,
         keys,
         lease_seconds=settings.lease_seconds,

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,10 +15,11 @@ from otpmail.store.redis.dial import Access, OneServer
 from otpmail.store.redis.replies import AnswerLost, Fault, StoreRefuses
 from otpmail.store.redis.script import Script
 from ports import HOST
-from redis_server import RedisServer
+from redis_server import KINDS, RedisServer
 from store.redis.conftest import MakeClient
 
 ADD = Script.of("add", b"return redis.call('INCRBY', KEYS[1], ARGV[1])")
+READ = Script.of("read", b"return redis.call('GET', KEYS[1])")
 WRITE = Script.of("write", b"return redis.call('SET', KEYS[1], ARGV[1])")
 
 
@@ -206,6 +209,32 @@ async def test_too_few_replicas(own_server: RedisServer, make_client: MakeClient
     assert await plain == 1
     with pytest.raises(AnswerLost, match="too few replicas"):
         await replicated
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_earlier_change_is_waited_for(make_client: MakeClient, key: str, kind: str) -> None:
+    """A script that finds the change of another client raises AnswerLost until a replica has that change."""
+    at_once = ("--repl-diskless-sync-delay", "0")
+    with RedisServer(kind, *at_once) as server, RedisServer(kind, "--replicaof", HOST, str(server.port)) as copy:
+        writer, reader = [make_client(server, replicas=1, lanes=1) for _ in range(2)]
+        assert await _until_confirmed(writer, ADD, key, 1) is not None
+        assert await _until_confirmed(reader, READ, key) is not None
+        copy.pause()
+        with pytest.raises(AnswerLost):
+            await writer.run(ADD, [key], [1000], replicated=True)
+        with pytest.raises(AnswerLost):
+            await reader.run(READ, [key], replicated=True)
+        copy.resume()
+        assert int(await _until_confirmed(reader, READ, key)) > 1000
+
+
+async def _until_confirmed(client: Client, script: Script, key: str, *args: int) -> Any:
+    """Run a script until the replica, which may have just started or be held up, has what it finds or changes."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(Unavailable):
+                return await client.run(script, [key], args, replicated=True)
+            await asyncio.sleep(0.05)
 
 
 async def test_a_closed_client_refuses(redis_server: RedisServer, make_client: MakeClient, key: str) -> None:

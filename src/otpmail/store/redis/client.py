@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from otpmail.errors import Unavailable
 from otpmail.store.redis.dial import Access, Locator, open_connection
-from otpmail.store.redis.lane import IDLE_SECONDS, Command, Lane
+from otpmail.store.redis.lane import IDLE_SECONDS, MARK, Command, Lane
 from otpmail.store.redis.replies import (
     MOVES,
     RETRY_SECONDS,
@@ -34,7 +34,8 @@ class Client:
 
     A command is sent once. It is never cancelled in mid-air: a caller that is cancelled leaves its future only. Two
     commands of which the first was not awaited may run in either order. `failed` is called whenever the server is found
-    to take no changes. While `is_away` is set, nothing but `probe` is sent.
+    to take no changes. While `is_away` is set, nothing but `probe` is sent. `mark` is a key that is written before
+    each wait for replicas; in a cluster it is in the slot of the other keys.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Client:
         replicas: int = 0,
         lanes: int = _LANES,
         idle_seconds: float = IDLE_SECONDS,
+        mark: bytes = MARK,
     ) -> None:
         self._locator = locator
         self._access = access
         self._replicas = replicas
-        self._lanes = tuple(Lane(locator, access, idle_seconds=idle_seconds) for _ in range(lanes))
+        self._lanes = tuple(Lane(locator, access, idle_seconds=idle_seconds, mark=mark) for _ in range(lanes))
         self._probing = Lane(locator, access)
         self._idle = list(self._lanes)
         self._waiting: deque[Command] = deque()

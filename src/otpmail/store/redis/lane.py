@@ -16,8 +16,12 @@ from otpmail.store.redis.script import Script
 IDLE_SECONDS = 60.0
 """After how long without a command a connection is replaced: a network between may have forgotten it without a word."""
 
+MARK = b"wait"
+"""The key that is written before a wait for replicas, on a server of one's own."""
+
 _OCTETS_A_SECOND = 8 << 20  # that a network and a server carry at the least
 _WAIT_MILLISECONDS = 500
+_MARK_MILLISECONDS = 10_000
 _EVALSHA = pack_words((b"EVALSHA",)) + b"\r\n$40\r\n"  # and a script's digest
 
 
@@ -60,13 +64,18 @@ class Command:
 class Lane:
     """Sends batches over one connection, which is opened for the first batch, and again after it was lost.
 
-    One that was idle for `idle_seconds` is replaced too.
+    One that was idle for `idle_seconds` is replaced too. It writes `mark` last in a batch that replicas must have.
     """
 
-    def __init__(self, locator: Locator, access: Access, *, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self, locator: Locator, access: Access, *, idle_seconds: float = IDLE_SECONDS, mark: bytes = MARK
+    ) -> None:
         self._locator = locator
         self._access = access
         self._idle_seconds = idle_seconds
+        # Valkey's WAIT covers the last write of its own connection alone. A repeated command may find the change of an
+        # earlier one, and write nothing. With a write of its own each batch waits for that change too.
+        self._mark = pack_command(5, pack_words((b"SET", mark, b"", b"PX", _MARK_MILLISECONDS)))
         self._used = 0.0  # when it carried its last batch
         self._connection: Connection | None = None
         self._known: set[bytes] = set()
@@ -122,28 +131,30 @@ class Lane:
         self, connection: Connection, commands: Sequence[Command], replicas: int
     ) -> tuple[list[Any], int]:
         packed = [command.packed(self._known) for command in commands]
-        replies, acknowledged = await _send(connection, packed, replicas)
+        replies, acknowledged = await self._send(connection, packed, replicas)
         unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:  # as after SCRIPT FLUSH: the other commands have run
             self._known.clear()
             whole = [commands[place].packed(set()) for place in unknown]
-            again, acknowledged = await _send(connection, whole, replicas)
+            again, acknowledged = await self._send(connection, whole, replicas)
             for place, reply in zip(unknown, again, strict=True):
                 replies[place] = reply
         return replies, acknowledged
+
+    async def _send(self, connection: Connection, packed: list[bytes], replicas: int) -> tuple[list[Any], int]:
+        if replicas:
+            packed = [*packed, self._mark, pack_command(3, pack_words((b"WAIT", replicas, _WAIT_MILLISECONDS)))]
+        await connection.send_packed_command(b"".join(packed), check_health=False)
+        replies = [await _read(connection) for _ in packed]
+        if not replicas:
+            return replies, 0
+        *replies, _, acknowledged = replies  # a server without memory refuses the mark
+        return replies, _as_count(acknowledged)
 
 
 def _shown(address: Address) -> str:
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _send(connection: Connection, packed: list[bytes], replicas: int) -> tuple[list[Any], int]:
-    if replicas:
-        packed = [*packed, pack_command(3, pack_words((b"WAIT", replicas, _WAIT_MILLISECONDS)))]
-    await connection.send_packed_command(b"".join(packed), check_health=False)
-    replies = [await _read(connection) for _ in packed]
-    return replies, _as_count(replies.pop()) if replicas else 0
 
 
 async def _read(connection: Connection) -> Any:
