@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
@@ -43,6 +44,20 @@ class _Layout:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def master(self) -> RedisServer:
+        """The server that has our keys."""
+        raise NotImplementedError
+
+    def wait_until_replicated(self) -> None:
+        """Return once all replicas have what the master has now, so that none of them takes over without it."""
+        master = self.master
+        latest = _offsets("master_repl_offset:", master)[0]
+        _wait(
+            lambda: len([one for one in _offsets(",offset=", master) if one >= latest]) == _REPLICAS,
+            "the replicas have all",
+        )
 
     def _start(self) -> None:
         raise NotImplementedError
@@ -153,6 +168,11 @@ class Cluster(_Layout):
 
 def _replicas_of(server: RedisServer) -> int:
     return server.command("INFO", "replication").count("state=online")
+
+
+def _offsets(words: str, server: RedisServer) -> list[int]:
+    """Return the numbers behind these words in what a master says of its replication."""
+    return [int(found) for found in re.findall(rf"{words}(\d+)", server.command("INFO", "replication"))]
 
 
 def _wait(happened: object, what: str) -> None:
