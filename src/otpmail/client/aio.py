@@ -16,12 +16,11 @@ from otpmail.client.aio_feed import AioFeed
 from otpmail.client.aio_stream import MailStream, StreamCalls
 from otpmail.client.arguments import seconds
 from otpmail.client.endpoint import Endpoint
-from otpmail.client.errors import Error
 from otpmail.client.methods import awaited
 from otpmail.client.plan import Plan, built
 from otpmail.client.resend import Resend
 from otpmail.client.retry import Attempts, Retries, checked
-from otpmail.client.status import closed, error_of
+from otpmail.client.status import closed, error_of_call
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 
 ResultT = TypeVar("ResultT")
@@ -127,7 +126,7 @@ class Client:
                 with self._unless_closed(channel):
                     answer = await call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.aio.AioRpcError as failure:
-                await self._sleep(attempts.wait_after(_error_of(failure, target)))
+                await self._sleep(attempts.wait_after(error_of_call(failure, target)))
             else:
                 return plan.read(answer)
         raise closed()
@@ -146,7 +145,7 @@ class Client:
                         attempts.succeeded()
                         yield plan.read(answer)
             except grpc.aio.AioRpcError as failure:
-                await self._sleep(attempts.wait_after(_error_of(failure, target)))
+                await self._sleep(attempts.wait_after(error_of_call(failure, target)))
             else:
                 return
             finally:
@@ -208,7 +207,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _error_of(failure: grpc.aio.AioRpcError, target: str) -> Error:
-    return error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)

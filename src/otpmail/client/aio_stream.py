@@ -11,10 +11,9 @@ from otpmail.client import mails
 from otpmail.client.aio_feed import AioFeed
 from otpmail.client.batches import MOST_OCTETS, messages
 from otpmail.client.endpoint import Endpoint
-from otpmail.client.errors import Error
 from otpmail.client.resend import Resend, Step
 from otpmail.client.retry import Attempts
-from otpmail.client.status import closed, error_of, is_of_a_write, most_octets
+from otpmail.client.status import closed, error_of_call, is_of_a_write, most_octets
 from otpmail.client.values import MailResult
 from otpmail.v1 import mail_pb2
 
@@ -175,11 +174,7 @@ class MailStream:
         if failure is None:
             return self._resend.after(None, None)
         most = await self._limit.of(failure, self._feed.largest)
-        return self._resend.after(_error_of(failure, self._target), most)
-
-
-def _error_of(failure: grpc.aio.AioRpcError, target: str) -> Error:
-    return error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)
+        return self._resend.after(error_of_call(failure, self._target), most)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -66,6 +66,11 @@ Metadata = Iterable[Any]  # pairs, whose type each of gRPC's two kinds has its o
 MessageT = TypeVar("MessageT", bound=Message)
 
 
+def error_of_call(failure: grpc.RpcError, target: str) -> errors.Error:
+    """Return the error for a failed call of either client, since gRPC's error for asyncio is an RpcError too."""
+    return error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)
+
+
 def error_of(code: grpc.StatusCode, details: str | None, trailers: Metadata | None, target: str) -> errors.Error:
     """Return the error for a status. `target` is the service, for the words where none answered."""
     packed = next((value for key, value in trailers or () if key == DETAILS_KEY and isinstance(value, bytes)), b"")

@@ -14,13 +14,12 @@ import grpc
 from otpmail.client import addresses, codes, mails
 from otpmail.client.arguments import seconds
 from otpmail.client.endpoint import Endpoint
-from otpmail.client.errors import Error
 from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan, built
 from otpmail.client.resend import Resend
 from otpmail.client.retry import Attempts, Retries, checked
-from otpmail.client.status import closed, error_of, most_octets
+from otpmail.client.status import closed, error_of_call, most_octets
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 from otpmail.v1 import mail_pb2
 
@@ -131,7 +130,7 @@ class SyncClient:
                     if (result := resend.result(message)) is not None:
                         yield result
             except grpc.RpcError as error:
-                failure, most = _error_of(error, target), most_octets(error.code(), error.details())
+                failure, most = error_of_call(error, target), most_octets(error.code(), error.details())
             finally:
                 call.cancel()
             results, wait = resend.after(failure, most)
@@ -150,7 +149,7 @@ class SyncClient:
                 with self._unless_closed(target, channel):
                     answer = call(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.RpcError as failure:
-                self._sleep(attempts.wait_after(_error_of(failure, target)))
+                self._sleep(attempts.wait_after(error_of_call(failure, target)))
             else:
                 return plan.read(answer)
 
@@ -168,7 +167,7 @@ class SyncClient:
                     attempts.succeeded()
                     yield plan.read(answer)
             except grpc.RpcError as failure:
-                self._sleep(attempts.wait_after(_error_of(failure, target)))
+                self._sleep(attempts.wait_after(error_of_call(failure, target)))
             else:
                 return
             finally:
@@ -226,7 +225,3 @@ class SyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _error_of(failure: grpc.RpcError, target: str) -> Error:
-    return error_of(failure.code(), failure.details(), failure.trailing_metadata(), target)
