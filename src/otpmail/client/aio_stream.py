@@ -15,7 +15,6 @@ from otpmail.client.resend import Resend, Step
 from otpmail.client.retry import Attempts
 from otpmail.client.status import closed, error_of_call, is_of_a_write, most_octets
 from otpmail.client.values import MailResult
-from otpmail.v1 import mail_pb2
 
 _BROKEN = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError)
 """The errors of grpc.aio for a write to a stream that is lost. Its half-close alone raises the second one."""
@@ -39,11 +38,7 @@ class StreamCalls:
     def begin(self) -> Any:
         """Begin a stream. Raises Closed and TimedOut."""
         self._check_open()
-        method = self._channel.stream_stream(
-            f"{mails.SERVICE}/SendMails",
-            request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
-            response_deserializer=mail_pb2.SendMailsResponse.FromString,
-        )
+        method = self._channel.stream_stream(mails.SEND_MAILS.method, **mails.SEND_MAILS.octets)
         return method(timeout=self._attempts.left(), metadata=self._endpoint.metadata())
 
     async def refusal_of(self, octets: int) -> grpc.aio.AioRpcError | None:

@@ -11,11 +11,13 @@ from google.protobuf.duration_pb2 import Duration
 from otpmail.client import decode
 from otpmail.client.arguments import named
 from otpmail.client.errors import Error, InvalidRequest
-from otpmail.client.plan import RELAY_SECONDS, Plan, built, new_request_id, raise_if, wait_for_value
+from otpmail.client.plan import RELAY_SECONDS, Plan, StreamPlan, built, new_request_id, raise_if, wait_for_value
 from otpmail.client.values import Attachment, Mail, OutgoingMail, Priority, State, WaitFor
 from otpmail.v1 import mail_pb2
 
-SERVICE = "/otpmail.v1.MailService"
+_SERVICE = "/otpmail.v1.MailService"
+
+SEND_MAILS = StreamPlan(f"{_SERVICE}/SendMails", mail_pb2.SendMailsRequest, mail_pb2.SendMailsResponse)
 
 
 def send_mail(
@@ -68,7 +70,7 @@ def send_mail(
         )
     )
     read, answer = partial(_sent, raise_outcome=raise_outcome), mail_pb2.SendMailResponse
-    return Plan(f"{SERVICE}/SendMail", request, answer, read, timeout, usual=RELAY_SECONDS)
+    return Plan(f"{_SERVICE}/SendMail", request, answer, read, timeout, usual=RELAY_SECONDS)
 
 
 def _sent(answer: mail_pb2.SendMailResponse, *, raise_outcome: bool) -> Mail:
@@ -81,7 +83,7 @@ def _sent(answer: mail_pb2.SendMailResponse, *, raise_outcome: bool) -> Mail:
 def get_mail(mail_id: str = "", *, request_id: str = "", caller: str = "", timeout: float | None = None) -> Plan[Mail]:
     """Return the present state of a mail, by its id or the request_id of the request for it. Raises NotFound."""
     request = mail_pb2.GetMailRequest(id=mail_id, request_id=request_id, caller=caller)
-    return Plan(f"{SERVICE}/GetMail", request, mail_pb2.Mail, decode.mail, timeout)
+    return Plan(f"{_SERVICE}/GetMail", request, mail_pb2.Mail, decode.mail, timeout)
 
 
 def cancel_mail(
@@ -92,7 +94,7 @@ def cancel_mail(
     It is not repeated by itself: after a lost answer the mail may be cancelled, and the second call would be refused.
     """
     request = mail_pb2.CancelMailRequest(id=mail_id, request_id=request_id, caller=caller)
-    return Plan(f"{SERVICE}/CancelMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
+    return Plan(f"{_SERVICE}/CancelMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
 
 
 def retry_mail(mail_id: str, *, caller: str = "", timeout: float | None = None) -> Plan[Mail]:
@@ -101,7 +103,7 @@ def retry_mail(mail_id: str, *, caller: str = "", timeout: float | None = None) 
     It is not repeated by itself, as `cancel_mail` is not.
     """
     request = mail_pb2.RetryMailRequest(id=mail_id, caller=caller)
-    return Plan(f"{SERVICE}/RetryMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
+    return Plan(f"{_SERVICE}/RetryMail", request, mail_pb2.Mail, decode.mail, timeout, is_repeatable=False)
 
 
 def watch_mail(
@@ -109,7 +111,7 @@ def watch_mail(
 ) -> Plan[Mail]:
     """Stream the state of a mail, now and at each change, until it settles. Raises NotFound."""
     request = mail_pb2.WatchMailRequest(id=mail_id, request_id=request_id, caller=caller)
-    return Plan(f"{SERVICE}/WatchMail", request, mail_pb2.Mail, decode.mail, timeout, usual=None)
+    return Plan(f"{_SERVICE}/WatchMail", request, mail_pb2.Mail, decode.mail, timeout, usual=None)
 
 
 class Changes:
@@ -148,7 +150,7 @@ def list_page(
         page_size=page_size,
         page_token=page_token,
     )
-    return Plan(f"{SERVICE}/ListMails", request, mail_pb2.ListMailsResponse, _page, timeout)
+    return Plan(f"{_SERVICE}/ListMails", request, mail_pb2.ListMailsResponse, _page, timeout)
 
 
 class Pages:

@@ -17,6 +17,9 @@ P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 RequestT = TypeVar("RequestT")
 
+Octets = Mapping[str, Callable[[Any], Any]]
+"""The arguments of a channel's methods that turn messages into octets and back."""
+
 QUICK_SECONDS = 10.0
 RELAY_SECONDS = 75.0
 """For calls that wait for the relay: more than the service's MAIL_WAIT_SECONDS, so that the service answers first."""
@@ -39,12 +42,27 @@ class Plan(Generic[ResultT]):
     is_repeatable: bool = True
 
     @property
-    def octets(self) -> Mapping[str, Callable[[Any], Any]]:
+    def octets(self) -> Octets:
         """How gRPC makes octets of the request, and an answer of octets."""
-        return {
-            "request_serializer": type(self.request).SerializeToString,
-            "response_deserializer": self.response.FromString,
-        }
+        return _octets(type(self.request), self.response)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """A call that streams requests and answers: its method, and the message of each."""
+
+    method: str
+    request: type[Message] = field(repr=False)
+    response: type[Message]
+
+    @property
+    def octets(self) -> Octets:
+        """How gRPC makes octets of each request, and each answer of octets."""
+        return _octets(self.request, self.response)
+
+
+def _octets(request: type[Message], response: type[Message]) -> Octets:
+    return {"request_serializer": request.SerializeToString, "response_deserializer": response.FromString}
 
 
 def built(build: Callable[P, RequestT], /, *args: P.args, **options: P.kwargs) -> RequestT:

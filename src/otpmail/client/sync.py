@@ -21,7 +21,6 @@ from otpmail.client.resend import Resend
 from otpmail.client.retry import Attempts, Retries, checked
 from otpmail.client.status import closed, error_of_call, most_octets
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
-from otpmail.v1 import mail_pb2
 
 ResultT = TypeVar("ResultT")
 
@@ -115,11 +114,7 @@ class SyncClient:
         attempts = self._attempts(timeout, None)
         resend = Resend(feed, attempts, self._retries)
         channel = self._channel(target)
-        method = channel.stream_stream(
-            f"{mails.SERVICE}/SendMails",
-            request_serializer=mail_pb2.SendMailsRequest.SerializeToString,
-            response_deserializer=mail_pb2.SendMailsResponse.FromString,
-        )
+        method = channel.stream_stream(mails.SEND_MAILS.method, **mails.SEND_MAILS.octets)
         wait: float | None = 0.0
         while wait is not None:
             failure = most = None
