@@ -14,12 +14,11 @@ import grpc
 from otpmail.client import addresses, codes, mails
 from otpmail.client.aio_feed import AioFeed
 from otpmail.client.aio_stream import MailStream, StreamCalls
-from otpmail.client.arguments import seconds
 from otpmail.client.endpoint import Endpoint
 from otpmail.client.methods import awaited
 from otpmail.client.plan import Plan, built
 from otpmail.client.resend import Resend
-from otpmail.client.retry import Attempts, Retries, checked
+from otpmail.client.retry import CallLimits, Retries
 from otpmail.client.status import closed, error_of_call
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 
@@ -50,8 +49,7 @@ class Client:
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         self._endpoint = Endpoint(server, token, ca_file, cert_file, key_file, tls_name)
-        self._timeout = seconds(timeout, "timeout")
-        self._retries = checked(retries)
+        self._limits = CallLimits(timeout, retries, now=monotonic, random=random.random)
         self._sleep = sleep
         self._channels: dict[asyncio.AbstractEventLoop, dict[str, grpc.aio.Channel]] = {}
 
@@ -105,11 +103,11 @@ class Client:
         if not isinstance(outgoing, Iterable | AsyncIterable):
             raise TypeError(f"outgoing: must be an iterable of OutgoingMail, not {type(outgoing).__name__}")
         target = self._endpoint.target
-        attempts = self._attempts(timeout, None)
+        attempts = self._limits.attempts(timeout, None)
         channel = self._channel(target)
         feed = AioFeed(outgoing)
         calls = StreamCalls(channel, self._endpoint, attempts, lambda: self._is_open(channel))
-        stream = MailStream(feed, Resend(feed, attempts, self._retries), calls, target, self._sleep)
+        stream = MailStream(feed, Resend(feed, attempts, self._limits.retries), calls, target, self._sleep)
         async with aclosing(stream.results()) as results:
             with self._unless_closed(channel):
                 async for result in results:
@@ -120,7 +118,7 @@ class Client:
         target = self._endpoint.target
         channel = self._channel(target)
         call = channel.unary_unary(plan.method, **plan.octets)
-        attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
+        attempts = self._limits.attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
         while self._is_open(channel):
             try:
                 with self._unless_closed(channel):
@@ -136,7 +134,7 @@ class Client:
         target = self._endpoint.target
         channel = self._channel(target)
         method = channel.unary_stream(plan.method, **plan.octets)
-        attempts = self._attempts(plan.timeout, plan.usual)
+        attempts = self._limits.attempts(plan.timeout, plan.usual)
         while self._is_open(channel):
             call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             try:
@@ -166,16 +164,6 @@ class Client:
             if self._is_open(channel) or (task is not None and task.cancelling()):
                 raise
             raise closed() from None
-
-    def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
-        given = seconds(timeout, "timeout") if timeout is not None else self._timeout
-        return Attempts(
-            self._retries,
-            timeout=usual if given is None else given,
-            is_repeatable=is_repeatable,
-            now=monotonic,
-            random=random.random,
-        )
 
     def _channel(self, target: str) -> grpc.aio.Channel:
         """Return the channel of the running loop to a service."""

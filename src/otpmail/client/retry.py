@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
+from otpmail.client.arguments import seconds
 from otpmail.client.errors import Error, TimedOut, Unavailable
 
 _FIRST_SECONDS = 0.1
@@ -27,11 +28,37 @@ class Retries:
             raise ValueError(f"retries: attempts must be 1 or more, and most_wait 0 or more: {self}")
 
 
-def checked(retries: object) -> Retries:
-    """Return the argument of a client. Raises TypeError for another type."""
-    if not isinstance(retries, Retries):
-        raise TypeError(f"retries: must be Retries, as in Retries(attempts=3), not {type(retries).__name__}")
-    return retries
+class CallLimits:
+    """How long the calls of a client take at most, and how often each is made. `timeout` is in seconds.
+
+    Raises TypeError and ValueError for an argument of a client that is wrong.
+    """
+
+    def __init__(
+        self, timeout: float | None, retries: Retries, *, now: Callable[[], float], random: Callable[[], float]
+    ) -> None:
+        self._timeout = seconds(timeout, "timeout")
+        if not isinstance(retries, Retries):
+            raise TypeError(f"retries: must be Retries, as in Retries(attempts=3), not {type(retries).__name__}")
+        self.retries = retries
+        self._now, self._random = now, random
+
+    def __repr__(self) -> str:
+        return f"<CallLimits {self._timeout} s, {self.retries}>"
+
+    def attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> "Attempts":
+        """Return the attempts of one call: its own `timeout` holds, else the client's, else the usual one.
+
+        Raises TypeError and ValueError for a timeout that is wrong.
+        """
+        given = self._timeout if timeout is None else seconds(timeout, "timeout")
+        return Attempts(
+            self.retries,
+            timeout=usual if given is None else given,
+            is_repeatable=is_repeatable,
+            now=self._now,
+            random=self._random,
+        )
 
 
 class Attempts:

@@ -12,13 +12,12 @@ from typing import Self, TypeVar
 import grpc
 
 from otpmail.client import addresses, codes, mails
-from otpmail.client.arguments import seconds
 from otpmail.client.endpoint import Endpoint
 from otpmail.client.feed import Feed
 from otpmail.client.methods import blocking
 from otpmail.client.plan import Plan, built
 from otpmail.client.resend import Resend
-from otpmail.client.retry import Attempts, Retries, checked
+from otpmail.client.retry import CallLimits, Retries
 from otpmail.client.status import closed, error_of_call, most_octets
 from otpmail.client.values import Mail, MailResult, OutgoingMail, State
 
@@ -47,8 +46,7 @@ class SyncClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._endpoint = Endpoint(server, token, ca_file, cert_file, key_file, tls_name)
-        self._timeout = seconds(timeout, "timeout")
-        self._retries = checked(retries)
+        self._limits = CallLimits(timeout, retries, now=time.monotonic, random=random.random)
         self._sleep = sleep
         self._lock = Lock()
         self._channels: dict[str, grpc.Channel] = {}
@@ -111,8 +109,8 @@ class SyncClient:
     def _results(self, feed: Feed, timeout: float | None) -> Iterator[MailResult]:
         """Send the mails of a feed over one stream after another, until each has its result."""
         target = self._endpoint.target
-        attempts = self._attempts(timeout, None)
-        resend = Resend(feed, attempts, self._retries)
+        attempts = self._limits.attempts(timeout, None)
+        resend = Resend(feed, attempts, self._limits.retries)
         channel = self._channel(target)
         method = channel.stream_stream(mails.SEND_MAILS.method, **mails.SEND_MAILS.octets)
         wait: float | None = 0.0
@@ -138,7 +136,7 @@ class SyncClient:
         target = self._endpoint.target
         channel = self._channel(target)
         call = channel.unary_unary(plan.method, **plan.octets)
-        attempts = self._attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
+        attempts = self._limits.attempts(plan.timeout, plan.usual, is_repeatable=plan.is_repeatable)
         while True:
             try:
                 with self._unless_closed(target, channel):
@@ -153,7 +151,7 @@ class SyncClient:
         target = self._endpoint.target
         channel = self._channel(target)
         method = channel.unary_stream(plan.method, **plan.octets)
-        attempts = self._attempts(plan.timeout, plan.usual)
+        attempts = self._limits.attempts(plan.timeout, plan.usual)
         while True:
             with self._unless_closed(target, channel):
                 call = method(plan.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
@@ -182,16 +180,6 @@ class SyncClient:
             if self._channels.get(target) is channel:
                 raise
             raise closed() from None
-
-    def _attempts(self, timeout: float | None, usual: float | None, *, is_repeatable: bool = True) -> Attempts:
-        given = seconds(timeout, "timeout") if timeout is not None else self._timeout
-        return Attempts(
-            self._retries,
-            timeout=usual if given is None else given,
-            is_repeatable=is_repeatable,
-            now=time.monotonic,
-            random=random.random,
-        )
 
     def _channel(self, target: str) -> grpc.Channel:
         with self._lock:
