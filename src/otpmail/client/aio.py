@@ -174,13 +174,8 @@ class Client:
         channels = self._channels.setdefault(loop, {})
         channel = channels.get(target)
         if channel is None:
-            options = self._endpoint.options(target)
-            credentials = self._endpoint.credentials(target)
-            channel = channels[target] = (
-                grpc.aio.insecure_channel(target, options)
-                if credentials is None
-                else grpc.aio.secure_channel(target, credentials, options)
-            )
+            channel = self._endpoint.channel(target, grpc.aio.insecure_channel, grpc.aio.secure_channel)
+            channels[target] = channel
         return channel
 
     async def close(self) -> None:

@@ -2,16 +2,19 @@
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
 DEFAULT_SERVER = "127.0.0.1:40700"
 
 Options = tuple[tuple[str, str | int], ...]
+ChannelT = TypeVar("ChannelT")
 
 _ADDRESS = re.compile(r"(?:[^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):(?P<port>[0-9]{1,5})")
 _OF_GRPC = re.compile(r"(?:unix|unix-abstract|dns|ipv4|ipv6|vsock|xds):.")
@@ -72,6 +75,20 @@ class Endpoint:
         """
         token = _sendable(os.environ.get("OTPMAIL_TOKEN", ""), "OTPMAIL_TOKEN") if self.token is None else self.token
         return (("authorization", f"Bearer {token}"),) if token else ()
+
+    def channel(
+        self,
+        target: str,
+        insecure: Callable[[str, Options], ChannelT],
+        secure: Callable[[str, grpc.ChannelCredentials, Options], ChannelT],
+    ) -> ChannelT:
+        """Return a new channel, made by gRPC's own functions for one without TLS and for one with it.
+
+        Raises as `credentials`.
+        """
+        options = self.options(target)
+        credentials = self.credentials(target)
+        return insecure(target, options) if credentials is None else secure(target, credentials, options)
 
     def options(self, target: str) -> Options:
         """Return the options of a channel. No proxy reaches this machine's own loopback, so none is asked there."""

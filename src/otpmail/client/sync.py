@@ -185,13 +185,8 @@ class SyncClient:
         with self._lock:
             channel = self._channels.get(target)
             if channel is None:
-                options = self._endpoint.options(target)
-                credentials = self._endpoint.credentials(target)
-                channel = self._channels[target] = (
-                    grpc.insecure_channel(target, options)
-                    if credentials is None
-                    else grpc.secure_channel(target, credentials, options)
-                )
+                channel = self._endpoint.channel(target, grpc.insecure_channel, grpc.secure_channel)
+                self._channels[target] = channel
             return channel
 
     def close(self) -> None:
