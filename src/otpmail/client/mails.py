@@ -47,30 +47,33 @@ def send_mail(
 
     Raises NotSent where it did not reach everyone, unless `raise_outcome=False`. Raises RelayDown.
     """
-    request = mail_request(
-        OutgoingMail(
-            to=to,
-            subject=subject,
-            text=text,
-            html=html,
-            cc=cc,
-            bcc=bcc,
-            from_=from_,
-            sender=sender,
-            return_path=return_path,
-            reply_to=reply_to,
-            headers=headers,
-            attachments=attachments,
-            message_id=message_id,
-            labels=labels or {},
-            priority=priority,
-            wait_for=wait_for,
-            ttl=ttl,
-            request_id=request_id,
-        )
+    mail = OutgoingMail(
+        to=to,
+        subject=subject,
+        text=text,
+        html=html,
+        cc=cc,
+        bcc=bcc,
+        from_=from_,
+        sender=sender,
+        return_path=return_path,
+        reply_to=reply_to,
+        headers=headers,
+        attachments=attachments,
+        message_id=message_id,
+        labels=labels or {},
+        priority=priority,
+        wait_for=wait_for,
+        ttl=ttl,
+        request_id=request_id,
     )
+    return _sending(mail, raise_outcome=raise_outcome, timeout=timeout)
+
+
+def _sending(mail: OutgoingMail, *, raise_outcome: bool, timeout: float | None) -> Plan[Mail]:
+    """Return the call that sends a mail."""
     read, answer = partial(_sent, raise_outcome=raise_outcome), mail_pb2.SendMailResponse
-    return Plan(f"{_SERVICE}/SendMail", request, answer, read, timeout, usual=RELAY_SECONDS)
+    return Plan(f"{_SERVICE}/SendMail", mail_request(mail), answer, read, timeout, usual=RELAY_SECONDS)
 
 
 def _sent(answer: mail_pb2.SendMailResponse, *, raise_outcome: bool) -> Mail:
@@ -226,15 +229,20 @@ def mail_request(mail: OutgoingMail) -> mail_pb2.SendMailRequest:
     )
     setattr(request, "from", mail.from_ or "")  # a keyword in Python
     if mail.ttl is not None:
-        ttl = Duration()
-        try:
-            if not isfinite(mail.ttl):
-                raise InvalidRequest(f"ttl: {mail.ttl} is no time in seconds", field="ttl")
-            ttl.FromTimedelta(timedelta(seconds=mail.ttl))
-        except OverflowError:
-            raise InvalidRequest("ttl: is too long", field="ttl") from None
-        request.ttl.CopyFrom(ttl)
+        request.ttl.CopyFrom(_ttl(mail.ttl))
     return request
+
+
+def _ttl(seconds: float) -> Duration:
+    """Return the field of a request for this. Raises InvalidRequest for a time that no request can have."""
+    ttl = Duration()
+    try:
+        if not isfinite(seconds):
+            raise InvalidRequest(f"ttl: {seconds} is no time in seconds", field="ttl")
+        ttl.FromTimedelta(timedelta(seconds=seconds))
+    except OverflowError:
+        raise InvalidRequest("ttl: is too long", field="ttl") from None
+    return ttl
 
 
 def _attachment(file: Attachment) -> mail_pb2.Attachment:
