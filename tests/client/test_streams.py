@@ -129,16 +129,99 @@ async def test_a_failure_behind_the_last_result(kind: str, code: grpc.StatusCode
     assert len(service.requests) == 1
 
 
-async def test_a_stream_of_no_mails_to_no_service() -> None:
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the blocking client wait long for the end of an iterable: a busy machine may hold up the thread of it."""
+    monkeypatch.setattr(feed, "_END_SECONDS", 10)
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_stream_of_no_mails_to_no_service(kind: str) -> None:
     """Where no service answers, a stream without mails has no results, and an error of the iterable is raised.
 
     gRPC's own error for the end of such a stream is not.
     """
+    service, once = Scripted(), Retries(attempts=1)
     with ReservedPort() as held:
-        async with Client(f"{HOST}:{held.port}", retries=Retries(attempts=1)) as client:
-            assert [result async for result in client.send_mails([])] == []
-            with pytest.raises(TypeError, match="each must be an OutgoingMail, not int"):
-                _ = [result async for result in client.send_mails([5])]  # type: ignore[list-item]
+        service.address = f"{HOST}:{held.port}"
+        assert await _collect(kind, service, "send_mails", [], retries=once) == []
+        with pytest.raises(TypeError, match="each must be an OutgoingMail, not int"):
+            await _collect(kind, service, "send_mails", [5], retries=once)
+        with pytest.raises(errors.Unreachable):
+            await _collect(kind, service, "send_mails", _mails("a"), retries=once)
+
+
+class _Refusing(Scripted):
+    """Refuses each stream before its first message, as a service does with a token that it does not know."""
+
+    async def SendMails(self, request_iterator: Any, context: Any) -> Any:  # noqa: ARG002, N802 -- the contract's name
+        """Refuse the stream."""
+        self._note(None, context)
+        await Failure(grpc.StatusCode.UNAUTHENTICATED, "unknown token").abort(context)
+        yield mail_pb2.SendMailsResponse()
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_stream_of_no_mails_with_a_wrong_token(kind: str) -> None:
+    """The service's refusal is no error of a stream without mails. It is one of a stream with a mail."""
+    async with _Refusing() as service:
+        assert await _collect(kind, service, "send_mails", []) == []
+        assert len(service.requests) == 1
+    async with Scripted([Failure(grpc.StatusCode.UNAUTHENTICATED, "unknown token")]) as service:
+        with pytest.raises(errors.Unauthenticated):
+            await _collect(kind, service, "send_mails", _mails("a"))
+
+
+class _Refused(grpc.RpcError):
+    """The error of gRPC for a call with a token that the service does not know."""
+
+    def code(self) -> grpc.StatusCode:
+        """Return the code."""
+        return grpc.StatusCode.UNAUTHENTICATED
+
+    def details(self) -> str:
+        """Return no words."""
+        return ""
+
+    def trailing_metadata(self) -> tuple[()]:
+        """Return none."""
+        return ()
+
+
+class _RefusingChannel:
+    """A channel, and its one call, which the service refuses. `ended` is set once the client has the refusal."""
+
+    def __init__(self, ended: threading.Event) -> None:
+        self._ended = ended
+
+    def stream_stream(self, _: str, **_octets: Any) -> Callable[..., _RefusingChannel]:
+        """Return what begins the call."""
+        return lambda *_, **_options: self
+
+    def __iter__(self) -> Iterator[mail_pb2.SendMailsResponse]:
+        raise _Refused
+
+    def cancel(self) -> None:
+        """Take note that the call has ended."""
+        self._ended.set()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.usefixtures("_patient")
+def test_no_mails_from_an_iterable_that_ends_behind_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocking client waits a moment for the end of an iterable whose thread is slower than the refusal."""
+    refused = threading.Event()
+
+    def outgoing() -> Iterator[OutgoingMail]:
+        """Yield no mail, and end after the refusal."""
+        refused.wait(30)
+        yield from ()
+
+    monkeypatch.setattr(grpc, "insecure_channel", lambda *_: _RefusingChannel(refused))
+    with SyncClient("127.0.0.1:1", token="") as client:
+        assert list(client.send_mails(outgoing())) == []
 
 
 async def test_two_mails_of_one_request_id(kind: str) -> None:

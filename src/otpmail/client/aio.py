@@ -99,6 +99,9 @@ class Client:
         `outgoing` is asked for more as fast as the service takes them. A mail that was refused, or did not reach
         everyone, has an `error`. After a lost connection, or where the service stops, mails without a result are sent
         again by their request_id. So are mails that it refuses as UNAVAILABLE once all were taken.
+
+        Raises an error of the service only while mails may come or lack a result. So an empty list raises none, even
+        with a wrong token or without a service.
         """
         if not isinstance(outgoing, Iterable | AsyncIterable):
             raise TypeError(f"outgoing: must be an iterable of OutgoingMail, not {type(outgoing).__name__}")

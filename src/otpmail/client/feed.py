@@ -10,6 +10,8 @@ from otpmail.client.values import OutgoingMail
 from otpmail.v1 import mail_pb2
 
 _GATHER_SECONDS = 0.02
+_END_SECONDS = 0.2
+"""A moment in which a thread that is ready runs, also on a busy machine."""
 
 
 class Feed:
@@ -40,6 +42,14 @@ class Feed:
                 self._has_begun = True
                 Thread(target=self._take, name="otpmail takes mails", daemon=True).start()
             return self._batches(self._stream, self.open.all())
+
+    def wait_for_next(self) -> None:
+        """Wait a moment for the next mail or the end, while no mail is open.
+
+        A stream may fail before the thread has seen that the iterable is empty. Then the failure is no error.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.open or self._ready or self._has_ended, _END_SECONDS)
 
     def close(self) -> None:
         """Take no more mails, and give none to a stream."""

@@ -95,6 +95,9 @@ class SyncClient:
         `outgoing` is asked for more as fast as the service takes them, in another thread. A mail that was refused, or
         did not reach everyone, has an `error`. After a lost connection, or where the service stops, mails without a
         result are sent again by their request_id. So are mails that it refuses as UNAVAILABLE once all were taken.
+
+        Raises an error of the service only while mails may come or lack a result. So an empty list raises none, even
+        with a wrong token or without a service.
         """
         if not isinstance(outgoing, Iterable):
             raise TypeError(f"outgoing: must be an iterable of OutgoingMail, not {type(outgoing).__name__}")
@@ -126,6 +129,7 @@ class SyncClient:
                 failure, most = error_of_call(error, target), most_octets(error.code(), error.details())
             finally:
                 call.cancel()
+            feed.wait_for_next()
             results, wait = resend.after(failure, most)
             yield from results
             if wait:
