@@ -173,7 +173,9 @@ def test_blanks_hide_no_html() -> None:
 def test_hostile_html_takes_a_linear_time(opening: str) -> None:
     """Eight times as many openings take about eight times as long; to read the rest for each would take 64 times."""
     for start in ("", "<p ", "<p a='", "<!--", "<style>", "&#"):
-        assert _seconds(start + opening * 40_000) < 24 * _seconds(start + opening * 5_000) + 0.005, start
+        few, many = start + opening * 5_000, start + opening * 40_000
+        # Other processes may disturb one comparison, hardly each of five.
+        assert any(_seconds(many) < 24 * _seconds(few) + 0.005 for _ in range(5)), start
 
 
 def _seconds(html: str) -> float:
