@@ -132,7 +132,7 @@ def _timeouts(kind: str, seconds: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("attacked", "kind"),
     [
-        pytest.param((mode, _timeouts(kind, 1.0)), kind, id=f"{mode}-{kind}")
+        pytest.param((mode, _timeouts(kind, 2.0)), kind, id=f"{mode}-{kind}")
         for mode in MODES
         for kind in ("cut_before_reply", "cut_after_reply", "silent_at", "closing_at", "extra_at")
     ],
@@ -159,7 +159,7 @@ async def test_faults_at_every_point(attacked: tuple[Service, Relay, Faults], ki
 
 
 def _one_connection(mode: str, kind: str) -> tuple[str, dict[str, Any]]:
-    return mode, {"WORKERS": 1} | _timeouts(kind, 0.5)  # twenty silences in a row
+    return mode, {"WORKERS": 1} | _timeouts(kind, 1.0)  # twenty silences in a row
 
 
 @pytest.mark.parametrize(

@@ -165,19 +165,24 @@ async def _seconds_of_code(service: Service, person: str, **fields: Any) -> floa
     return time.monotonic() - begun
 
 
-def _check(seconds: list[float]) -> None:
-    """Check that codes took less than a second: a busy machine delays one or two, and a queue each of them."""
-    assert median(seconds) < 1, seconds
+def _check(seconds: list[float], *, full: bool) -> None:
+    """Check that codes took less than a second: a busy machine delays one or two, and a queue each of them.
+
+    The short form gives a slow machine three seconds.
+    """
+    assert median(seconds) < (1 if full else 3), seconds
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_code_goes_out_within_a_second(service: Service, relay: Relay, size: int, way: str) -> None:
+async def test_a_code_goes_out_within_a_second(
+    service: Service, relay: Relay, size: int, way: str, *, full: bool
+) -> None:
     """Whatever fills the queue, codes are mailed within a second each, and QUEUE_SIZE is never exceeded."""
     async with AsyncExitStack() as stack:
         filler = Filler(service, stack, size)
         stack.push_async_callback(filler.close)
         await WAYS[way](filler)
-        _check([await _seconds_of_code(service, f"ada-{number}") for number in range(5)])
+        _check([await _seconds_of_code(service, f"ada-{number}") for number in range(5)], full=full)
         shown = await scrape(service)
         assert shown["otpmail_mails_unsettled"] <= size
         assert {f"ada-{number}@example.org" for number in range(5)} <= {
@@ -185,7 +190,7 @@ async def test_a_code_goes_out_within_a_second(service: Service, relay: Relay, s
         }
 
 
-async def test_a_code_passes_a_flood_to_a_slow_relay(service: Service, relay: Relay) -> None:
+async def test_a_code_passes_a_flood_to_a_slow_relay(service: Service, relay: Relay, *, full: bool) -> None:
     """A code waits for about half a second of other mails, though its relay needs a minute for all that are queued."""
     relay.faults = replace(relay.faults, slow={"BDAT": 0.3}, refuse_recipients={})
     async with AsyncExitStack() as stack:
@@ -193,7 +198,7 @@ async def test_a_code_passes_a_flood_to_a_slow_relay(service: Service, relay: Re
         stub = await filler.mail_stub()
         names = range(700)
         await asyncio.gather(*(stub.SendMail(_mail(to=["flood@example.org"], priority=NORMAL)) for _ in names))
-        _check([await _seconds_of_code(service, f"ada-{number}") for number in range(5)])
+        _check([await _seconds_of_code(service, f"ada-{number}") for number in range(5)], full=full)
         sent = [person for caught in relay.mails for person in caught.recipients]
         assert 0 < sent.count("flood@example.org") < 500, "the relay is slow"
 
