@@ -31,7 +31,7 @@ WORKERS = 5
 BATCH = 100
 """Mails that may settle in a hundredth of a second, after which a settlement is on the server."""
 LEASE = 2.0
-TAKEN_OVER_SECONDS = {True: 1.0, False: 5.0}  # as is promised; in the short form, on a machine that is busy with others
+TAKEN_OVER_SECONDS = {True: 1.0, False: 15.0}  # as is promised; in the short form, on a machine that others use too
 LATER = "451 4.3.0 later"
 PRIORITIES = (mail_pb2.PRIORITY_BULK, mail_pb2.PRIORITY_NORMAL, mail_pb2.PRIORITY_URGENT)
 
@@ -104,7 +104,7 @@ async def test_a_killed_replica_is_taken_over(
 ) -> None:
     """The living replica takes over a killed one's mails, urgent ones first, within its lease and a second.
 
-    The short form gives a busy machine five seconds.
+    The short form gives a busy machine fifteen seconds.
     """
     async with AsyncExitStack() as stack:
         first, second = await _start(stack, state)
