@@ -78,12 +78,17 @@ async def test_a_text_that_can_not_be_a_code_costs_no_attempt(service: Service, 
             assert (await _validate(service, sent.otp_code)).result == VALID
 
 
+def _seconds_between(first: otp_pb2.SendCodeResponse, second: otp_pb2.SendCodeResponse) -> float:
+    """Return how far the ends of two codes are apart."""
+    return abs(second.expire_time.ToMicroseconds() - first.expire_time.ToMicroseconds()) / 1e6
+
+
 async def test_a_resend_is_the_same_code(service: Service, relay: Relay) -> None:
     """A resend mails the same code while it lives, with the same challenge and expiry."""
     first, second = await _send(service), await _send(service)
     assert second.otp_code == first.otp_code
     assert second.challenge_id == first.challenge_id
-    assert abs(second.expire_time.ToMicroseconds() - first.expire_time.ToMicroseconds()) < 50_000  # two clocks' reading
+    assert _seconds_between(first, second) < 2  # two clocks are read, and the process may stand still in between
     assert len(relay.mails) == 2
 
 
@@ -99,6 +104,7 @@ async def test_a_resend_near_the_end_is_a_new_code(relay: Relay, certificates: C
         service.let_pass(life / 2 - 100)  # the test takes some seconds, too
         again = await _send(service)
         assert (again.otp_code, again.challenge_id) == (first.otp_code, first.challenge_id)
+        assert _seconds_between(first, again) < 2  # after 200 s
         service.let_pass(101)
         again = await _send(service)
         assert again.otp_code != first.otp_code
