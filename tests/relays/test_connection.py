@@ -163,11 +163,11 @@ async def test_a_silent_relay_is_left(point: str) -> None:
 
 async def test_the_final_reply_has_a_longer_time() -> None:
     """EMAIL_TIMEOUT does not end a mail whose content the relay is looking at."""
-    async with Relay(Faults(auth=())) as relay, _connected(relay, timeout=0.5, final_timeout=30) as connection:
+    async with Relay(Faults(auth=())) as relay, _connected(relay, timeout=1.5, final_timeout=30) as connection:
         relay.faults = Faults(auth=(), silent_at="BDAT", times=1)
         sending = outcome_of(connection, _mail())
         await relay.wait_for_command("BDAT", 2)
-        done, _ = await asyncio.wait([sending], timeout=1.0)
+        done, _ = await asyncio.wait([sending], timeout=2.0)
         assert not done
         relay.cut_connections()
         with pytest.raises(ConnectionLost) as caught:
