@@ -221,6 +221,7 @@ async def test_what_is_unsettled_is_bounded(service: Service, relay: Relay) -> N
     assert {result.mail.state for result in results} == {RELAYED}
 
 
+@pytest.mark.timeout(600)  # seconds; so many mails take 25 s of a processor
 @pytest.mark.service(STREAM_UNSETTLED=100)
 @pytest.mark.relay(final_reply="250 2.0.0 " + "x" * 480)
 async def test_a_slow_reader(service: Service, relay: Relay) -> None:
