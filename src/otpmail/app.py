@@ -111,8 +111,6 @@ class App:
             log_event(logging.WARNING, "beyond-ceiling", words, setting=words.partition("=")[0])
         for words in self._settings.otp.without_effect:
             log_event(logging.WARNING, "limit-without-effect", words, setting=words.partition("=")[0])
-        for words in self.templates.slips:
-            log_event(logging.WARNING, "template-misspelt", f"OTP_TEMPLATES_DIR: {words}", setting="OTP_TEMPLATES_DIR")
         started(listening.addresses[0], http_port)
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -175,6 +173,7 @@ class App:
                 relay.renew(fresh)
         self._counts.refresh()
         self._observer.refresh()
+        self._api.access.notify_of_slips()
         self._api.access.request()
 
     async def _start(self) -> tuple[Listening, int | None]:

@@ -19,7 +19,7 @@ from otpmail.api.access import Access, read_access
 from otpmail.api.auth import AUTHORIZATION
 from otpmail.api.watched_files import WatchedFiles
 from otpmail.errors import SettingsError, Unauthenticated
-from otpmail.events import ALL_EVENTS, AccessKept, AccessRenewed, CertificateDoubtful, Event
+from otpmail.events import ALL_EVENTS, AccessKept, AccessRenewed, CertificateDoubtful, Event, TemplateMisspelt
 from otpmail.otp.terms import Profiles
 from otpmail.settings import OtpSettings, ServerSettings
 
@@ -105,6 +105,33 @@ async def test_the_templates_of_a_profile(tmp_path: Path) -> None:
         kept = await noted.next()
         assert isinstance(kept, AccessKept)
         assert "[callers.shop.profiles.login] templates en: body.txt and body.html are missing" in kept.problem
+
+
+async def test_misspelt_templates_of_a_profile(tmp_path: Path) -> None:
+    """Folders of a profile with misspelt names are told at the start, and at each change those that are new."""
+    file, noted, folder = tmp_path / "callers.toml", Noted(), tmp_path / "mails"
+    for path in (folder / "en", folder / "en" / "lgoin"):
+        path.mkdir(parents=True)
+        for name in ("subject.txt", "body.txt"):
+            (path / name).write_text("$code")
+    profile = 'templates = "mails"\n'
+    _write(
+        file, _table("shop", "one") + f"[callers.shop.profiles.login]\n{profile}[callers.shop.profiles.door]\n{profile}"
+    )
+    access = Access(_settings(CALLERS_FILE=file), noted, Profiles(OtpSettings()), look_seconds=0.01)
+    with _running(access):
+        told = await noted.next()
+        assert isinstance(told, TemplateMisspelt)
+        assert told.setting == "CALLERS_FILE"
+        assert told.problem.startswith(f"CALLERS_FILE: {folder.resolve()}/en/lgoin: did you mean login? Only calls")
+        (folder / "en" / "body.htlm.j2").write_text("{{ code }}")
+        access.request()
+        again = AccessRenewed("CALLERS_FILE", "1 caller")
+        assert await noted.next() == again
+        while (told := await noted.next()) == again:  # the look at the files may find the change too
+            pass
+        words = "body.htlm.j2: is not used; did you mean body.html.j2?"
+        assert told == TemplateMisspelt("CALLERS_FILE", f"CALLERS_FILE: {folder.resolve()}/en/{words}")
 
 
 async def test_changed_templates_of_a_profile_are_in_force(tmp_path: Path) -> None:

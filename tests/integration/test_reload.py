@@ -259,13 +259,19 @@ def _hold(file: BinaryIO) -> None:
 
 
 async def test_a_misspelt_purpose(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:
-    """The start warns of a folder whose name is nearly that of a purpose, and serves."""
+    """The start warns of a folder whose name is nearly that of a purpose, and serves. A reload warns of new ones."""
     templates = _templates(tmp_path)
     shutil.copytree(templates / "en", templates / "en" / "lgoin")
     async with _serving(relay, certificates, tmp_path, OTP_TEMPLATES_DIR=templates) as service:
         line = await service.wait_for_log("template-misspelt", setting="OTP_TEMPLATES_DIR")
         assert line["level"] == "warning"
         assert "OTP_TEMPLATES_DIR: en/lgoin: did you mean login?" in str(line["message"])
+        await service.wait_until_serving()
+        shutil.copytree(templates / "en" / "lgoin", templates / "en" / "rest")
+        service.send(signal.SIGHUP)
+        said = "OTP_TEMPLATES_DIR: en/rest: did you mean reset? Only calls with the purpose rest have its mail"
+        await service.wait_for_log("template-misspelt", message=said)
+        assert len(service.logged("template-misspelt")) == 2
 
 
 async def test_a_pipe_in_place_of_a_template(relay: Relay, certificates: Certificates, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from otpmail.api.methods import METHODS
 from otpmail.api.watched_files import ChangeWatch, WatchedFiles
 from otpmail.callers import table_of
 from otpmail.errors import SettingsError
-from otpmail.events import AccessKept, AccessRenewed, CertificateDoubtful, Observer
+from otpmail.events import AccessKept, AccessRenewed, CertificateDoubtful, Observer, TemplateMisspelt
 from otpmail.otp.terms import Profiles, TermsOfCallers
 from otpmail.settings import OtpSettings, ServerSettings
 from otpmail.settings.callers import CallersFile, read_callers
@@ -119,9 +119,11 @@ class Access:
     async def run(self) -> None:
         """Read the files whenever they change or it is requested, until cancelled; return at once if there are none.
 
-        At the start and at each reading, the observer learns of certificates that are refused, or will be soon.
+        At the start and at each reading, the observer learns of certificates that are refused, or will be soon, and of
+        templates with new names that are probably misspelt.
         """
         self._notify_of_doubt()
+        self.notify_of_slips()
         if not (files := self._watched):
             return
         watch = ChangeWatch(files, self._wakes.set, look_seconds=self._look_seconds)
@@ -138,8 +140,8 @@ class Access:
                 watch.resume()
 
     async def _read_again(self, *, always: bool) -> None:
-        if self._callers is not None:
-            await self._renew(self._callers, self._take_callers, always=always)
+        if self._callers is not None and await self._renew(self._callers, self._take_callers, always=always):
+            self.notify_of_slips()
         if self._certificates is not None:
             is_new = await self._renew(self._certificates, self._take_certificates, always=always)
             if is_new or always:
@@ -149,6 +151,11 @@ class Access:
         if self._certificates is not None:
             for doubt in self._certificates.value.doubts(self._now()):
                 self._observer.notify(CertificateDoubtful(doubt.setting, doubt.line, *doubt.validity))
+
+    def notify_of_slips(self) -> None:
+        """Let the observer learn of names in folders of templates that are probably misspelt, each once."""
+        for setting, problem in self._profiles.new_slips():
+            self._observer.notify(TemplateMisspelt(setting, problem))
 
     def _build_authenticator(self) -> Authenticator | None:
         if not self._settings.asks_callers:

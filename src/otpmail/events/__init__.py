@@ -25,6 +25,7 @@ from otpmail.events.calls import (
     ConnectionsFull,
     FixedCodeUsed,
     LimitReached,
+    TemplateMisspelt,
 )
 from otpmail.events.mails import (
     CodeChecked,
@@ -113,4 +114,5 @@ __all__ = [
     "SuppressionLifted",
     "SuppressionsEvicted",
     "SuppressionsFull",
+    "TemplateMisspelt",
 ]

@@ -77,6 +77,14 @@ class CertificateDoubtful:
 
 
 @frozen()
+class TemplateMisspelt:
+    """A folder or file of templates has a name that is probably misspelt, by a `problem` that opens with `setting`."""
+
+    setting: str
+    problem: str
+
+
+@frozen()
 class LimitReached:
     """A mail, or a wrong code, has reached a limit, by its name in LIMITS_MODE, and `percent` of it.
 
@@ -145,4 +153,5 @@ CallEvent = (
     | AccessRenewed
     | AccessKept
     | CertificateDoubtful
+    | TemplateMisspelt
 )

@@ -3,7 +3,7 @@
 They are made once, when the file is read. A call finds its own by the names of its caller and its purpose.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,8 @@ class Terms:
     wait: float = 0.0
     sender: Address | None = None
     templates: Templates | None = None
+    folder: Path | None = None
+    """Where the templates are, if the profile names a folder."""
     relay: str = ""
     test_addresses: Mapping[str, FixedCode] | None = field(default=None, repr=False)
     fixed_rules: Policy | None = None
@@ -65,6 +67,7 @@ class Profiles:
         """The checks of profiles in CALLERS_FILE."""
         self.folders = set[Path]()
         """The folders of templates that were read since this was last emptied."""
+        self._known_slips = frozenset[tuple[str, str]]()
 
     def __repr__(self) -> str:
         return f"<Profiles of {len(self._by_caller)} callers>"
@@ -101,6 +104,25 @@ class Profiles:
         """Use these terms from the next call on."""
         self._by_caller = terms
 
+    def new_slips(self) -> Iterator[tuple[str, str]]:
+        """Yield the names in folders of templates that are probably misspelt, but those of the last time.
+
+        Each is a setting, and words that open with it.
+        """
+        found = dict.fromkeys(self._slips())
+        known, self._known_slips = self._known_slips, frozenset(found)
+        yield from (slip for slip in found if slip not in known)
+
+    def _slips(self) -> Iterator[tuple[str, str]]:
+        usual = self.templates
+        for words in usual.slips:
+            yield "OTP_TEMPLATES_DIR", f"OTP_TEMPLATES_DIR: {words}"
+        every = [terms for by_purpose in self._by_caller.values() for terms in by_purpose.values()]
+        for folder, templates in {terms.folder: terms.templates for terms in every}.items():
+            if folder is not None and templates is not None and folder != usual.folder:
+                for words in templates.slips:
+                    yield "CALLERS_FILE", f"CALLERS_FILE: {folder}/{words}"
+
     def _terms(
         self,
         profile: Profile,
@@ -119,6 +141,7 @@ class Profiles:
             wait=rules.wait,
             sender=profile.sender,
             templates=templates,
+            folder=profile.templates,
             relay=profile.relay,
             test_addresses=profile.test_addresses or None,
             fixed_rules=replace(rules, locks=True) if profile.test_addresses else None,

@@ -20,6 +20,7 @@ from otpmail.events import (
     ConnectionsFull,
     FixedCodeUsed,
     LimitReached,
+    TemplateMisspelt,
 )
 from otpmail.telemetry.addresses import Addresses
 from otpmail.telemetry.mails import Line
@@ -58,12 +59,12 @@ def line_about_calls(event: CallEvent, addresses: Addresses) -> tuple[str, Line]
             name, line = "connections-free", Line(logging.INFO, text, asdict(event))
         case AddressReleased() | AddressForgotten():
             name, line = _about_address(event, addresses)
-        case AccessRenewed() | AccessKept() | CertificateDoubtful():
+        case AccessRenewed() | AccessKept() | CertificateDoubtful() | TemplateMisspelt():
             name, line = _about_files(event)
     return name, line
 
 
-def _about_files(event: AccessRenewed | AccessKept | CertificateDoubtful) -> tuple[str, Line]:
+def _about_files(event: AccessRenewed | AccessKept | CertificateDoubtful | TemplateMisspelt) -> tuple[str, Line]:
     setting = event.setting
     match event:
         case AccessRenewed(holds=holds):
@@ -74,6 +75,8 @@ def _about_files(event: AccessRenewed | AccessKept | CertificateDoubtful) -> tup
         case CertificateDoubtful(problem=problem):
             times = {"not_before": _time(event.not_before), "not_after": _time(event.not_after)}
             return "certificate-doubtful", Line(logging.WARNING, problem, {"setting": setting, **times})
+        case TemplateMisspelt(problem=problem):
+            return "template-misspelt", Line(logging.WARNING, problem, {"setting": setting})
 
 
 def _time(seconds: float) -> str:
