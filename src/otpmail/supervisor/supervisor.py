@@ -62,7 +62,6 @@ class Supervisor:
         self._starting: set[int] = set()  # numbers of processes that have not bound the port yet
         self._codes: list[int] = []  # the exit codes of processes that are not started again
         self._stopping = asyncio.Event()
-        self._has_given_up = False
         self._served = asyncio.Event()  # once a process has served
         self._failed = asyncio.Event()  # if the first one ended before it did, or a part of this supervisor failed
         self._http: list[socket.socket] = []  # of HTTP_PORT, which all processes have too
@@ -107,8 +106,7 @@ class Supervisor:
             process.reload()
 
     def give_up(self) -> None:
-        """End all processes at once, whatever is in flight. Blocks for a moment; any thread may call it."""
-        self._has_given_up = True
+        """End all processes at once, whatever is in flight. Blocks for a moment."""
         for process in self._group:
             process.end_at_once()
         ends = monotonic() + _LAST_WORDS_SECONDS
@@ -204,7 +202,7 @@ class Supervisor:
         while not self._stopping.is_set():
             began = monotonic()
             code = await self._run_process(portion, port)
-            if self._stopping.is_set() or self._has_given_up:  # two signals may come in one turn of the loop
+            if self._stopping.is_set():
                 self._codes.append(code if code >= 0 else _FAILED)
                 return
             if not self._served.is_set():
