@@ -38,6 +38,8 @@ class Templates:
             known = ", ".join(sorted(self.by_locale)) or "none"
             raise SettingsError(f"OTP_LOCALE: there is no template for {quoted(default_locale)}; there are: {known}")
         self._default = found
+        self.slips = tuple(slips(self.files, default_locale))
+        """The names in the folder that are probably misspelt, in words that open with a path."""
         if isinstance(found, ShippedMails):
             found.build_all()
 
@@ -81,11 +83,6 @@ class Templates:
             raise InvalidArgument("variables", f"the template needs {error.args[0]!r}") from None
         except ValueError as error:
             raise InvalidArgument("variables", f"can't be filled into the template: {error}") from None
-
-    @property
-    def slips(self) -> tuple[str, ...]:
-        """The names in OTP_TEMPLATES_DIR that are probably misspelt, in words that open with a path."""
-        return tuple(slips(self.files, self.default_locale))
 
     def build_all(self) -> None:
         """Build all mails, also of languages that nobody has asked for yet."""

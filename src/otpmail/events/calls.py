@@ -78,7 +78,7 @@ class CertificateDoubtful:
 
 @frozen()
 class TemplateMisspelt:
-    """A folder or file of templates has a name that is probably misspelt, by a `problem` that opens with `setting`."""
+    """A name in a folder of templates is probably misspelt. `problem` is a line that opens with `setting`."""
 
     setting: str
     problem: str

@@ -104,14 +104,14 @@ class Profiles:
         """Use these terms from the next call on."""
         self._by_caller = terms
 
-    def new_slips(self) -> Iterator[tuple[str, str]]:
-        """Yield the names in folders of templates that are probably misspelt, but those of the last time.
+    def new_slips(self) -> tuple[tuple[str, str], ...]:
+        """Return the names in folders of templates that are probably misspelt, except those of the last time.
 
         Each is a setting, and words that open with it.
         """
         found = dict.fromkeys(self._slips())
         known, self._known_slips = self._known_slips, frozenset(found)
-        yield from (slip for slip in found if slip not in known)
+        return tuple([slip for slip in found if slip not in known])
 
     def _slips(self) -> Iterator[tuple[str, str]]:
         usual = self.templates
