@@ -1,4 +1,4 @@
-"""What is set in vain: each setting without effect has a line that names it, and the one on which it depends."""
+"""Settings without effect: each has a line that names it, and the one on which it depends."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ _NO_REDIS = "STORE_URL names no server of Redis"
         (
             {"HTTP_ALLOWED_HOSTS": "mail.example", "HTTP_PORT": "8080", "HTTP_HOST": "0.0.0.0"},
             "HTTP_ALLOWED_HOSTS",
-            "HTTP_HOST is 0.0.0.0, where a request may have any Host; it is for a proxy before loopback",
+            "HTTP_HOST is 0.0.0.0, where a request may have any Host; it counts on loopback only",
         ),
         ({"SOCKET_MODE": "0660"}, "SOCKET_MODE", "HOST has no Unix socket, such as unix:/run/otpmail.sock"),
         (
@@ -76,6 +76,7 @@ def test_a_setting_without_the_one_it_needs(doubted: Doubted, settings: dict[str
         {"HTTP_HOST": "0.0.0.0", "HTTP_CORS_ORIGINS": "https://app.example", "HTTP_PORT": "8080"},
         {"SOCKET_MODE": "0660", "HOST": "unix:s,127.0.0.1"},
         {"HEALTH_OPEN": "true", "STORE_ALLOW_VOLATILE": "false"},
+        {"PROCESS_HANG_SECONDS": "0", "STORE_WAIT_REPLICAS": "0"},
         {"HEALTH_OPEN": "false", "CALLERS_FILE": "callers.toml"},
         {"STORE_PASSWORD": "hunter2", "STORE_URL": "redis://127.0.0.1", "OTP_KEYS": f"k1:{'A' * 43}="},
         {

@@ -49,7 +49,6 @@ def doubts(
     for owner, why, names in _without_effect(settings):
         for name in names:
             if name in given and owner not in fixed:
-                given.remove(name)
                 yield Doubt(name, f"{name}: has no effect, since {why}")
 
 
@@ -59,17 +58,18 @@ def _without_effect(settings: Settings) -> Iterator[_Group]:
     if server.http_port is None:
         yield _Group("HTTP_PORT", "HTTP_PORT is not set", _OF_HTTP)
     elif not is_loopback(server.http_host):
-        why = f"HTTP_HOST is {server.http_host}, where a request may have any Host; it is for a proxy before loopback"
+        why = f"HTTP_HOST is {server.http_host}, where a request may have any Host; it counts on loopback only"
         yield _Group("HTTP_HOST", why, ("HTTP_ALLOWED_HOSTS",))
     if not any(address.path for address in server.hosts):
         yield _Group("HOST", "HOST has no Unix socket, such as unix:/run/otpmail.sock", ("SOCKET_MODE",))
     if not (server.asks_callers or server.health_open):
         why = "callers are not asked who they are; set CALLERS_FILE or TLS_CLIENT_CA_FILE"
         yield _Group("CALLERS_FILE", why, ("HEALTH_OPEN",))
-    if server.processes == 1:
+    if server.processes == 1 and server.process_hang_seconds:
         yield _Group("PROCESSES", "PROCESSES is 1, and a process alone has no supervisor", ("PROCESS_HANG_SECONDS",))
     if store.redis is None:
-        names = [name for name in _OF_REDIS if name != "STORE_ALLOW_VOLATILE" or store.allow_volatile]
+        off = {"STORE_ALLOW_VOLATILE": not store.allow_volatile, "STORE_WAIT_REPLICAS": store.wait_replicas == 0}
+        names = [name for name in _OF_REDIS if not off.get(name)]
         yield _Group("STORE_URL", "STORE_URL names no server of Redis", names)
     elif store.redis.layout != "sentinel":
         yield _Group("STORE_URL", "STORE_URL names no Sentinels", _OF_SENTINELS)
