@@ -251,6 +251,7 @@ def test_a_long_wrong_value_is_cut(problems: Problems, name: str, character: str
         ("HTTP_CORS_ORIGINS", "https://a.example", "a.example", "is not an origin as browsers write it, such as http"),
         ("LIMITS_MODE", "block=shadow", "Blok=shadow", "is neither enforce nor shadow, nor limit=mode, such as block="),
         ("LIMITS_MODE", "enforce", "off", "is neither enforce nor shadow, nor limit=mode, such as block=shadow; the "),
+        ("LIMITS_MODE", "block=shadow", "Failures=shadow", "can't be: the limits of wrong codes"),
     ],
 )
 def test_the_wrong_entry_of_a_list(problems: Problems, name: str, good: str, wrong: str, why: str) -> None:

@@ -20,7 +20,7 @@ _QUOTES = ("'", '"')
 def describe(section: type[Section], error: ErrorDetails, *, hidden: Collection[str] = ()) -> Problem:
     """Name the setting, what it may be, and what it was unless that is a secret, or its name is in `hidden`.
 
-    Of a list the line has the entry that is wrong, where the rule quotes it.
+    For a list, the line quotes the wrong entry alone, where the rule does.
     """
     key = error["loc"][0]
     name, known_as = next(names for names in section.variables().items() if key in names)

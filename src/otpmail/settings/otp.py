@@ -140,7 +140,7 @@ def limits_in_shadow(text: str) -> frozenset[str]:
         name, equals, mode = (word.strip() for word in part.lower().rpartition("="))
         if mode == "shadow" and name.removeprefix("otp_").startswith(_NEVER_IN_SHADOW):
             raise broken_rule(
-                f"must not have {name!r} in shadow: the limits of wrong codes of an address or a code always hold, as "
+                f"{quoted(part)} can't be: the limits of wrong codes of an address or a code always hold, as "
                 "anybody could guess on without them; only guesses, over all addresses of a caller, can be in shadow"
             )
         if mode not in _MODES or (equals and name not in LIMITS):
