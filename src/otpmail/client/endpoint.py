@@ -23,7 +23,7 @@ _LAST_PORT = 65_535
 
 _OPTIONS: Options = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),  # how long an attempt to connect has at least, in spite of its name
+    ("grpc.min_reconnect_backoff_ms", 2000),  # how long an attempt to connect has at least, in spite of its name
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.keepalive_time_ms", 20_000),  # the service takes one every 5 s; a dead connection ends its calls in 30 s
     ("grpc.keepalive_timeout_ms", 10_000),
