@@ -26,10 +26,14 @@ _POLL_SECONDS = 0.05
 
 
 class _Layout:
-    """Servers that are started together, and end together; with `tls` they reach each other by TLS only."""
+    """Servers that are started together, and end together; with `tls` they reach each other by TLS only.
 
-    def __init__(self, tls: CertificateFiles | None = None) -> None:
+    A replica takes over `gone_seconds` after the master is gone. A busy machine may keep a master silent for a second.
+    """
+
+    def __init__(self, tls: CertificateFiles | None = None, *, gone_seconds: float = 1.0) -> None:
         self._tls = tls
+        self._gone_milliseconds = round(1000 * gone_seconds)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -71,10 +75,10 @@ class _Layout:
 
 
 class WatchedServers(_Layout):
-    """A master, two replicas, and three Sentinels that let one take over a second after the master is gone."""
+    """A master, two replicas, and three Sentinels that let one take over."""
 
-    def __init__(self, tls: CertificateFiles | None = None) -> None:
-        super().__init__(tls)
+    def __init__(self, tls: CertificateFiles | None = None, *, gone_seconds: float = 1.0) -> None:
+        super().__init__(tls, gone_seconds=gone_seconds)
         self.servers: list[RedisServer] = []
         self.sentinels: list[RedisServer] = []
 
@@ -110,7 +114,7 @@ class WatchedServers(_Layout):
         for _ in range(3):
             sentinel = self._server(sentinel=True)
             sentinel.command("SENTINEL", "MONITOR", SERVICE, HOST, master.reached_at, 2)
-            for name, value in (("down-after-milliseconds", 1000), ("failover-timeout", 3000)):
+            for name, value in (("down-after-milliseconds", self._gone_milliseconds), ("failover-timeout", 3000)):
                 sentinel.command("SENTINEL", "SET", SERVICE, name, value)
             self.sentinels.append(sentinel)
         self.wait_for_replicas()
@@ -119,8 +123,8 @@ class WatchedServers(_Layout):
 class Cluster(_Layout):
     """Three masters with a third of the slots each, and two replicas of the master that has the slot."""
 
-    def __init__(self, slot: int, tls: CertificateFiles | None = None) -> None:
-        super().__init__(tls)
+    def __init__(self, slot: int, tls: CertificateFiles | None = None, *, gone_seconds: float = 1.0) -> None:
+        super().__init__(tls, gone_seconds=gone_seconds)
         self._slot = slot
         self.nodes: list[RedisServer] = []
         self.replicas: list[RedisServer] = []
@@ -140,7 +144,7 @@ class Cluster(_Layout):
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
-            "1000",
+            str(self._gone_milliseconds),
             "--cluster-replica-validity-factor",
             "0",
             *(() if self._tls is None else ("--tls-cluster", "yes")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,9 @@ class _Replicas:
     A check is repeated with its request id, so that one whose answer was lost costs no attempt.
     """
 
-    def __init__(self, replicas: Sequence[Service]) -> None:
+    def __init__(self, replicas: Sequence[Service], name: str = "call") -> None:
         self._turns = cycle(replicas)
+        self._name = name
         self._number = 0
 
     async def send(self, email: str = _ADA, **fields: Any) -> otp_pb2.SendCodeResponse:
@@ -89,7 +90,7 @@ class _Replicas:
 
     def _new_id(self) -> str:
         self._number += 1
-        return f"call-{self._number}"
+        return f"{self._name}-{self._number}"
 
     async def _call(self, call: Callable[[Service], Awaitable[object]]) -> Any:
         replica = next(self._turns)
@@ -106,7 +107,9 @@ class _Replicas:
 @pytest.fixture(params=["sentinel", "cluster"])
 def layout(request: pytest.FixtureRequest) -> Iterator[WatchedServers | Cluster]:
     """Start each layout in turn."""
-    servers = WatchedServers() if request.param == "sentinel" else Cluster(key_slot(_NAMESPACE.encode()))
+    sentinel = request.param == "sentinel"
+    slot = key_slot(_NAMESPACE.encode())
+    servers = WatchedServers(gone_seconds=5) if sentinel else Cluster(slot, gone_seconds=5)
     with servers:
         yield servers
 
@@ -138,8 +141,9 @@ async def test_codes_through_a_failover(
         await _use_up_a_block(replicas)
         short, long = await _guess(replicas)
         before = await replicas.spent(_EVE)
-        errors = layout.master.command("INFO", "errorstats")
-        assert not {"CROSSSLOT", "MOVED"} & set(errors.replace(":", "_").split("_"))
+        if isinstance(layout, Cluster):
+            errors = layout.master.command("INFO", "errorstats")
+            assert not {"CROSSSLOT", "MOVED"} & set(errors.replace(":", "_").split("_"))
 
         layout.wait_until_replicated()
         layout.master.kill()
@@ -147,7 +151,8 @@ async def test_codes_through_a_failover(
             await service.wait_for_log("store-away")
             await service.wait_for_log("store-back", timeout=_SECONDS)
         assert await replicas.spent(_EVE) == before
-        assert (await replicas.check(used, session="a")).result == _NONE
+        fresh = await stack.enter_async_context(Service(**settings))  # the two know by themselves what was used
+        assert (await _Replicas([fresh], "fresh").check(used, session="a")).result == _NONE
         assert (await replicas.check(short, _EVE, session="short")).result == _SPENT
         assert (await replicas.check(long, _EVE)).result == _VALID
         assert (await replicas.send(_EVE, session="more")).code_length == 12
@@ -200,8 +205,10 @@ async def _use_addresses(replicas: _Replicas) -> None:
 
 
 async def _use_up_a_block(replicas: _Replicas) -> None:
-    for number in range(2):
-        await replicas.send(f"b{number}@example.org", client_ip=_IP)
+    sent = await replicas.send("b0@example.org", client_ip=_IP)
+    assert sent.challenge_id
+    with suppress(grpc.aio.AioRpcError):  # a repeated call may have counted twice
+        await replicas.send("b1@example.org", client_ip=_IP)
     await _is_used_up(replicas)
 
 
