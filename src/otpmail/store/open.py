@@ -66,7 +66,7 @@ def _redis_store(
     access = access_to(url, settings)
     replicas = settings.replicas_to_wait_for
     return RedisStore(
-        Client(locator(url, access, settings), access, replicas=replicas, mark=Keys(settings.namespace).named("wait")),
+        Client(locator(url, access, settings), access, replicas=replicas, mark=Keys(settings.namespace).wait),
         settings.namespace,
         keys,
         lease_seconds=settings.lease_seconds,

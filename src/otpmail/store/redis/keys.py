@@ -42,6 +42,8 @@ class Keys:
         """The latest layout that was written."""
         self.used = self.named("used")
         """The channel on which used challenges are announced."""
+        self.wait = self.named("wait")
+        """What a connection writes before it waits for replicas."""
         self.watch = self.named("watch")
         """The channel on which replicas ask for the states of mails that others own."""
         self.forgotten = self.named("forgotten")

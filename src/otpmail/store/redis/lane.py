@@ -17,7 +17,7 @@ IDLE_SECONDS = 60.0
 """After how long without a command a connection is replaced: a network between may have forgotten it without a word."""
 
 MARK = b"wait"
-"""The key that is written before a wait for replicas, on a server of one's own."""
+"""The key that a connection writes before a wait for replicas, unless it is given another."""
 
 _OCTETS_A_SECOND = 8 << 20  # that a network and a server carry at the least
 _WAIT_MILLISECONDS = 500
