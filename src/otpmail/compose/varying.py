@@ -1,4 +1,4 @@
-"""What varies from mail to mail in a template of Jinja2: its names, and the marks that stand for its values.
+"""The names that vary from mail to mail in a template of Jinja2, and the marks that stand for their values.
 
 A template that only prints what varies is plain. Rendered once with marks, it becomes a format that each mail fills.
 """
