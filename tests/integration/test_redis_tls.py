@@ -64,7 +64,6 @@ def state(relay: Relay, certificates: Certificates, tmp_path: Path) -> dict[str,
         "OTP_KEYS": KEYS,
         "OTP_RETURN_CODE": True,
         "STORE_PASSWORD": PASSWORD,
-        "STORE_SENTINEL_PASSWORD": PASSWORD_OF_SENTINELS,
         "STORE_CA_FILE": certificates.ca_file,
         "STORE_TLS_NAME": NAME,
     }
@@ -75,8 +74,10 @@ def _add_user(servers: Sequence[RedisServer], *rights: str) -> None:
         assert server.command("ACL", "SETUSER", "codes", *RULES.split(), "-@dangerous", *rights).startswith("+OK")
 
 
-def _as_user(url: str) -> str:
-    return url.replace("://", "://codes@")
+def _store(servers: WatchedServers | Cluster) -> dict[str, Any]:
+    """Return the settings that lead to these servers, with the name of the user."""
+    password = {"STORE_SENTINEL_PASSWORD": PASSWORD_OF_SENTINELS} if isinstance(servers, WatchedServers) else {}
+    return {"STORE_URL": servers.url.replace("://", "://codes@"), **password}
 
 
 async def _use(service: Service, relay: Relay, name: str) -> None:
@@ -93,7 +94,7 @@ async def _use(service: Service, relay: Relay, name: str) -> None:
 
 async def test_through_sentinels(state: dict[str, Any], watched: WatchedServers, relay: Relay) -> None:
     """Sentinels with a password lead to their master, by TLS and with the right of its user alone."""
-    async with Service(**state, STORE_URL=_as_user(watched.url)) as service:
+    async with Service(**state, **_store(watched)) as service:
         await _use(service, relay, "ada")
         assert await service.stop() == 0
         assert "hunter" not in "\n".join(service.output)
@@ -101,7 +102,7 @@ async def test_through_sentinels(state: dict[str, Any], watched: WatchedServers,
 
 async def test_in_a_cluster(state: dict[str, Any], cluster: Cluster, relay: Relay) -> None:
     """The nodes of the URL lead to the node with our keys, at its port for TLS."""
-    async with Service(**state, STORE_URL=_as_user(cluster.url)) as service:
+    async with Service(**state, **_store(cluster)) as service:
         await _use(service, relay, "bob")
         assert await service.stop() == 0
         assert "hunter" not in "\n".join(service.output)
@@ -125,7 +126,7 @@ async def test_what_is_wrong_is_one_line(
 ) -> None:
     """A wrong authority, name or password ends the start with 5, and one line names the server and the setting."""
     servers: Any = request.getfixturevalue("watched" if layout == "sentinel" else "cluster")
-    lines = await Service(**state | {"STORE_URL": _as_user(servers.url), **change}).refused(5)
+    lines = await Service(**state | _store(servers) | change).refused(5)
     (line,) = [line for line in lines if "STORE_URL" in line]
     assert "STORE_URL: the server at 127.0.0.1:" in line
     assert words in line
@@ -134,7 +135,7 @@ async def test_what_is_wrong_is_one_line(
 
 async def test_a_wrong_password_of_the_sentinels(state: dict[str, Any], watched: WatchedServers) -> None:
     """Sentinels that refuse the password end the start with 5, and one line names its setting."""
-    settings = state | {"STORE_URL": _as_user(watched.url), "STORE_SENTINEL_PASSWORD": "hunter4"}
+    settings = state | _store(watched) | {"STORE_SENTINEL_PASSWORD": "hunter4"}
     (line,) = [line for line in await Service(**settings).refused(5) if "STORE_" in line]
     assert "STORE_SENTINEL_PASSWORD" in line
     assert "hunter" not in line
