@@ -46,7 +46,7 @@ class ProbedService(Service):
         """Measure from now on."""
         self._probe.write(0.0, 0)
 
-    async def longest_turn_of(self, attack: Callable[[], Awaitable[object]], *, within: float = LONGEST_TURN) -> float:
+    async def longest_turn_of(self, attack: Callable[[], Awaitable[object]], *, within: float) -> float:
         """Attack, and return the longest turn meanwhile, in seconds; `within` it no further try is needed.
 
         Other processes take the caches and the pages of this one, so a turn that was too long must be so each time.
