@@ -32,7 +32,7 @@ def lines_run(act: Callable[[], object]) -> int:
 def seconds_of(act: Callable[[], object]) -> float:
     """How much processor time `act` takes in this thread, on a machine of the usual speed.
 
-    A slower machine is known by the time of a fixed piece of work, before and after. The garbage collector waits: it
+    The time of a fixed piece of work, before and after, shows how slow the machine is. The garbage collector waits: it
     takes half a second in a process that has collected all of the tests.
     """
     gc.disable()

@@ -108,7 +108,7 @@ async def test_the_templates_of_a_profile(tmp_path: Path) -> None:
 
 
 async def test_misspelt_templates_of_a_profile(tmp_path: Path) -> None:
-    """Folders of a profile with misspelt names are told at the start, and at each change those that are new."""
+    """The start names what is misspelt in the folder of a profile, once, and each change names what is new."""
     file, noted, folder = tmp_path / "callers.toml", Noted(), tmp_path / "mails"
     for path in (folder / "en", folder / "en" / "lgoin"):
         path.mkdir(parents=True)
